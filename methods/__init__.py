@@ -1,0 +1,26 @@
+"""Methods: what turns an image and candidate pairs into scores. The tables of built-in methods and backbones.
+
+Targets are lazy strings, so that importing this package imports no torch and `list` starts fast.
+"""
+
+from registry import BACKBONES, METHODS
+
+METHODS.add(
+    "clip_zero_shot",
+    "methods.clip_zero_shot:CLIPZeroShot",
+    title="CLIP zero-shot",
+    paper="Radford et al., ICML 2021",
+)
+METHODS.add("csp", "methods.csp:CSP", title="Compositional Soft Prompting", paper="Nayak et al., ICLR 2023")
+
+# One loader serves them all: it is handed the name. These are listed because the suite uses or recommends them.
+for _name, _title in {
+    "tiny-icons": "tiny CLIP pretrained on rendered icons, part of this project",
+    "ViT-L-14-quickgelu/openai": "OpenAI CLIP ViT-L/14, the backbone of the published results",
+    "ViT-B-16-quickgelu/openai": "OpenAI CLIP ViT-B/16",
+    "ViT-B-32-quickgelu/openai": "OpenAI CLIP ViT-B/32",
+}.items():
+    BACKBONES.add(_name, "methods.backbone.clip:load_backbone", title=_title)
+BACKBONES.add_family(
+    "*/*", "methods.backbone.clip:load_backbone", title="any open_clip ViT: <model>/<tag or local file>"
+)
