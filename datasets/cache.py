@@ -1,0 +1,14 @@
+"""Where data, caches and checkpoints lie: `CZSL_HOME`, by default a folder in the user's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def home() -> Path:
+    """Return the suite's cache folder. It is not made here; whoever writes makes it."""
+    chosen = os.environ.get("CZSL_HOME")
+    return Path(chosen).expanduser() if chosen else user_cache_path("czsl-bench", appauthor=False)

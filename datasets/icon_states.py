@@ -1,0 +1,245 @@
+"""icon_states, the embedded default data set: rendered, offline, deterministic, in the layout of the real ones.
+
+56 objects x 20 states (9 local, 11 global) at 64 x 64 pixels. 500 plausible pairs occur in some split; the other 620
+(some of them implausible by a written table) never do and are the open world. Every image's kind of state (local or
+global) and clutter (none or present) is recorded, so results can be broken down by them.
+
+    python bench.py run --dataset icon_states
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets import cache
+from datasets.base import CompositionDataset, Pair, Phase, Split, Vocabulary
+from datasets.icon_paint import STATES
+from datasets.icon_render import SIZE, render, stream
+from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
+from errors import UserError
+
+VERSION = 1  # raise whenever a rendered pixel or a split changes
+SEED = 0
+TRAIN_PAIRS, VAL_UNSEEN, TEST_UNSEEN = 350, 65, 85
+VAL_SEEN, TEST_SEEN = 90, 120  # seen pairs that also have validation or test images, none both
+VAL_IMAGES, TEST_IMAGES = 6, 10  # images of a pair
+CHUNK = 64  # images a rendering task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pair lists. `val` and `test` hold seen and unseen pairs, sorted; `train` is in file order."""
+
+    train: tuple[Pair, ...]
+    val: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+    @property
+    def unseen(self) -> frozenset[Pair]:
+        """The pairs of val and test that have no training images."""
+        return frozenset(self.val + self.test) - frozenset(self.train)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One image of the plan. `name` is its path below images/; `clutter` the second icon or ""."""
+
+    name: str
+    state: str
+    obj: str
+    phase: Phase
+    clutter: str
+
+
+def plan_pairs(seed: int = SEED) -> Plan:
+    """Draw the pair lists: every state and object of validation and test occurs in training.
+
+    Unseen pairs are taken only where both primitives keep enough training pairs (4 per object, 10 per state).
+    """
+    rng = stream("icon_states", VERSION, seed, "pairs")
+    words = objects()
+    plausible = [(state, obj) for state in STATES for obj in words if is_plausible(state, obj)]
+    order = [plausible[i] for i in rng.permutation(len(plausible))]
+    total = TRAIN_PAIRS + VAL_UNSEEN + TEST_UNSEEN
+    chosen: list[Pair] = []
+    count_state, count_object = dict.fromkeys(STATES, 0), dict.fromkeys(words, 0)
+    for limit_object in (8, 9, 10, 99):  # objects fill evenly before any gets more
+        for pair in order:
+            if len(chosen) < total and pair not in chosen and count_object[pair[1]] < limit_object:
+                chosen.append(pair)
+                count_state[pair[0]] += 1
+                count_object[pair[1]] += 1
+    unseen: list[Pair] = []
+    for state, obj in [chosen[i] for i in rng.permutation(total)]:
+        if len(unseen) < VAL_UNSEEN + TEST_UNSEEN and count_state[state] > 10 and count_object[obj] > 4:
+            unseen.append((state, obj))
+            count_state[state] -= 1
+            count_object[obj] -= 1
+    train = sorted(set(chosen) - set(unseen))
+    seen = [train[i] for i in rng.permutation(len(train))]
+    val = sorted(unseen[:VAL_UNSEEN] + seen[:VAL_SEEN])
+    test = sorted(unseen[VAL_UNSEEN:] + seen[VAL_SEEN : VAL_SEEN + TEST_SEEN])
+    return Plan(tuple(train), tuple(val), tuple(test))
+
+
+def plan_images(plan: Plan, seed: int = SEED) -> list[Drawing]:
+    """List every image in a fixed order. Training pairs have 3 to 40 images, long-tailed, as real data sets have."""
+    drawings = []
+    for phase, pairs in (("train", plan.train), ("val", plan.val), ("test", plan.test)):
+        for state, obj in pairs:
+            rng = stream("icon_states", VERSION, seed, phase, state, obj)
+            tail = min(40, 3 + int(rng.geometric(1 / 11)))
+            count = {"train": tail, "val": VAL_IMAGES, "test": TEST_IMAGES}[phase]
+            for number in range(count):
+                clutter = str(rng.choice(CLUTTER)) if rng.random() < 0.4 else ""
+                drawings.append(Drawing(f"{state}_{obj}/{phase}-{number:03d}.png", state, obj, phase, clutter))
+    return drawings
+
+
+def draw(drawing: Drawing, seed: int = SEED) -> np.ndarray:
+    """Render one image of the plan, uint8 [64, 64, 3], from its own random stream."""
+    state = STATES[drawing.state]
+    rng = stream("icon_states", VERSION, seed, "pixels", drawing.name)
+    clutter = icon_of(drawing.clutter) if drawing.clutter else None
+    return render(rng, icon_of(drawing.obj), state.paint, turn=state.turn, clutter=clutter)
+
+
+def _draw_files(drawings: list[Drawing], seed: int, folder: Path) -> list[str]:
+    """Render and write some images; return the SHA-256 of each one's pixels. Runs in a worker process."""
+    digests = []
+    for drawing in drawings:
+        pixels = draw(drawing, seed)
+        digests.append(hashlib.sha256(pixels.tobytes()).hexdigest())
+        path = folder / drawing.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, compress_level=1)
+    return digests
+
+
+def _metadata(drawings: list[Drawing]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "attr", "obj", "set", "kind", "clutter"])
+    for item in drawings:
+        writer.writerow([item.name, item.state, item.obj, item.phase, STATES[item.state].kind, item.clutter or "none"])
+    return text.getvalue()
+
+
+def _render_all(drawings: list[Drawing], seed: int, folder: Path) -> Iterator[list[str]]:
+    """Yield the pixel digests of consecutive chunks, rendered by as many processes as there are cores."""
+    chunks = [drawings[i : i + CHUNK] for i in range(0, len(drawings), CHUNK)]
+    # Spawned, not forked: the caller may already hold torch's threads, which a fork would leave in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context) as pool:
+        yield from pool.map(_draw_files, chunks, [seed] * len(chunks), [folder / "images"] * len(chunks))
+
+
+def prepare(root: Path, seed: int = SEED, progress: Callable[[int, int], None] | None = None) -> dict:
+    """Render the data set into `root` (a folder of its own, replaced as a whole) and return its manifest.
+
+    progress: called with (images done, images in all). The manifest is written last, so its presence means the
+    folder is whole. Raises UserError when the folder cannot be written.
+    """
+    plan = plan_pairs(seed)
+    drawings = plan_images(plan, seed)
+    work = root.with_name(f"{root.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        lists = work / "compositional-split-natural"
+        lists.mkdir(parents=True)
+        for phase, pairs in (("train", plan.train), ("val", plan.val), ("test", plan.test)):
+            (lists / f"{phase}_pairs.txt").write_text("".join(f"{state} {obj}\n" for state, obj in pairs))
+        metadata = _metadata(drawings)
+        (work / "metadata_compositional-split-natural.csv").write_text(metadata)
+        digest = hashlib.sha256(json.dumps([plan.train, plan.val, plan.test]).encode() + metadata.encode())
+        done = 0
+        for hashes in _render_all(drawings, seed, work):
+            digest.update("".join(hashes).encode())
+            done += len(hashes)
+            if progress is not None:
+                progress(done, len(drawings))
+        manifest = {"name": "icon_states", "version": VERSION, "seed": seed, "images": len(drawings)}
+        manifest |= {"pixels": SIZE, "digest": digest.hexdigest()}
+        (work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        shutil.rmtree(root, ignore_errors=True)
+        work.rename(root)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if (root / "manifest.json").is_file():  # another process was first; its result is the same
+            return json.loads((root / "manifest.json").read_text())
+        raise UserError(
+            f"icon_states cannot be rendered into {root} ({error.strerror or error}).",
+            "It needs about 80 MB there.",
+            "Free some space, or set CZSL_HOME to a folder that can be written.",
+        ) from error
+    return manifest
+
+
+def _terminal_progress() -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    """Return a rich progress bar's update and stop; quiet when standard error is not a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    task = bar.add_task("Rendering icon_states", total=None)
+    bar.start()
+    return (lambda done, total: bar.update(task, completed=done, total=total)), bar.stop
+
+
+def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
+    """Return icon_states, rendering it into the cache at first use (well under a minute on two cores).
+
+    root: where the prepared folder lies or shall lie; by default below the suite's cache. Raises UserError when the
+    folder is damaged or cannot be written.
+    """
+    root = root or cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
+    manifest_path = root / "manifest.json"
+    if manifest_path.is_file():
+        manifest = json.loads(manifest_path.read_text())
+    else:
+        update, stop = _terminal_progress()
+        try:
+            manifest = prepare(root, seed, update)
+        finally:
+            stop()
+    pairs: dict[str, tuple[Pair, ...]] = {}
+    for phase in ("train", "val", "test"):
+        lines = (root / "compositional-split-natural" / f"{phase}_pairs.txt").read_text().splitlines()
+        pairs[phase] = tuple((line.split()[0], line.split()[1]) for line in lines)
+    vocabulary = Vocabulary.from_pairs([pair for phase in pairs.values() for pair in phase])
+    with (root / "metadata_compositional-split-natural.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits: dict[Phase, Split] = {}
+    for phase in ("train", "val", "test"):
+        own = [row for row in rows if row["set"] == phase]
+        index = vocabulary.indices([(row["attr"], row["obj"]) for row in own])
+        tags = {
+            "kind": np.array([row["kind"] for row in own]),
+            "clutter": np.array(["none" if row["clutter"] == "none" else "present" for row in own]),
+        }
+        splits[phase] = Split(phase, tuple(row["image"] for row in own), index[:, 0], index[:, 1], tags)
+    return CompositionDataset(
+        name="icon_states",
+        title="icon_states (rendered icons, 56 objects x 20 states)",
+        root=root,
+        vocabulary=vocabulary,
+        train_pairs=pairs["train"],
+        val_pairs=pairs["val"],
+        test_pairs=pairs["test"],
+        splits=splits,
+        digest=manifest["digest"],
+    )
