@@ -1,0 +1,107 @@
+"""Walking the blocks of an open_clip tower one at a time, with adapters beside attention and MLP.
+
+Without an adapter a block is open_clip's own forward. With one, the block's own parts are put together as in Troika
+(section 4 of its description) and CAILA: the adapter reads the un-normalised input of the sub-layer, and its output is
+added to the residual stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from errors import UserError
+
+# Slot name ("vision.3.attn", "text.0.mlp") -> module [..., width] -> [..., width].
+Adapters = Mapping[str, Callable[[Tensor], Tensor]]
+Tower = Literal["vision", "text"]
+
+
+def tower_blocks(clip: nn.Module, tower: Tower) -> nn.ModuleList:
+    """Return the blocks of one tower of an open_clip CLIP."""
+    return (clip.visual.transformer if tower == "vision" else clip.transformer).resblocks
+
+
+def slot_names(clip: nn.Module, tower: Tower | None = None) -> tuple[str, ...]:
+    """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
+    return tuple(
+        f"{side}.{index}.{part}"
+        for side in (("vision", "text") if tower is None else (tower,))
+        for index in range(len(tower_blocks(clip, side)))
+        for part in ("attn", "mlp")
+    )
+
+
+def walk(
+    clip: nn.Module, tower: Tower, tokens: Tensor, start: int, stop: int | None, adapters: Adapters | None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (block index, tokens [B, L, width] after it) for the blocks start..stop-1 of a tower.
+
+    Text is run under the causal mask cut to L. A range outside the tower or an unknown slot raises ValueError.
+    """
+    blocks = tower_blocks(clip, tower)
+    stop = len(blocks) if stop is None else stop
+    if not 0 <= start <= stop <= len(blocks):
+        raise ValueError(f"blocks {start}..{stop} asked for, the {tower} tower has {len(blocks)}")
+    # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
+    if adapters and (unknown := sorted(set(adapters) - set(slot_names(clip)))):
+        raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
+    length = tokens.shape[1]
+    mask = None if tower == "vision" else clip.attn_mask[:length, :length]
+    for index in range(start, stop):
+        beside_attention = (adapters or {}).get(f"{tower}.{index}.attn")
+        beside_mlp = (adapters or {}).get(f"{tower}.{index}.mlp")
+        if beside_attention is None and beside_mlp is None:
+            tokens = blocks[index](tokens, attn_mask=mask)
+        else:
+            tokens = _adapted(blocks[index], tokens, mask, beside_attention, beside_mlp)
+        yield index, tokens
+
+
+def _adapted(
+    block: nn.Module,
+    tokens: Tensor,
+    mask: Tensor | None,
+    beside_attention: Callable[[Tensor], Tensor] | None,
+    beside_mlp: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h)."""
+    attended = tokens + block.ls_1(block.attention(q_x=block.ln_1(tokens), attn_mask=mask))
+    if beside_attention is not None:
+        attended = attended + beside_attention(tokens)
+    mixed = attended + block.ls_2(block.mlp(block.ln_2(attended)))
+    return mixed if beside_mlp is None else mixed + beside_mlp(attended)
+
+
+def require_plain_vit(clip: nn.Module, name: str) -> None:
+    """Raise `UserError` unless the model is a ViT CLIP whose parts mean what this package takes them to mean."""
+    visual = getattr(clip, "visual", None)
+    blocks = [] if visual is None or not hasattr(visual, "transformer") else [*visual.transformer.resblocks]
+    blocks += [*clip.transformer.resblocks] if hasattr(clip, "transformer") else []
+    wanted = {
+        "a class token that is the image feature": getattr(visual, "pool_type", None) == "tok"
+        and getattr(visual, "attn_pool", None) is None,
+        "square images": len(set(getattr(visual, "image_size", (0, 1)))) == 1,
+        "a causal text tower": getattr(clip, "attn_mask", None) is not None,
+        "the text feature at the end token": getattr(clip, "text_pool_type", None) == "argmax",
+        "a text projection without bias": isinstance(getattr(clip, "text_projection", None), nn.Parameter),
+        "open_clip's ordinary blocks": bool(blocks) and all(hasattr(block, "attention") for block in blocks),
+    }
+    if missing := [what for what, there in wanted.items() if not there]:
+        raise UserError(
+            f"The model '{name}' cannot be the backbone.",
+            f"It lacks {', '.join(missing)}.",
+            "Choose an open_clip CLIP with a ViT image tower, such as ViT-L-14-quickgelu/openai.",
+        )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights as fp32: names, shapes and values in order of name, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""The shared CLIP: an open_clip ViT CLIP whose two towers can be run block by block.
+
+Nothing of CLIP is written again here: every block, norm and projection is open_clip's own module. What is added is the
+walk over the blocks, so that a method can read tokens after any vision block (MSCI, DFSP), write its own vectors into a
+prompt (CSP, CoOp), or add adapters beside attention and MLP (Troika, CAILA).
+
+Widths and counts are asked of the model. CLIP's weights are frozen and in evaluation mode unless a method asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from methods.backbone.blocks import Tower, require_plain_vit, slot_names, weights_digest
+from methods.backbone.loading import find_clip
+from methods.backbone.text import TextSide
+from methods.backbone.vision import VisionSide
+
+if TYPE_CHECKING:
+    from open_clip import SimpleTokenizer
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Backbone(VisionSide, TextSide, nn.Module):
+    """An open_clip CLIP with token taps, adapter slots and text from embeddings.
+
+    Build one with `load_backbone` or `Backbone.from_open_clip`.
+
+    name: what it was loaded as, for records. digest: hexadecimal SHA-256 of the weights as they were loaded.
+    text_chunk: prompts per pass of the text tower where a call does not say. text_checkpoint: whether a pass's
+    activations are computed again in backward instead of kept. Both are there to fit memory and change only rounding.
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: SimpleTokenizer, name: str, digest: str) -> None:
+        super().__init__()
+        self.clip = clip.float().requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.digest = digest
+        self.text_chunk = 1024
+        self.text_checkpoint = False
+
+    @classmethod
+    def from_open_clip(
+        cls, model: nn.Module, tokenizer: SimpleTokenizer, name: str, digest: str | None = None
+    ) -> Backbone:
+        """Wrap an `open_clip.CLIP` and its `SimpleTokenizer`; the model is cast to fp32 and frozen in place.
+
+        digest: SHA-256 of the weights, computed when None. A model that is not a plain ViT CLIP is a `UserError`.
+        """
+        require_plain_vit(model, name)
+        return cls(model, tokenizer, name, weights_digest(model) if digest is None else digest)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode of this module; CLIP itself stays in evaluation mode (no patch dropout)."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.clip.logit_scale.device
+
+    @property
+    def embed_dim(self) -> int:
+        """Width d of the joint space."""
+        return self.clip.visual.proj.shape[1]
+
+    @property
+    def image_mean(self) -> tuple[float, ...]:
+        """Channel means that images are normalised with."""
+        return tuple(getattr(self.clip.visual, "image_mean", None) or OPENAI_MEAN)
+
+    @property
+    def image_std(self) -> tuple[float, ...]:
+        """Channel deviations that images are normalised with."""
+        return tuple(getattr(self.clip.visual, "image_std", None) or OPENAI_STD)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Factor of the cosine, exp of the stored logarithm: a scalar tensor (100 in OpenAI's weights)."""
+        return self.clip.logit_scale.exp().reshape(())
+
+    def slot_names(self, tower: Tower | None = None) -> tuple[str, ...]:
+        """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
+        return slot_names(self.clip, tower)
+
+
+def load_backbone(name: str, seed: int = 0) -> Backbone:
+    """Return the backbone called `name`: fp32, frozen, on the CPU.
+
+    name: "tiny-icons", or an open_clip model and its weights, "<model>/<pretrained tag>", "<model>/<local file>" or
+    "<model>/random". seed: of random weights; nothing else depends on it. Anything that cannot be loaded is a
+    `UserError`.
+    """
+    return Backbone.from_open_clip(*find_clip(name, seed))

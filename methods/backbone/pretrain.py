@@ -1,0 +1,240 @@
+"""Pretraining of the tiny CLIP (`tiny-icons`) on rendered icons; resumable and seeded.
+
+    python -m methods.backbone.pretrain --steps 3600 --out methods/backbone/tiny-icons.safetensors
+
+The loss of a batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives
+as in Khosla et al. 2020): against the batch's own captions, where all captions of the image's pair count as right;
+against one caption for each object; and against one for each state. The first is taken both ways. Only the token rows
+that captions use are trained; the rest of the 49,408 keep their initial values.
+
+Stopped at any time it goes on from the last checkpoint (`--work`), with the same numbers as an unbroken run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from datasets import cache
+from datasets.icon_render import stream
+from methods.backbone import pretrain_data as data
+
+CONFIG = Path(__file__).with_name("tiny-icons.json")
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # open_clip's default
+
+
+class TrainedText(nn.Module):
+    """The text tower over the token rows in use. Captions in, features [K, d] out."""
+
+    def __init__(self, model: nn.Module, tokenizer, context: int) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.context = model, tokenizer, context
+        used = torch.unique(tokenizer(data.every_caption(), context_length=context))
+        self.register_buffer("used", used)
+        lookup = torch.full((model.vocab_size,), -1)
+        lookup[used] = torch.arange(len(used))
+        self.register_buffer("lookup", lookup)
+        self.rows = nn.Parameter(model.token_embedding.weight.detach()[used].clone())
+        self._ids: dict[str, Tensor] = {}
+
+    def forward(self, captions: list[str]) -> Tensor:
+        for caption in captions:
+            if caption not in self._ids:
+                self._ids[caption] = self.tokenizer([caption], context_length=self.context)[0]
+        ids = torch.stack([self._ids[caption] for caption in captions])
+        length = int(ids.argmax(dim=1).max()) + 1
+        ids, model = ids[:, :length], self.model
+        x = self.rows[self.lookup[ids]] + model.positional_embedding[:length]
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+        return x[torch.arange(len(x)), ids.argmax(dim=1)] @ model.text_projection
+
+    def write_rows(self) -> None:
+        """Put the trained rows back into the model's token table."""
+        with torch.no_grad():
+            self.model.token_embedding.weight[self.used] = self.rows
+
+
+def build(seed: int) -> tuple[nn.Module, TrainedText]:
+    """Return a freshly initialised tiny CLIP and its text side."""
+    import open_clip
+
+    torch.manual_seed(seed)
+    config = json.loads(CONFIG.read_text())
+    model = open_clip.CLIP(**config)
+    tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
+    return model, TrainedText(model, tokenizer, config["text_cfg"]["context_length"])
+
+
+def stage_of(step: int, steps: int) -> int:
+    """Return the curriculum stage of a step."""
+    done = 0.0
+    for stage, (share, _) in enumerate(data.STAGES):
+        done += share
+        if step < done * steps:
+            return stage
+    return len(data.STAGES) - 1
+
+
+def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
+    """Return normalised float [B, 3, 64, 64]; with a generator each image is shifted by up to 3 pixels."""
+    if rng is not None:
+        shifts = rng.integers(-3, 4, size=(len(images), 2))
+        padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
+        size = images.shape[1]
+        images = np.stack(
+            [p[3 + y : 3 + y + size, 3 + x : 3 + x + size] for p, (y, x) in zip(padded, shifts, strict=True)]
+        )
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def losses(model: nn.Module, text: TrainedText, images: Tensor, pairs: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Return (pair, object, state) losses of a batch, float [3]."""
+    state_texts, object_texts = data.class_captions(rng)
+    texts = data.captions(rng, pairs) + object_texts + state_texts
+    words = functional.normalize(text(texts), dim=-1)
+    own, things, states = words.split([len(pairs), len(object_texts), len(state_texts)])
+    features = functional.normalize(model.encode_image(images), dim=-1) * model.logit_scale.exp()
+    state, thing = torch.from_numpy(pairs[:, 0]), torch.from_numpy(pairs[:, 1])
+    same = (state[:, None] == state) & (thing[:, None] == thing)
+    target = same.float() / same.sum(dim=1, keepdim=True)
+    logits = features @ own.T
+    pair = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+    return torch.stack(
+        [
+            pair,
+            functional.cross_entropy(features @ things.T, thing),
+            functional.cross_entropy(features @ states.T, state),
+        ]
+    )
+
+
+@torch.inference_mode()
+def accuracies(model: nn.Module, text: TrainedText, images: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+    """Return state, object and pair accuracy over all words, fractions, by the plain prompt "a photo of ..."."""
+    prompts = [f"a photo of {state} {thing}" for state in data.STATE_WORDS for thing in data.OBJECT_WORDS]
+    words = functional.normalize(text(prompts), dim=-1)
+    chosen = []
+    for at in range(0, len(images), 256):
+        features = functional.normalize(model.encode_image(to_input(images[at : at + 256], None)), dim=-1)
+        chosen.append((features @ words.T).argmax(dim=1))
+    best = torch.cat(chosen).numpy()
+    state, thing = best // len(data.OBJECT_WORDS) == pairs[:, 0], best % len(data.OBJECT_WORDS) == pairs[:, 1]
+    return {"state": float(state.mean()), "object": float(thing.mean()), "pair": float((state & thing).mean())}
+
+
+def optimizer_for(model: nn.Module, text: TrainedText, lr: float, decay: float) -> torch.optim.AdamW:
+    """Return AdamW; gains, biases, positions, token rows and the scale are not decayed."""
+    named = {n: p for n, p in model.named_parameters() if n != "token_embedding.weight"} | {"rows": text.rows}
+    decayed = [p for n, p in named.items() if p.ndim >= 2 and "embedding" not in n and n != "rows"]
+    free = [p for n, p in named.items() if not (p.ndim >= 2 and "embedding" not in n and n != "rows")]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 4 % of the steps, then a half cosine to 2 % of the peak."""
+    warm = max(1, round(0.04 * steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
+
+
+def save(model: nn.Module, text: TrainedText, path: Path, meta: dict[str, str]) -> None:
+    """Write the model as fp16 safetensors under open_clip's names."""
+    from safetensors.torch import save_file
+
+    text.write_rows()
+    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    tensors.pop("attn_mask", None)
+    save_file(tensors, str(path), metadata=meta)
+
+
+def main() -> None:
+    """Run or resume a pretraining."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--pool", type=int, default=20000, help="images rendered at a time")
+    parser.add_argument("--reuse", type=float, default=4.0, help="times each image is shown, shifted anew")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint-every", type=int, default=100)
+    parser.add_argument("--work", type=Path, default=cache.home() / "pretrain")
+    parser.add_argument("--out", type=Path, default=CONFIG.with_suffix(".safetensors"))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    model, text = build(options.seed)
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(10.0))
+    optimizer = optimizer_for(model, text, options.lr, options.weight_decay)
+    checkpoint, log = options.work / "checkpoint.pt", options.work / "log.jsonl"
+    first, spent = 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        text.rows.data.copy_(state["rows"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, spent = state["step"], state["seconds"]
+        print(f"resumed at step {first}", flush=True)
+    per_pool = max(1, round(options.pool * options.reuse / options.batch))
+    loaded: tuple[int, int] | None = None
+    for step in range(first, options.steps):
+        start = time.perf_counter()
+        # A pool never straddles two stages, so that each holds one look.
+        stage = stage_of(step, options.steps)
+        key = (step // per_pool * 10 + stage, stage)
+        if key != loaded:
+            images, pairs = data.render_pool(options.work / "pools", options.seed, key[0], stage, options.pool)
+            held, held_pairs = data.render_pool(options.work / "pools", options.seed, 10**6 + stage, stage, 1000)
+            loaded = key
+        rng = stream("pretrain", options.seed, "step", step)
+        rows = np.sort(rng.choice(len(images), size=options.batch, replace=False))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, options.steps, options.lr)
+        batch = to_input(images[rows], rng)
+        terms = losses(model, text, batch, pairs[rows], rng)
+        optimizer.zero_grad(set_to_none=True)
+        terms.sum().backward()
+        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100.0))
+        spent += time.perf_counter() - start
+        done = step + 1
+        if done % options.checkpoint_every == 0 or done == options.steps:
+            found = accuracies(model, text, held, held_pairs)
+            line = {
+                "step": done,
+                "stage": stage,
+                "seconds": round(spent, 1),
+                "losses": [round(v, 3) for v in terms.tolist()],
+            }
+            line |= {name: round(value, 4) for name, value in found.items()}
+            print(json.dumps(line), flush=True)
+            with log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            state = {"model": model.state_dict(), "rows": text.rows.data, "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": done, "seconds": spent}, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+    meta = {
+        "seed": str(options.seed),
+        "steps": str(options.steps),
+        "batch": str(options.batch),
+        "minutes": f"{spent / 60:.1f}",
+    }
+    save(model, text, options.out, meta)
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

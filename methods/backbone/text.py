@@ -1,0 +1,149 @@
+"""The text side of the backbone: tokens, their embeddings, and features of embeddings a method has written into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from datasets.base import clean_label
+from errors import UserError
+from methods.backbone.blocks import Adapters, tower_blocks, walk
+
+if TYPE_CHECKING:
+    from open_clip import SimpleTokenizer
+
+
+class TextSide:
+    """Text methods of `Backbone`. K texts, L tokens, T text width, d joint width; nothing is normalised."""
+
+    clip: nn.Module
+    tokenizer: SimpleTokenizer
+    text_chunk: int
+    text_checkpoint: bool
+
+    @property
+    def text_width(self) -> int:
+        """Width T of the text tower and of the token embedding table."""
+        return self.clip.token_embedding.embedding_dim
+
+    @property
+    def n_text_blocks(self) -> int:
+        """Number of blocks of the text tower."""
+        return len(tower_blocks(self.clip, "text"))
+
+    @property
+    def context_length(self) -> int:
+        """Longest text in tokens, start and end included."""
+        return len(self.clip.positional_embedding)
+
+    def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
+        """Return token ids, int64 [K, context_length]: start, BPE tokens, end, zeros; on the CPU.
+
+        context_length None means the shortest that holds every text. A text that does not fit is a `UserError`
+        (open_clip's own call cuts it silently); a context longer than the model's raises ValueError.
+        """
+        first, last = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        rows = [[first, *self.tokenizer.encode(text), last] for text in texts]
+        needed = max(map(len, rows), default=0)
+        length = min(needed, self.context_length) if context_length is None else context_length
+        if length > self.context_length:
+            raise ValueError(f"context length {length} asked for, the backbone has {self.context_length} positions")
+        if needed > length:
+            raise UserError(
+                f"The text '{texts[[len(row) for row in rows].index(needed)]}' has {needed} tokens with start and end.",
+                f"The context length is {length}.",
+                "Shorten the label, or use a longer context length where the backbone has one.",
+            )
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(-1, length)
+
+    def token_embedding(self, ids: Tensor) -> Tensor:
+        """Return the rows [..., T] of the token embedding table for ids [...]; no positions are added."""
+        return self.clip.token_embedding(ids.to(self.clip.token_embedding.weight.device))
+
+    @torch.no_grad()
+    def mean_token_embedding(self, names: Sequence[str]) -> Tensor:
+        """Return for each label the mean of its BPE tokens' embeddings, fp32 [N, T]: CSP's initial vectors.
+
+        Labels are cleaned as in prompts ("." to a space, lower case). Start, end and padding are left out, positions
+        are not added. A label without any token is a `UserError`.
+        """
+        means = []
+        for name in names:
+            ids = self.tokenizer.encode(clean_label(name))
+            if not ids:
+                raise UserError(
+                    f"The label '{name}' has no text.",
+                    "A label starts as the mean of its tokens' embeddings.",
+                    "Give it a name of at least one letter.",
+                )
+            means.append(self.token_embedding(torch.tensor(ids)).float().mean(dim=0))
+        return torch.stack(means)
+
+    def add_positions(self, embeddings: Tensor) -> Tensor:
+        """Return token vectors [K, L, T] plus the first L positional embeddings: what enters text block 0."""
+        return embeddings + self.clip.positional_embedding[: embeddings.shape[1]].to(embeddings.dtype)
+
+    def run_text_blocks(
+        self, tokens: Tensor, start: int = 0, stop: int | None = None, adapters: Adapters | None = None
+    ) -> Tensor:
+        """Run text blocks start..stop-1 on tokens [K, L, T] that hold their positions; causal mask cut to L."""
+        for _, after in walk(self.clip, "text", tokens, start, stop, adapters):
+            tokens = after
+        return tokens
+
+    def project_text(self, tokens: Tensor) -> Tensor:
+        """Return text tokens [..., T] after ln_final and the projection, [..., d]."""
+        return self.clip.ln_final(tokens) @ self.clip.text_projection
+
+    def encode_text(
+        self,
+        embeddings: Tensor,
+        eot: Tensor | int,
+        *,
+        chunk: int | None = None,
+        checkpoint: bool | None = None,
+        all_tokens: bool = False,
+        adapters: Adapters | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the text features [K, d] of token vectors [K, L, T] (without positions), any L up to the context.
+
+        eot: position of the end token, one for all or int64 [K]. all_tokens: return (features, tokens [K, L, T] before
+        ln_final) instead. chunk, checkpoint: prompts per pass, and whether a pass is computed again in backward; None
+        takes `text_chunk` and `text_checkpoint`. Neither changes more than rounding.
+        """
+        chunk = self.text_chunk if chunk is None else chunk
+        checkpoint = self.text_checkpoint if checkpoint is None else checkpoint
+        if isinstance(eot, int) and not all_tokens:
+            embeddings = embeddings[:, : eot + 1]  # exact: under the causal mask nothing after the end token reaches it
+        ends = torch.as_tensor(eot, device=embeddings.device).expand(len(embeddings))
+
+        def encode(vectors: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
+            tokens = self.run_text_blocks(self.add_positions(vectors), adapters=adapters)
+            features = self.project_text(tokens[torch.arange(len(tokens), device=tokens.device), ends])
+            return (features, tokens) if all_tokens else (features,)
+
+        passes = []
+        for vectors, their_ends in zip(embeddings.split(chunk), ends.split(chunk), strict=True):
+            if checkpoint and torch.is_grad_enabled():
+                passes.append(recompute(encode, vectors, their_ends, use_reentrant=False))
+            else:
+                passes.append(encode(vectors, their_ends))
+        results = tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
+        return results if all_tokens else results[0]
+
+    @torch.no_grad()
+    def encode_sentences(self, texts: Sequence[str]) -> Tensor:
+        """Return CLIP's ordinary text features [K, d] of full sentences, not normalised, without gradient.
+
+        Sentences go in passes of `text_chunk`, so memory does not grow with K beyond the features.
+        """
+        passes = []
+        for start in range(0, len(texts), self.text_chunk):
+            ids = self.tokenize(texts[start : start + self.text_chunk])
+            embeddings = self.token_embedding(ids)
+            passes.append(self.encode_text(embeddings, ids.argmax(dim=1).to(embeddings.device)))
+        return torch.cat(passes)

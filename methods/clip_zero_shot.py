@@ -1,0 +1,64 @@
+"""CLIP zero-shot: the cosine of the image with "a photo of {state} {object}", nothing trained.
+
+The baseline of Nayak et al. (ICLR 2023), section "CLIP": names are tokenised in full, one template, no ensemble.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets.base import Candidates, clean_label
+from methods.base import Batch, Losses, Method, MethodInfo, Prepared
+from methods.parts.scoring import cosine_logits, unit
+
+TEMPLATE = "a photo of {state} {object}"
+
+
+class CLIPZeroShot(Method):
+    """CLIP with the full names of state and object in the prompt."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="clip_zero_shot",
+        title="CLIP zero-shot",
+        paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision",
+        venue="ICML 2021",
+        arxiv="2103.00020",
+        trains=False,
+        frozen_image_features=True,
+        deviations=(
+            "fp32 instead of the official fp16, whose logits tie often; scores are always fp32",
+            "the context is as long as the longest prompt instead of 16 tokens, which changes nothing",
+        ),
+    )
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return {"image": [B, d]}, CLIP's image feature before normalisation, without gradient."""
+        return {"image": self.backbone.image_embedding(images)}
+
+    def pair_text(self, candidates: Candidates) -> Tensor:
+        """Return the text features [K, d] of the candidates before normalisation."""
+        return self.backbone.encode_sentences(
+            [TEMPLATE.format(state=clean_label(state), object=clean_label(obj)) for state, obj in candidates.names()]
+        )
+
+    @torch.no_grad()
+    def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
+        """Return the cross-entropy of the true pair; it carries no gradient, for there is nothing to train."""
+        encoded = self.encode(batch)
+        logits = self.score(encoded, self.prepare(candidates), slice(None))
+        loss = functional.cross_entropy(logits, encoded.pairs)
+        return Losses(loss, {"pair": loss})
+
+    @torch.no_grad()
+    def prepare(self, candidates: Candidates) -> Prepared:
+        """Return {"text": [K, d]}, the unit text features of the candidates."""
+        return Prepared(candidates, {"text": unit(self.pair_text(candidates))})
+
+    def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
+        """Return the scaled cosines [B, n] with the candidates of `chunk`."""
+        return cosine_logits(batch.features["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)
