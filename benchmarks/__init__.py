@@ -1,0 +1,1 @@
+"""What happens around a method: runs, training, scoring, evaluation, records and reports."""

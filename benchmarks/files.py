@@ -1,0 +1,187 @@
+"""Files that are whole or not there: JSON and arrays written aside and renamed, JSON lines that survive a kill.
+
+Every failure of the file system becomes a `UserError` that names the folder. Numbers keep full precision; a number
+that is not finite is stored as null and named under "not_finite": JSON has no NaN, and a silent null explains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from errors import UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` while writing `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"The record {path.name} cannot be written.",
+            f"The folder {path.parent} answers: {error.strerror or error}.",
+            "Free space there or make it writable, or choose another results folder.",
+        ) from error
+
+
+def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Have `write` fill a temporary file in the same folder, force it to disk and rename it to `path`."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with aside.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    text = json.dumps(with_finite_numbers(content), indent=1, allow_nan=False) + "\n"
+    write_aside(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; anything else there is a `UserError`."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"it is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, "it is not a JSON object")
+    return content
+
+
+def with_finite_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` for JSON: NumPy scalars as numbers; what is not finite as null, named under "not_finite".
+
+    >>> with_finite_numbers({"auc": 0.5, "error": {"hm": float("nan")}})
+    {'auc': 0.5, 'error': {'hm': None}, 'not_finite': {'error.hm': 'nan'}}
+    """
+    not_finite: dict[str, str] = {}
+
+    def convert(value: Any, place: str) -> Any:
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, Mapping):
+            return {str(key): convert(item, f"{place}.{key}" if place else str(key)) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [convert(item, f"{place}.{index}") for index, item in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            not_finite[place] = str(value)
+            return None
+        if value is None or isinstance(value, (str, int, float)):
+            return value
+        raise TypeError(f"{place} is a {type(value).__name__}, which a record cannot hold")
+
+    converted = convert(content, "")
+    return {**converted, "not_finite": not_finite} if not_finite else converted
+
+
+def append_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Append one JSON line and force it to disk; what a kill left of a line before is cut off first."""
+    line = _line(content)
+    whole = _whole_lines(path)[1]
+    with writing(path), path.open("ab") as file:
+        file.truncate(whole)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_lines(path: Path, contents: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of JSON lines anew, whole or not at all."""
+    text = b"".join(_line(content) for content in contents)
+    write_aside(path, lambda file: file.write(text))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON lines of a file, without a torn last one; no file is no lines."""
+    return _whole_lines(path)[0]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as compressed npz, whole or not at all; Python objects are refused, as they need pickle."""
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise TypeError(f"array '{name}' holds Python objects; give it a plain dtype")
+    write_aside(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz file; a missing or damaged one, or one with pickled objects, is a `UserError`."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, f"it is damaged ({error})") from error
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(with_finite_numbers(content), allow_nan=False).encode() + b"\n"
+
+
+def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records of the whole lines, and how many bytes these are.
+
+    A last line without its newline, or one that is not JSON, was torn by a kill or a power cut and never counted. A bad
+    line before others was damaged otherwise, and dropping it would hide that.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    records: list[dict[str, Any]] = []
+    length = 0
+    lines = data.split(b"\n")[:-1]  # what follows the last newline is no whole line
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            if number == len(lines) and length + len(line) + 1 == len(data):
+                break
+            raise _unreadable(path, f"its line {number} is damaged")
+        records.append(record)
+        length += len(line) + 1
+    return records, length
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"The record {path} cannot be read.",
+        f"The reason: {reason}.",
+        "Restore the file, or remove its folder and run it again.",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is only on disk once the folder is; systems that cannot open a folder sync by themselves.
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Which runs are asked for: suites in `benchmarks/suites/*.toml` and their expansion into single runs.
+
+A request is light: names and a seed. What makes it a `RunSpec` (resolved settings, digests of data and weights) is
+added when the run is prepared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from benchmarks.settings import read_toml
+from benchmarks.spec import Profile
+from datasets.base import World
+from errors import UserError, did_you_mean
+from registry import BACKBONES, DATASETS, METHODS
+
+SUITES = Path(__file__).parent / "suites"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run by its names."""
+
+    method: str
+    dataset: str
+    backbone: str
+    world: World
+    profile: Profile
+    seed: int
+    ablation: str | None = None
+
+
+class Suite(BaseModel):
+    """A named set of runs: every combination of the lists. "all" among methods is every registered one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = ""
+    methods: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
+    datasets: tuple[str, ...] = Field(("icon_states",), min_length=1)
+    backbones: tuple[str, ...] = Field(("tiny-icons",), min_length=1)
+    worlds: tuple[World, ...] = Field(("closed",), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+    profile: Profile = "clean"
+
+    def replace(self, **changes: Any) -> Suite:
+        """Return the suite with other values, checked; a change to None leaves what is there."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return _checked({**self.model_dump(), **given}, "the command line")
+
+
+def suite_names(folder: Path = SUITES) -> list[str]:
+    """Return the names of the suites, sorted."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_suite(name: str, folder: Path = SUITES) -> Suite:
+    """Return a suite by name; an unknown name or a wrong file is a `UserError`."""
+    names = suite_names(folder)
+    if name not in names:
+        raise UserError(
+            f"No suite is called '{name}'.",
+            f"The suites are {', '.join(names)}.",
+            did_you_mean(name, names) or "Choose one of these.",
+        )
+    path = folder / f"{name}.toml"
+    return _checked(read_toml(path), f"{folder.name}/{path.name}")
+
+
+def expand(suite: Suite) -> list[RunRequest]:
+    """Return the runs of a suite, each once; a name that is not registered is a `UserError`.
+
+    Seeds come outermost, so that a suite broken off half-way has compared all methods on the first seeds.
+    """
+    methods = METHODS.names() if "all" in suite.methods else list(suite.methods)
+    for registry, names in ((METHODS, methods), (DATASETS, suite.datasets), (BACKBONES, suite.backbones)):
+        for name in names:
+            registry.check(name)
+    combinations = product(suite.seeds, suite.datasets, suite.backbones, suite.worlds, methods)
+    requests = [
+        RunRequest(method, dataset, backbone, world, suite.profile, seed)
+        for seed, dataset, backbone, world, method in combinations
+    ]
+    return list(dict.fromkeys(requests))
+
+
+def _checked(content: dict[str, Any], where: str) -> Suite:
+    for key in content:
+        if key not in Suite.model_fields:
+            raise UserError(
+                f"A suite has no key '{key}' (from {where}).",
+                f"The keys are {', '.join(Suite.model_fields)}.",
+                did_you_mean(key, Suite.model_fields) or "Leave it out.",
+            )
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"The value {first['input']!r} of '{first['loc'][0]}' in a suite (from {where}) is refused.",
+            f"{first['msg']}.",
+            "Give another value.",
+        ) from error

@@ -1,0 +1,60 @@
+"""Drawing a `Table`: for a terminal (rich) and as Markdown. Rounding happens here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from benchmarks import files
+from benchmarks.records import Problem
+from benchmarks.report.tables import Cell, Column, Table
+
+
+def shown(cell: Cell, column: Column) -> str:
+    """Return a cell's text: percent or plain with the column's digits, the spread behind ±."""
+    if cell.value is None:
+        return cell.text
+    factor = 100.0 if column.percent else 1.0
+    text = f"{cell.value * factor:,.{column.digits}f}"
+    if cell.spread is not None and column.larger_is_better is not None:
+        text += f" ± {cell.spread * factor:.{column.digits}f}"
+    return text
+
+
+def terminal(table: Table) -> RichTable:
+    """Return the table for a terminal; numbers flush right, the best of a column bold."""
+    drawn = RichTable(title=table.title, title_justify="left", caption=table.caption, caption_justify="left")
+    for place, column in enumerate(table.columns):
+        drawn.add_column(column.name, justify="left" if place == 0 else "right", no_wrap=place > 0)
+    for row in table.rows:
+        cells = zip(row, table.columns, strict=True)
+        drawn.add_row(*(Text(shown(cell, column), style="bold" if cell.best else "") for cell, column in cells))
+    return drawn
+
+
+def markdown(table: Table) -> str:
+    """Return the table as Markdown, with its title, caption and notes."""
+    lines = [f"## {table.title}", "", table.caption, ""]
+    lines.append("| " + " | ".join(column.name for column in table.columns) + " |")
+    lines.append("| --- |" + " ---: |" * (len(table.columns) - 1))
+    for row in table.rows:
+        texts = [shown(cell, column) for cell, column in zip(row, table.columns, strict=True)]
+        marked = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
+        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in marked) + " |")
+    if table.notes:
+        lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(path: Path, tables: Sequence[Table], problems: Sequence[Problem]) -> None:
+    """Write all tables, and the run folders that could not be read, as one Markdown page."""
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    parts = [f"# Report\n\nMade {made} from the run records in this folder.\n"]
+    parts += [markdown(table) for table in tables]
+    if problems:
+        parts.append("## Records that could not be read\n\n" + "".join(f"- {p.path}: {p.message}\n" for p in problems))
+    files.write_aside(path, lambda file: file.write("\n".join(parts).encode()))

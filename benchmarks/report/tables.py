@@ -1,0 +1,248 @@
+"""Tables from run records alone: one model of a table, filled here and drawn by `render.py`.
+
+Runs are compared only where data, backbone, world, profile, precision and protocol agree; anything else is another
+table. A run that failed or is not finished is shown as a gap.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.records import RunRecord
+from registry import METHODS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with its spread, both in the column's unit, or a text. `best` marks the largest of its column."""
+
+    value: float | None = None
+    spread: float | None = None
+    text: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head and how its numbers are shown: "percent" of a fraction, or plain with some digits."""
+
+    name: str
+    percent: bool = True
+    digits: int = 1
+    larger_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with all it needs to be understood: the caption says data, backbone, profile, selection and seeds."""
+
+    title: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method with one setting, one per seed."""
+
+    label: str
+    runs: Sequence[RunRecord]
+
+    @property
+    def done(self) -> list[RunRecord]:
+        """Return the runs that have a result."""
+        return [run for run in self.runs if run.result is not None]
+
+
+def test_metric(name: str) -> Callable[[RunRecord], float | None]:
+    """Return a reader of a metric of the test split, "auc" or dotted as in "at_zero.state"."""
+
+    def read(run: RunRecord) -> float | None:
+        value: Any = run.result["metrics"]["test"]  # type: ignore[index]
+        for part in name.split("."):
+            value = value[part]
+        return value
+
+    return read
+
+
+MAIN: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
+    (Column("AUC"), test_metric("auc")),
+    (Column("HM"), test_metric("best_hm")),
+    (Column("S"), test_metric("best_seen")),
+    (Column("U"), test_metric("best_unseen")),
+    (Column("G"), test_metric("gate")),
+    (Column("HM@val"), test_metric("at_bias.hm")),
+    (Column("state"), test_metric("at_zero.state")),
+    (Column("object"), test_metric("at_zero.object")),
+)
+COST: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
+    (
+        Column("trained parameters", percent=False, digits=0, larger_is_better=None),
+        lambda run: run.result["cost"]["trained_parameters"],  # type: ignore[index]
+    ),
+    (
+        Column("training s", percent=False, larger_is_better=None),
+        lambda run: run.result["cost"]["train_seconds"],  # type: ignore[index]
+    ),
+    (
+        Column("test images/s", percent=False, digits=0, larger_is_better=None),
+        lambda run: run.result["cost"]["test_images_per_second"],  # type: ignore[index]
+    ),
+    (
+        Column("peak memory MB", percent=False, digits=0, larger_is_better=None),
+        lambda run: run.result["cost"]["peak_memory_bytes"] / 1e6,  # type: ignore[index]
+    ),
+)
+
+
+def conditions(run: RunRecord) -> tuple[str, ...]:
+    """Return what must agree for two runs to stand in one table."""
+    spec = run.spec
+    return (
+        spec.dataset, spec.dataset_digest, spec.backbone, spec.backbone_digest, spec.world, spec.profile,
+        spec.precision, str(spec.protocol_version),
+    )  # fmt: skip
+
+
+def tables(runs: Iterable[RunRecord]) -> list[Table]:
+    """Return, for each set of conditions, the main table, the slices and the cost."""
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(conditions(run), []).append(run)
+    found = []
+    for _, group in sorted(groups.items(), key=lambda item: item[0]):
+        rows = _rows(group)
+        found += [_main(rows, group), *_slices(rows, group), _cost(rows, group)]
+    return found
+
+
+def _settings(run: RunRecord) -> dict[str, Any]:
+    return {**run.spec.training.model_dump(mode="json"), **run.spec.method_config}
+
+
+def _rows(runs: Sequence[RunRecord]) -> list[Row]:
+    """Group runs into rows; where a method was run with several settings, the label says which differ."""
+    order = {name: place for place, name in enumerate(METHODS.names())}
+    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    by_method: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        by_method.setdefault(run.spec.method, []).append(run)
+    rows = []
+    for method in sorted(by_method, key=lambda name: (order.get(name, len(order)), name)):
+        variants: dict[str, list[RunRecord]] = {}
+        for run in by_method[method]:
+            key = repr((run.spec.ablation, sorted(_settings(run).items())))
+            variants.setdefault(key, []).append(run)
+        first = [_settings(group[0]) for group in variants.values()]
+        differing = [key for key in first[0] if len({repr(setting.get(key)) for setting in first}) > 1]
+        for group in variants.values():
+            setting = _settings(group[0])
+            marks = [group[0].spec.ablation] if group[0].spec.ablation else []
+            marks += [f"{key}={setting[key]}" for key in differing]
+            label = titles.get(method, method) + (f" ({', '.join(marks)})" if marks else "")
+            rows.append(Row(label, sorted(group, key=lambda run: run.spec.seed)))
+    return rows
+
+
+def _cells(
+    rows: Sequence[Row], columns: Sequence[tuple[Column, Callable[[RunRecord], float | None]]]
+) -> list[list[Cell]]:
+    """Return a line of cells per row, the best of each column marked where there is something to compare."""
+    lines = [[Cell(text=row.label), Cell(text=_seeds(row))] for row in rows]
+    for column, read in columns:
+        cells = [_mean(row, read) for row in rows]
+        known = [cell.value for cell in cells if cell.value is not None]
+        best = max(known) if len(known) > 1 and column.larger_is_better else None
+        for line, cell in zip(lines, cells, strict=True):
+            line.append(Cell(cell.value, cell.spread, cell.text, best is not None and cell.value == best))
+    return lines
+
+
+def _seeds(row: Row) -> str:
+    missing = len(row.runs) - len(row.done)
+    return f"{len(row.done)}" + (f" (+{missing} missing)" if missing else "")
+
+
+def _mean(row: Row, read: Callable[[RunRecord], float | None]) -> Cell:
+    values = [value for value in map(read, row.done) if value is not None and not math.isnan(value)]
+    if not values:
+        return Cell(text="–")
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), spread)
+
+
+def _caption(runs: Sequence[RunRecord]) -> str:
+    spec = runs[0].spec
+    policies = {run.spec.training.selection for run in runs if run.spec.training.epochs > 0}
+    seeds = sorted({run.spec.seed for run in runs})
+    several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
+    return (
+        f"{spec.dataset}, {spec.world} world, backbone {spec.backbone}, profile {spec.profile}, {spec.precision}; "
+        f"epoch selected by {', '.join(sorted(policies)) or 'nothing'}; seeds {', '.join(map(str, seeds))}; {several}. "
+        "Test split, percent, exact evaluator."
+    )
+
+
+def _gaps(runs: Sequence[RunRecord]) -> list[str]:
+    notes = []
+    for run in runs:
+        if run.status == "failed" and run.error is not None:
+            notes.append(f"{run.run_id} failed: {run.error['message']}")
+        elif run.status != "done":
+            notes.append(f"{run.run_id} is not finished ({len(run.epochs)} epochs so far).")
+    return notes
+
+
+def _main(rows: Sequence[Row], runs: Sequence[RunRecord]) -> Table:
+    heads = [Column("method"), Column("seeds"), *(column for column, _ in MAIN)]
+    legend = (
+        "S, U: accuracy on seen and unseen pairs when the other group is forbidden; G: how well one bias tells the "
+        "groups apart; AUC = S U G; HM: best harmonic mean; HM@val: at the bias chosen on validation; state, object: "
+        "at bias 0."
+    )
+    return Table("Results", f"{_caption(runs)} {legend}", heads, _cells(rows, MAIN), _gaps(runs))
+
+
+def _slice_value(tag: str, value: str, group: str) -> Callable[[RunRecord], float | None]:
+    def read(run: RunRecord) -> float | None:
+        for entry in run.result["slices"]:  # type: ignore[index]
+            if (entry["tag"], entry["value"], entry["group"]) == (tag, value, group):
+                return entry["own_pair"]
+        return None
+
+    return read
+
+
+def _slices(rows: Sequence[Row], runs: Sequence[RunRecord]) -> list[Table]:
+    done = [run for run in runs if run.result is not None]
+    tags = dict.fromkeys((e["tag"], e["value"]) for run in done for e in run.result["slices"])  # type: ignore[index]
+    if not tags:
+        return []
+    columns = [
+        (Column(f"{value} {group}"), _slice_value(tag, value, group))
+        for tag, value in tags
+        for group in ("seen", "unseen")
+    ]
+    names = ", ".join(dict.fromkeys(tag for tag, _ in tags))
+    heads = [Column("method"), Column("seeds"), *(column for column, _ in columns)]
+    caption = f"Pair accuracy inside an image's own group by {names}. {_caption(runs)}"
+    return [Table("Slices", caption, heads, _cells(rows, columns))]
+
+
+def _cost(rows: Sequence[Row], runs: Sequence[RunRecord]) -> Table:
+    heads = [Column("method"), Column("seeds"), *(column for column, _ in COST)]
+    devices = sorted({str(run.environment.get("device", "?")) for run in runs})
+    memory = "of the accelerator; on the CPU of the whole process up to then"
+    return Table("Cost", f"On {', '.join(devices)}. Peak memory is {memory}.", heads, _cells(rows, COST))
+
+
+def summary(run: RunRecord) -> Mapping[str, float | None]:
+    """Return a finished run's headline numbers, fractions."""
+    return {column.name: read(run) for column, read in MAIN}

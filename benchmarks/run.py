@@ -1,0 +1,245 @@
+"""From requests to finished records: resolve settings, see what is there already, run the rest.
+
+Nothing here prints. `plan_runs` is light enough to answer "nothing to do" quickly; `execute` does one run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.overrides import load_config_file, parse_overrides
+from benchmarks.plan import RunRequest
+from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
+from benchmarks.settings import Provenance, resolve
+from benchmarks.spec import RunSpec
+from errors import UserError
+from registry import BACKBONES, DATASETS, METHODS
+
+OnExisting = Literal["resume", "skip", "redo"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line chose beside the names. `None` leaves the preset's or the default's value.
+
+    device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts.
+    """
+
+    results: Path = Path("results")
+    overrides: Sequence[str] = ()
+    config_file: Path | None = None
+    epochs: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    on_existing: OnExisting = "resume"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with everything that decides its numbers. action: what will be done about it."""
+
+    spec: RunSpec
+    provenance: Provenance
+    folder: RunFolder
+    status: Status
+    action: Literal["run", "resume", "nothing"]
+
+
+@dataclass
+class Workbench:
+    """What runs share: the device, loaded data sets, digests of weights."""
+
+    choices: Choices
+    device: Any = None
+    precision: str = "fp32"
+    datasets: dict[str, Any] = field(default_factory=dict)
+    backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.device = choose_device(self.choices.device)
+        self.precision = choose_precision(self.choices.precision, self.device)
+
+    def dataset(self, name: str) -> Any:
+        """Return a data set, loaded (or prepared) once."""
+        if name not in self.datasets:
+            self.datasets[name] = DATASETS.get(name)()
+        return self.datasets[name]
+
+    def backbone(self, name: str) -> Any:
+        """Return a freshly loaded backbone; methods may change what they are given, so none is shared."""
+        backbone = BACKBONES.get(name)(name)
+        self.backbone_digests[name] = (backbone.name, backbone.digest)
+        return backbone
+
+    def backbone_identity(self, name: str) -> tuple[str, str]:
+        """Return the (name to record, digest of the weights) of a backbone."""
+        if name not in self.backbone_digests:
+            self.backbone(name)
+        return self.backbone_digests[name]
+
+
+def choose_device(wish: str) -> Any:
+    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wish == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        device = None
+    if device is None or not there.get(device.type, False):
+        raise UserError(
+            f"The device '{wish}' cannot be used.",
+            f"Here there is {', '.join(name for name, available in there.items() if available)}.",
+            "Pass one of these, or --device auto.",
+        )
+    return device
+
+
+def choose_precision(wish: str, device: Any) -> str:
+    """Return the precision: as asked; or bf16 on a cuda device that can, else fp32."""
+    import torch
+
+    if wish == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if wish not in ("fp32", "bf16", "fp16"):
+        raise UserError(
+            f"There is no precision '{wish}'.", "There are fp32, bf16, fp16 and auto.", "Choose one of these."
+        )
+    if wish == "fp16" and device.type == "cpu":
+        raise UserError(
+            "Training in fp16 does not work on the CPU.",
+            "Its gradients underflow, and the CPU has no fast fp16.",
+            "Pass --precision fp32.",
+        )
+    return wish
+
+
+def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[PlannedRun]:
+    """Return what is to be done, in order. All settings are checked before anything runs."""
+    requests = list(requests)
+    choices = workbench.choices
+    configs = {request.method: METHODS.get(request.method).Config for request in requests}
+    line = parse_overrides(choices.overrides, configs)
+    file = load_config_file(choices.config_file, configs) if choices.config_file is not None else {}
+    planned = []
+    for request in requests:
+        values = dict(line.get(request.method, {}))
+        if choices.epochs is not None:
+            values["epochs"] = choices.epochs
+        training, method_config, provenance = resolve(
+            request.method,
+            configs[request.method],
+            request.dataset,
+            profile=request.profile,
+            file_values=file.get(request.method, {}),
+            command_line_values=values,
+            file_name=str(choices.config_file),
+        )
+        if not METHODS.get(request.method).info.trains:
+            # What a method without training would do in an epoch does not make another run of it.
+            training = training.model_copy(update={"epochs": 0})
+        backbone, digest = workbench.backbone_identity(request.backbone)
+        spec = RunSpec(
+            method=request.method,
+            method_config=method_config,
+            training=training,
+            dataset=request.dataset,
+            dataset_digest=workbench.dataset(request.dataset).digest,
+            backbone=backbone,
+            backbone_digest=digest,
+            world=request.world,
+            profile=request.profile,
+            seed=request.seed,
+            precision=workbench.precision,
+            ablation=request.ablation,
+        )
+        folder = RunFolder(choices.results / spec.run_id)
+        planned.append(PlannedRun(spec, provenance, folder, folder.status, _action(folder.status, choices.on_existing)))
+    return planned
+
+
+def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+    if status == "empty" or policy == "redo":
+        return "run"
+    if status == "done" or policy == "skip":
+        return "nothing"
+    return "resume"
+
+
+def execute(
+    planned: PlannedRun, workbench: Workbench, backbone_name: str, report: Any = None, command_line: Sequence[str] = ()
+) -> RunRecord:
+    """Do one planned run and return its record; a failure is recorded in its folder and raised again."""
+    import torch
+
+    from benchmarks import training
+    from benchmarks.batches import Execution
+    from datasets.transforms import derived_seed
+
+    spec, folder = planned.spec, planned.folder
+    if planned.action == "nothing":
+        return folder.read()
+    if planned.action == "run" and planned.status != "empty":
+        folder.clear()
+    device = workbench.device
+    execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
+    environment = capture_environment() | _device_facts(device)
+    folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
+    try:
+        deterministic()
+        method_class = METHODS.get(spec.method)
+        backbone = workbench.backbone(backbone_name).to(device)
+        dataset = workbench.dataset(spec.dataset)
+        torch.manual_seed(derived_seed("init", spec.seed))
+        config = method_class.Config.model_validate(spec.method_config)
+        method = method_class(backbone, dataset.vocabulary, config).to(device)
+        trainer = training.Trainer(spec, folder, method, dataset, execution, report or training.silent)
+        result = trainer.run()
+        folder.finish(result)
+        training.forget_state(folder)
+    except Exception as error:
+        folder.fail(error)
+        raise
+    return folder.read()
+
+
+def deterministic() -> None:
+    """Ask torch for reproducible kernels; where one has none it warns instead of failing."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _workers(wish: int | None, device: Any) -> int:
+    """Return the number of decoding processes: as asked, else 0 on the CPU, where the model needs the cores itself."""
+    if wish is not None:
+        return wish
+    if device.type == "cpu" or sys.platform == "win32":
+        return 0
+    return min(8, os.cpu_count() or 1)
+
+
+def _device_facts(device: Any) -> Mapping[str, Any]:
+    import torch
+
+    facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
+    return facts
+
+
+def with_action(planned: PlannedRun, action: Literal["run", "resume", "nothing"]) -> PlannedRun:
+    """Return the planned run with another action."""
+    return replace(planned, action=action)

@@ -1,0 +1,116 @@
+"""What makes a run's numbers: the training settings, the full specification, and its digest, the run's identity.
+
+Everything here is a frozen record that refuses unknown keys. Where the values come from is `settings.py`; which runs a
+suite asks for is `plan.py`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+
+from datasets.base import World
+
+SCHEMA_VERSION = 1
+"""Version of the files in a run folder. Raise it when an older reader or an older file would be misunderstood."""
+
+PROTOCOL_VERSION = 1
+"""Version of data handling and evaluation. Raise it when the same settings give other numbers than before."""
+
+Profile = Literal["clean", "official"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Selection = Literal["val_auc", "val_hm", "last"]
+
+
+class TrainingConfig(BaseModel):
+    """Settings of the training loop, the same for every method. The defaults are here and nowhere else.
+
+    batch_size is the effective batch, one optimizer step. micro_batch images go through the network at once (None, or
+    more than there are: the whole batch); gradients of the parts are accumulated. The sum is the same except where
+    images of a batch influence each other: BatchNorm takes its statistics from a micro-batch, and so does a method that
+    mixes images. That is why micro_batch belongs to a run's identity.
+
+    step_size (epochs) and gamma are read by the "step" scheduler alone. selection names the epoch that counts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epochs: int = Field(20, ge=0)
+    batch_size: int = Field(128, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(5e-5, ge=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    scheduler: Literal["constant", "step"] = "constant"
+    step_size: int = Field(5, ge=1)
+    gamma: float = Field(0.5, gt=0)
+    selection: Selection = "val_auc"
+    augmentation: Literal["clip", "none"] = "clip"
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _whole_micro_batches(cls, micro_batch: int | None, info: ValidationInfo) -> int | None:
+        batch_size = info.data.get("batch_size")
+        if micro_batch is None or batch_size is None:
+            return micro_batch
+        if micro_batch >= batch_size:
+            return None  # the whole batch: one spelling, one identity
+        if batch_size % micro_batch != 0:
+            raise ValueError(f"it does not divide batch_size, which is {batch_size}")
+        return micro_batch
+
+    @property
+    def accumulation(self) -> int:
+        """Number of micro-batches in a full batch."""
+        return 1 if self.micro_batch is None else self.batch_size // self.micro_batch
+
+
+class RunSpec(BaseModel):
+    """All that changes a run's numbers, and nothing else: no paths, worker counts, devices or dates.
+
+    method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
+    the backbone's weights, so that other data under the same name is another run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+    method: str
+    method_config: dict[str, JsonValue]
+    training: TrainingConfig
+    dataset: str
+    dataset_digest: str
+    backbone: str
+    backbone_digest: str
+    world: World = "closed"
+    profile: Profile = "clean"
+    seed: int = Field(0, ge=0)
+    precision: Precision = "fp32"
+    ablation: str | None = None
+
+    def digest(self) -> str:
+        """Return the hexadecimal SHA-256 of the canonical JSON of all fields."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run and of its folder: readable parts first, then the start of the digest, which decides."""
+        parts = [self.method, self.dataset, self.backbone, self.world, self.profile]
+        if self.ablation is not None:
+            parts.append(self.ablation)
+        readable = "-".join(re.sub(r"[^A-Za-z0-9_]+", "-", part)[:40].strip("-") for part in parts)
+        return f"{readable}-s{self.seed}-{self.digest()[:10]}"
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no blanks, ASCII, shortest exact floats, no NaN.
+
+    >>> canonical_json({"b": 1e-3, "a": [True, None]})
+    '{"a":[true,null],"b":0.001}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
