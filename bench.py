@@ -1,0 +1,355 @@
+"""The command line of the suite.
+
+    python bench.py run --methods msci csp --dataset mit_states
+    python bench.py report
+    python bench.py list methods
+
+It parses, calls `benchmarks`, prints, and nothing else. torch is imported by the commands that need it, so `--help` and
+`list` start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+# A library that is also called `datasets` may be installed; this project's own packages come first wherever it starts.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from errors import UserError, did_you_mean
+
+app = typer.Typer(
+    help="Benchmark suite for compositional zero-shot learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+LIST_OPTIONS = ("--methods", "--seeds", "--set", "--plugin")
+"""Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
+COMMA_OPTIONS = ("--methods", "--seeds")
+
+
+class World(StrEnum):
+    """Candidate pairs: the split's own, or every state x object."""
+
+    closed = "closed"
+    open = "open"
+
+
+class Profile(StrEnum):
+    """What is computed: what the paper says, or what the released code does."""
+
+    clean = "clean"
+    official = "official"
+
+
+class OnExisting(StrEnum):
+    """What to do about runs that are there already."""
+
+    resume = "resume"
+    skip = "skip"
+    redo = "redo"
+
+
+class Listing(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    datasets = "datasets"
+    backbones = "backbones"
+    suites = "suites"
+    runs = "runs"
+
+
+def spread_lists(arguments: list[str]) -> list[str]:
+    """Repeat list options for each of their values, which is how Typer reads them.
+
+    >>> spread_lists(["run", "--methods", "msci", "csp", "--seeds", "0,1", "--set=lr=1"])
+    ['run', '--methods', 'msci', '--methods', 'csp', '--seeds', '0', '--seeds', '1', '--set', 'lr=1']
+    """
+    spread: list[str] = []
+    option: str | None = None
+    values = 0
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            return spread + arguments[position:]
+        name, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            if option is not None and values == 0:
+                spread.append(option)  # an option without a value: Typer says so
+            option, values = (name, 0) if name in LIST_OPTIONS else (None, 0)
+            if option is None:
+                spread.append(argument)
+                continue
+            if not equals:
+                continue
+            argument = value
+        if option is None:
+            spread.append(argument)
+            continue
+        parts = [part for part in argument.split(",") if part] if option in COMMA_OPTIONS else [argument]
+        for part in parts:
+            spread += [option, part]
+            values += 1
+    return [*spread, option] if option is not None and values == 0 else spread
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Option(help="A named set of runs; the other options change it.")] = "quick",
+    methods: Annotated[list[str] | None, typer.Option(help="Methods, e.g. --methods msci csp, or 'all'.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Seeds, e.g. --seeds 0 1 2.")] = None,
+    world: Annotated[World | None, typer.Option(help="Candidate pairs.")] = None,
+    profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs, instead of the preset's.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. --set csp.lr=1e-3.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
+    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+) -> None:
+    """Train and evaluate methods; without options: every method on icon_states, one seed."""
+    from benchmarks.plan import expand, load_suite
+
+    load_plugins(plugin)
+    chosen = load_suite(suite).replace(
+        methods="all" if methods == ["all"] else (tuple(methods) if methods else None),
+        datasets=None if dataset is None else (dataset,),
+        seeds=None if seeds is None else tuple(seeds),
+        worlds=None if world is None else (world.value,),
+        profile=None if profile is None else profile.value,
+        backbones=None if backbone is None else (backbone,),
+    )
+    requests = expand(chosen)  # names are checked before torch is imported
+
+    from benchmarks.run import Choices, Workbench, plan_runs
+
+    choices = Choices(
+        results=results,
+        overrides=tuple(set_ or ()),
+        config_file=config,
+        epochs=epochs,
+        device=device,
+        precision=precision,
+        workers=workers,
+        on_existing=on_existing.value,
+    )
+    workbench = Workbench(choices)
+    planned = plan_runs(requests, workbench)
+    if dry_run:
+        show_plan(planned, workbench)
+        return
+    failures = run_all(planned, requests, workbench)
+    show_report(results, {item.spec.run_id for item in planned})
+    if failures:
+        raise typer.Exit(1)
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
+    from registry import load_plugin
+
+    for path in paths or ():
+        problem = load_plugin(path)
+        if problem is not None:
+            err.print(f"[yellow]The plugin {path} was skipped: {problem}.[/yellow]", soft_wrap=True)
+
+
+def show_plan(planned: list, workbench) -> None:
+    """Print the runs with what would be done about each, and where their settings come from."""
+    table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
+    for head in ("run", "there", "would"):
+        table.add_column(head, overflow="fold")
+    for item in planned:
+        table.add_row(item.spec.run_id, item.status, item.action)
+    out.print(table)
+    for item in planned:
+        settings = {**item.spec.training.model_dump(), **item.spec.method_config}
+        texts = [f"{key}={settings[key]} ({note['origin']})" for key, note in sorted(item.provenance.items())]
+        out.print(f"{item.spec.method}, seed {item.spec.seed}: {', '.join(texts)}", soft_wrap=True)
+
+
+def run_all(planned: list, requests: list, workbench) -> int:
+    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the failures."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from benchmarks.run import execute
+
+    todo = sum(item.action != "nothing" for item in planned)
+    if todo == 0:
+        what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
+        out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
+    failures = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
+        bar = bars.add_task("", total=None, note="", visible=todo > 0)
+        for item, request in zip(planned, requests, strict=True):
+            if item.action == "nothing":
+                continue
+            name = f"{item.spec.method}, {item.spec.dataset}, seed {item.spec.seed}"
+
+            def report(what: str, done: int, total: int, note: str, name: str = name) -> None:
+                bars.update(bar, description=f"{name}: {what}", completed=done, total=total, note=note)
+
+            start = time.perf_counter()
+            try:
+                record = execute(item, workbench, request.backbone, report, sys.argv)
+            except KeyboardInterrupt:
+                err.print(f"Stopped in {name}. The same command goes on from its last finished epoch.")
+                raise
+            except UserError as error:
+                failures += 1
+                err.print(f"[red]{name} failed.[/red] {error}", soft_wrap=True)
+                continue
+            except Exception as error:
+                failures += 1
+                place = item.folder.path / "error.json"
+                err.print(f"[red]{name} failed.[/red] {type(error).__name__}: {error}. See {place}.", soft_wrap=True)
+                continue
+            seconds = time.perf_counter() - start
+            test = record.result["metrics"]["test"]
+            bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
+    return failures
+
+
+def show_report(results: Path, run_ids: set[str] | None = None) -> None:
+    """Write the report of all records and print the main tables of the runs asked for (None: of all)."""
+    from benchmarks.report import of_runs, terminal, write_report
+
+    runs, tables, path, problems = write_report(results)
+    if run_ids is not None:
+        tables = of_runs(runs, run_ids)
+    for table in tables:
+        if table.title == "Results" or run_ids is None:
+            out.print()
+            out.print(terminal(table))
+            for note in table.notes:
+                out.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
+    for problem in problems:
+        err.print(f"[yellow]Not read: {problem}[/yellow]", soft_wrap=True)
+    if runs or problems:
+        out.print(f"Report: {path}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+) -> None:
+    """Make tables from the run records: in the terminal and as Markdown."""
+    from benchmarks.records import find_runs
+
+    load_plugins(plugin)
+    runs, problems = find_runs(results)
+    if not runs and not problems:
+        raise UserError(
+            f"There is nothing to report in '{results}'.",
+            "It holds no run records.",
+            "Run 'python bench.py run' first, or pass --results with another folder.",
+        )
+    show_report(results)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, datasets, backbones, suites or runs.")],
+    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+) -> None:
+    """List what is there: methods, datasets, backbones, suites or runs."""
+    if what not in list(Listing):
+        raise UserError(
+            f"There is no list of '{what}'.",
+            f"There are lists of {', '.join(Listing)}.",
+            did_you_mean(what, list(Listing)) or "Choose one of these.",
+        )
+    load_plugins(plugin)
+    {Listing.suites: list_suites, Listing.runs: lambda: list_runs(results)}.get(
+        Listing(what), lambda: list_registry(what)
+    )()
+
+
+def list_registry(what: str) -> None:
+    """Print the entries of a registry."""
+    from registry import BACKBONES, DATASETS, METHODS
+
+    registry = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}[what]
+    entries = registry.entries()
+    table = RichTable()
+    table.add_column("name", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    if any(entry.paper for entry in entries):
+        table.add_column("paper", overflow="fold")
+    table.add_column("from", overflow="fold")
+    for entry in entries:
+        broken = f"[red]broken: {entry.error}[/red]" if entry.state == "broken" else entry.title
+        paper = [entry.paper] if len(table.columns) == 4 else []
+        table.add_row(entry.name, broken, *paper, entry.origin)
+    out.print(table)
+
+
+def list_suites() -> None:
+    """Print the suites."""
+    from benchmarks.plan import load_suite, suite_names
+
+    table = RichTable()
+    for head in ("name", "what", "methods", "data sets", "seeds"):
+        table.add_column(head, overflow="fold")
+    for name in suite_names():
+        suite = load_suite(name)
+        methods = suite.methods if isinstance(suite.methods, str) else ", ".join(suite.methods)
+        table.add_row(name, suite.title, methods, ", ".join(suite.datasets), ", ".join(map(str, suite.seeds)))
+    out.print(table)
+
+
+def list_runs(results: Path) -> None:
+    """Print the run records of a folder with their state."""
+    from benchmarks.records import find_runs
+    from benchmarks.report.tables import summary
+
+    runs, problems = find_runs(results)
+    table = RichTable()
+    table.add_column("run", overflow="fold")
+    for head in ("state", "AUC", "HM"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for record in runs:
+        values = summary(record) if record.result is not None else {}
+        shown = (values.get("AUC"), values.get("HM"))
+        table.add_row(record.run_id, record.status, *("–" if v is None else f"{v * 100:.1f}" for v in shown))
+    out.print(table if runs else f"There are no runs in {results}.")
+    for problem in problems:
+        err.print(f"[yellow]{problem.path}: {problem.message}[/yellow]", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    try:
+        app(spread_lists(sys.argv[1:]), standalone_mode=True)
+    except UserError as error:
+        err.print(f"[red]Error:[/red] {error}", soft_wrap=True, markup=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
