@@ -1,0 +1,217 @@
+"""The command line as a user meets it: in processes of its own, with a plugin's toy data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import spread_lists
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = '''
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from conftest import make_toy
+from registry import DATASETS
+
+
+@DATASETS.register("toy", title="toy icons")
+def load():
+    return make_toy(Path({folder!r}), train_images={images})
+'''
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A plugin file that registers the toy data set, with enough images that an epoch takes a moment."""
+    folder = tmp_path_factory.mktemp("plugin")
+    path = folder / "toy_plugin.py"
+    path.write_text(PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=12))
+    return path
+
+
+def bench(*arguments: object, check: bool = True, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "80", **options.pop("env", {})},
+        **options,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def results_of(folder: Path) -> dict[str, dict]:
+    """What every result says but its cost, by run."""
+    found = {}
+    for path in sorted(folder.glob("*/result.json")):
+        content = json.loads(path.read_text())
+        content.pop("cost")
+        found[path.parent.name] = content
+    return found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--methods", "msci", "csp"],
+        ["--methods", "msci", "--methods", "csp"],
+        ["--methods", "msci,csp"],
+        ["--methods=msci,csp"],
+        ["--methods=msci", "csp"],
+        ["--methods", "msci,", "csp"],
+    ],
+)
+def test_every_way_to_write_a_list(arguments):
+    expected = ["run", "--methods", "msci", "--methods", "csp", "--dry-run"]
+    assert spread_lists(["run", *arguments, "--dry-run"]) == expected
+
+
+def test_lists_end_at_the_next_option_and_settings_keep_their_commas():
+    given = ["run", "--seeds", "0", "1", "--set", "csp.lr=1e-3", "x=[1,2]", "--dataset", "d", "--", "--methods", "a"]
+    assert spread_lists(given) == [
+        *("run", "--seeds", "0", "--seeds", "1", "--set", "csp.lr=1e-3", "--set", "x=[1,2]"),
+        *("--dataset", "d", "--", "--methods", "a"),
+    ]
+
+
+def test_help_and_lists_need_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    path = {"PYTHONPATH": str(tmp_path)}
+    assert "run" in bench("--help", env=path).stdout
+    for what, word in [("methods", "csp"), ("datasets", "icon_states"), ("backbones", "ViT-L-14"), ("suites", "quick")]:
+        assert word in bench("list", what, env=path).stdout
+    assert "There are no runs" in bench("list", "runs", "--results", tmp_path / "none", env=path).stdout
+
+
+def test_another_package_called_datasets_does_not_get_in_the_way(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/__init__.py").write_text("raise ImportError('the wrong datasets')")
+    assert "icon_states" in bench("list", "datasets", env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--methods", "cps"], ["No method is called 'cps'", "clip_zero_shot, csp", "Did you mean 'csp'?"]),
+        (["run", "--dataset", "icon_state"], ["No data set is called 'icon_state'", "'icon_states'"]),
+        (["run", "--suite", "quik"], ["No suite is called 'quik'", "'quick'"]),
+        (["run", "--methods", "csp", "--set", "csp.dropuot=0"], ["'dropuot'", "Did you mean 'dropout'?"]),
+        (["run", "--methods", "csp", "--set", "csp.lr=big"], ["'big'", "csp"]),
+        (["run", "--methods", "csp", "--device", "warp"], ["The device 'warp'", "cpu"]),
+        (["run", "--methods", "csp", "--precision", "fp8"], ["There is no precision 'fp8'"]),
+        (["run", "--backbone", "tiny-icon"], ["tiny-icons"]),
+        (["list", "method"], ["There is no list of 'method'", "'methods'"]),
+        (["report", "--results", "nowhere"], ["There is nothing to report in 'nowhere'"]),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(arguments, words, tmp_path):
+    done = bench(*arguments, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_run_report_and_second_run(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--seeds", "0", "1", "--set", "csp.lr=1e-3"]
+    arguments += ["--methods", "csp", "clip_zero_shot", "--epochs", "2", "--results", tmp_path / "r"]
+    first = bench(*arguments)
+    assert first.stdout.count("AUC 0.") + first.stderr.count("AUC 0.") == 4
+    assert "CLIP zero-shot" in first.stdout
+    assert f"Report: {tmp_path / 'r' / 'report.md'}" in first.stdout
+    results = results_of(tmp_path / "r")
+    assert len(results) == 4
+    second = bench(*arguments)
+    assert "Nothing new to do: the 4 runs are there already" in second.stdout
+    assert results_of(tmp_path / "r") == results
+
+    spec = json.loads(next((tmp_path / "r").glob("csp-*s1*/spec.json")).read_text())
+    assert spec["spec"]["training"]["lr"] == 1e-3
+    assert spec["provenance"]["lr"] == {"origin": "command line"}
+    assert spec["provenance"]["epochs"]["origin"] == "command line"
+    assert spec["provenance"]["optimizer"]["origin"] == "preset"
+    assert spec["starts"][0]["environment"]["device"] == "cpu"
+
+    page = (tmp_path / "r" / "report.md").read_text()
+    for part in ("| method |", "toy, closed world, backbone tiny-icons, profile clean", "seeds 0, 1", "## Slices"):
+        assert part in page
+    assert "± " in bench("report", "--results", tmp_path / "r").stdout
+    listed = bench("list", "runs", "--results", tmp_path / "r").stdout
+    assert listed.count("done") == 4
+
+
+def test_redo_gives_the_same_bits_and_skip_leaves_alone(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "--epochs", "1"]
+    arguments += ["--results", tmp_path]
+    bench(*arguments)
+    before = results_of(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
+    bench(*arguments, "--on-existing", "skip")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} == times
+    bench(*arguments, "--on-existing", "redo")
+    assert results_of(tmp_path) == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")} != times
+
+
+def test_a_dry_run_writes_nothing(plugin, tmp_path):
+    shown = bench("run", "--dataset", "toy", "--plugin", plugin, "--dry-run", "--results", tmp_path / "r").stdout
+    assert "csp-toy-tiny-icons-closed-clean-s0" in shown.replace("\n", "").replace("│", "").replace(" ", "")
+    assert "(preset)" in shown
+    assert not (tmp_path / "r").exists()
+
+
+def test_open_world(plugin, tmp_path):
+    bench("run", "--dataset", "toy", "--plugin", plugin, "--epochs", "1", "--world", "open", "--results", tmp_path)
+    assert {result["counts"]["test_candidates"] for result in results_of(tmp_path).values()} == {16}
+
+
+def test_a_failed_run_is_a_record_and_the_others_go_on(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--epochs", "2", "--results", tmp_path]
+    done = bench(*arguments, "--set", "csp.lr=1e30", check=False)
+    assert done.returncode == 1
+    assert "csp, toy, seed 0 failed." in done.stderr
+    assert "Lower the learning rate" in done.stderr
+    assert "Traceback" not in done.stderr
+    error = json.loads(next(tmp_path.glob("csp-*/error.json")).read_text())
+    assert "Traceback" in error["traceback"]
+    assert len(results_of(tmp_path)) == 1, "CLIP zero-shot has its result"
+    assert "failed" in (tmp_path / "report.md").read_text()
+
+
+def test_kill_9_during_training_then_run_again(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "--epochs", "6"]
+    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=8", "--results"]
+    bench(*arguments, tmp_path / "whole")
+    expected = results_of(tmp_path / "whole")
+    kills = 0
+    for wanted in (1, 3):
+        command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, tmp_path / "killed"])]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            lines = [path.read_text().count("\n") for path in (tmp_path / "killed").glob("*/epochs.jsonl")]
+            if lines and lines[0] >= wanted:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait(120)
+    assert kills == 2, "the runs ended before they could be killed"
+    assert results_of(tmp_path / "killed") == {}
+    assert "AUC" in bench(*arguments, tmp_path / "killed").stdout
+    assert results_of(tmp_path / "killed") == expected
