@@ -214,7 +214,7 @@ def run_all(planned: list, requests: list, workbench) -> int:
                 record = execute(item, workbench, request.backbone, report, sys.argv)
             except KeyboardInterrupt:
                 err.print(f"Stopped in {name}. The same command goes on from its last finished epoch.")
-                raise
+                raise typer.Exit(130) from None
             except UserError as error:
                 failures += 1
                 err.print(f"[red]{name} failed.[/red] {error}", soft_wrap=True)
@@ -339,9 +339,14 @@ def list_runs(results: Path) -> None:
         err.print(f"[yellow]{problem.path}: {problem.message}[/yellow]", soft_wrap=True)
 
 
+def stop(*_: object) -> None:
+    """Treat a request to terminate like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    signal.signal(signal.SIGTERM, stop)
     try:
         app(spread_lists(sys.argv[1:]), standalone_mode=True)
     except UserError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve
-from benchmarks.spec import RunSpec
+from benchmarks.spec import RunSpec, TrainingConfig
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -80,7 +80,14 @@ class Workbench:
     def backbone_identity(self, name: str) -> tuple[str, str]:
         """Return the (name to record, digest of the weights) of a backbone."""
         if name not in self.backbone_digests:
-            self.backbone(name)
+            from methods.backbone.clip import load_backbone
+            from methods.backbone.loading import identity
+
+            known = identity(name) if BACKBONES.get(name) is load_backbone else None
+            if known is not None:
+                self.backbone_digests[name] = known
+            else:
+                self.backbone(name)
         return self.backbone_digests[name]
 
 
@@ -145,8 +152,8 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             file_name=str(choices.config_file),
         )
         if not METHODS.get(request.method).info.trains:
-            # What a method without training would do in an epoch does not make another run of it.
-            training = training.model_copy(update={"epochs": 0})
+            # How a method without training would be trained does not make another run of it.
+            training = TrainingConfig(epochs=0)
         backbone, digest = workbench.backbone_identity(request.backbone)
         spec = RunSpec(
             method=request.method,
@@ -238,8 +245,3 @@ def _device_facts(device: Any) -> Mapping[str, Any]:
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
         facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
     return facts
-
-
-def with_action(planned: PlannedRun, action: Literal["run", "resume", "nothing"]) -> PlannedRun:
-    """Return the planned run with another action."""
-    return replace(planned, action=action)

@@ -153,12 +153,12 @@ class Trainer:
             group = min(config.batch_size, images - done // config.batch_size * config.batch_size)
             with self.execution.autocast():
                 losses = self.method.training_loss(batch, self.candidates["train"])
-            total = float(losses.total)
+            total = losses.total.item()
             if not math.isfinite(total):
                 raise diverged(self.method.info.name, epoch, done, total)
             scaler.scale(losses.total * (len(batch) / group)).backward()
             for name, term in {"total": losses.total, **losses.terms}.items():
-                sums[name] = sums.get(name, 0.0) + float(term) * len(batch)
+                sums[name] = sums.get(name, 0.0) + term.item() * len(batch)
             done += len(batch)
             if done % config.batch_size == 0 or done == images:
                 scaler.step(optimizer)
@@ -241,7 +241,7 @@ class Trainer:
                 "bias": bias,
             },
             "metrics": {"val": asdict(val), "test": asdict(test)},
-            "legacy": {"test": asdict(legacy_from_image_scores(test_scores, test_labels))},
+            "legacy": {"test": _plain(asdict(legacy_from_image_scores(test_scores, test_labels)))},
             "slices": [
                 asdict(row)
                 for row in breakdowns.slice_accuracies(

@@ -11,7 +11,7 @@ METHODS.add(
     title="CLIP zero-shot",
     paper="Radford et al., ICML 2021",
 )
-METHODS.add("csp", "methods.csp:CSP", title="Compositional Soft Prompting", paper="Nayak et al., ICLR 2023")
+METHODS.add("csp", "methods.csp:CSP", title="CSP", paper="Nayak et al., ICLR 2023")
 
 # One loader serves them all: it is handed the name. These are listed because the suite uses or recommends them.
 for _name, _title in {

@@ -15,7 +15,7 @@ import pytest
 from bench import spread_lists
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = '''
+PLUGIN = """
 import sys
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from registry import DATASETS
 @DATASETS.register("toy", title="toy icons")
 def load():
     return make_toy(Path({folder!r}), train_images={images})
-'''
+"""
 
 
 @pytest.fixture(scope="module")

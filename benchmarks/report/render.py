@@ -32,7 +32,9 @@ def terminal(table: Table) -> RichTable:
         drawn.add_column(column.name, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in table.rows:
         cells = zip(row, table.columns, strict=True)
-        drawn.add_row(*(Text(shown(cell, column), style="bold" if cell.best else "") for cell, column in cells))
+        # A spread goes on a line of its own, so that eight numbers fit 80 columns.
+        texts = [(shown(cell, column).replace(" ± ", "\n±"), "bold" if cell.best else "") for cell, column in cells]
+        drawn.add_row(*(Text(text, style=style) for text, style in texts))
     return drawn
 
 

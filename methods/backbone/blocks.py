@@ -98,10 +98,10 @@ def require_plain_vit(clip: nn.Module, name: str) -> None:
         )
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's weights as fp32: names, shapes and values in order of name, hexadecimal."""
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict as fp32: names, shapes and values in order of name, hexadecimal."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()

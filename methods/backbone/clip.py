@@ -54,7 +54,7 @@ class Backbone(VisionSide, TextSide, nn.Module):
         digest: SHA-256 of the weights, computed when None. A model that is not a plain ViT CLIP is a `UserError`.
         """
         require_plain_vit(model, name)
-        return cls(model, tokenizer, name, weights_digest(model) if digest is None else digest)
+        return cls(model, tokenizer, name, weights_digest(model.state_dict()) if digest is None else digest)
 
     def train(self, mode: bool = True) -> Backbone:
         """Set the mode of this module; CLIP itself stays in evaluation mode (no patch dropout)."""

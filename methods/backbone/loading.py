@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from errors import UserError, did_you_mean
+from methods.backbone.blocks import weights_digest
 
 TINY = "tiny-icons"
 _HERE = Path(__file__).parent
@@ -68,6 +69,20 @@ def find_clip(name: str, seed: int = 0) -> tuple[nn.Module, Any, str]:
     _load_weights(clip, path, name)
     # Records keep this name: the file's own, never its folder. What is in it, the digest tells.
     return clip, _tokenizer(config), f"{definition}/{path.name}"
+
+
+def identity(name: str) -> tuple[str, str] | None:
+    """Return (name to record, digest of the weights) of a backbone where that is known without building the model.
+
+    It is for the committed model; None means that only `find_clip` can tell. Importing open_clip takes seconds, which a
+    command that finds all its runs done should not spend.
+    """
+    weights = _HERE / f"{TINY}.safetensors"
+    if name != TINY or not weights.is_file():
+        return None
+    from safetensors.torch import load_file
+
+    return TINY, weights_digest(load_file(weights))
 
 
 def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> nn.Module:

@@ -2,10 +2,11 @@
 
     python -m methods.backbone.pretrain --steps 3600 --out methods/backbone/tiny-icons.safetensors
 
-The loss of a batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives
-as in Khosla et al. 2020): against the batch's own captions, where all captions of the image's pair count as right;
-against one caption for each object; and against one for each state. The first is taken both ways. Only the token rows
-that captions use are trained; the rest of the 49,408 keep their initial values.
+In the first stages the vision tower learns from plain class labels (`pretrain_data.STAGES`). After that the loss of a
+batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives as in Khosla
+et al. 2020): against the batch's own captions, where all captions of the image's pair count as right; against one
+caption for each object; and against one for each state. The first is taken both ways. Only the token rows that captions
+use are trained; the rest of the 49,408 keep their initial values.
 
 Stopped at any time it goes on from the last checkpoint (`--work`), with the same numbers as an unbroken run.
 """
@@ -65,8 +66,24 @@ class TrainedText(nn.Module):
             self.model.token_embedding.weight[self.used] = self.rows
 
 
-def build(seed: int) -> tuple[nn.Module, TrainedText]:
-    """Return a freshly initialised tiny CLIP and its text side."""
+class LabelHead(nn.Module):
+    """One learned vector per state and per object, in place of captions. Features [B, d] in, losses [2] out."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.classes = nn.Linear(width, len(data.STATE_WORDS) + len(data.OBJECT_WORDS))
+        nn.init.normal_(self.classes.weight, std=0.05)
+
+    def forward(self, features: Tensor, pairs: Tensor) -> Tensor:
+        logits = self.classes(features * 12.0)
+        states, things = logits.split([len(data.STATE_WORDS), len(data.OBJECT_WORDS)], dim=1)
+        return torch.stack(
+            [functional.cross_entropy(states, pairs[:, 0]), functional.cross_entropy(things, pairs[:, 1])]
+        )
+
+
+def build(seed: int) -> tuple[nn.Module, TrainedText, LabelHead]:
+    """Return a freshly initialised tiny CLIP, its text side, and the label head of the first stages."""
     import open_clip
 
     torch.manual_seed(seed)
@@ -76,14 +93,15 @@ def build(seed: int) -> tuple[nn.Module, TrainedText]:
         model.visual.positional_embedding.mul_(POSITION_SCALE)
         model.logit_scale.fill_(math.log(10.0))
     tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
-    return model, TrainedText(model, tokenizer, config["text_cfg"]["context_length"])
+    text = TrainedText(model, tokenizer, config["text_cfg"]["context_length"])
+    return model, text, LabelHead(config["embed_dim"])
 
 
 def stage_of(step: int, steps: int) -> int:
     """Return the curriculum stage of a step."""
     done = 0.0
-    for stage, (share, _) in enumerate(data.STAGES):
-        done += share
+    for stage, stretch in enumerate(data.STAGES):
+        done += stretch.share
         if step < done * steps:
             return stage
     return len(data.STAGES) - 1
@@ -102,13 +120,34 @@ def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def losses(model: nn.Module, text: TrainedText, images: Tensor, pairs: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Return (pair, object, state) losses of a batch, float [3]."""
+def losses(
+    model: nn.Module,
+    text: TrainedText,
+    head: LabelHead,
+    stage: data.Stage,
+    images: Tensor,
+    pairs: np.ndarray,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Return the losses of a batch that count in a stage: labels (state, object), captions (pair, object, state)."""
+    features = functional.normalize(model.encode_image(images), dim=-1)
+    terms = []
+    if stage.labels:
+        terms.append(head(features, torch.from_numpy(pairs)))
+    if stage.captions:
+        terms.append(caption_losses(model, text, features, pairs, rng))
+    return torch.cat(terms)
+
+
+def caption_losses(
+    model: nn.Module, text: TrainedText, features: Tensor, pairs: np.ndarray, rng: np.random.Generator
+) -> Tensor:
+    """Return (pair, object, state) cross-entropies of unit image features [B, d] against captions, float [3]."""
     state_texts, object_texts = data.class_captions(rng)
     texts = data.captions(rng, pairs) + object_texts + state_texts
     words = functional.normalize(text(texts), dim=-1)
     own, things, states = words.split([len(pairs), len(object_texts), len(state_texts)])
-    features = functional.normalize(model.encode_image(images), dim=-1) * model.logit_scale.exp()
+    features = features * model.logit_scale.exp()
     state, thing = torch.from_numpy(pairs[:, 0]), torch.from_numpy(pairs[:, 1])
     same = (state[:, None] == state) & (thing[:, None] == thing)
     target = same.float() / same.sum(dim=1, keepdim=True)
@@ -137,11 +176,12 @@ def accuracies(model: nn.Module, text: TrainedText, images: np.ndarray, pairs: n
     return {"state": float(state.mean()), "object": float(thing.mean()), "pair": float((state & thing).mean())}
 
 
-def optimizer_for(model: nn.Module, text: TrainedText, lr: float, decay: float) -> torch.optim.AdamW:
+def optimizer_for(model: nn.Module, text: TrainedText, head: LabelHead, lr: float, decay: float) -> torch.optim.AdamW:
     """Return AdamW; gains, biases, positions, token rows and the scale are not decayed."""
     named = {n: p for n, p in model.named_parameters() if n != "token_embedding.weight"} | {"rows": text.rows}
     decayed = [p for n, p in named.items() if p.ndim >= 2 and "embedding" not in n and n != "rows"]
     free = [p for n, p in named.items() if not (p.ndim >= 2 and "embedding" not in n and n != "rows")]
+    free += list(head.parameters())
     groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
@@ -170,6 +210,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--pool", type=int, default=20000, help="images rendered at a time")
+    parser.add_argument(
+        "--held", type=int, default=1000, help="fresh images that the logged accuracies are measured on"
+    )
     parser.add_argument("--reuse", type=float, default=4.0, help="times each image is shown, shifted anew")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
@@ -179,14 +222,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=CONFIG.with_suffix(".safetensors"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    model, text = build(options.seed)
-    optimizer = optimizer_for(model, text, options.lr, options.weight_decay)
+    model, text, head = build(options.seed)
+    optimizer = optimizer_for(model, text, head, options.lr, options.weight_decay)
     checkpoint, log = options.work / "checkpoint.pt", options.work / "log.jsonl"
     first, spent = 0, 0.0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         text.rows.data.copy_(state["rows"])
+        head.load_state_dict(state["head"])
         optimizer.load_state_dict(state["optimizer"])
         first, spent = state["step"], state["seconds"]
         print(f"resumed at step {first}", flush=True)
@@ -199,14 +243,16 @@ def main() -> None:
         key = (step // per_pool * 10 + stage, stage)
         if key != loaded:
             images, pairs = data.render_pool(options.work / "pools", options.seed, key[0], stage, options.pool)
-            held, held_pairs = data.render_pool(options.work / "pools", options.seed, 10**6 + stage, stage, 1000)
+            held, held_pairs = data.render_pool(
+                options.work / "pools", options.seed, 10**6 + stage, stage, options.held
+            )
             loaded = key
         rng = stream("pretrain", options.seed, "step", step)
         rows = np.sort(rng.choice(len(images), size=options.batch, replace=False))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.lr)
         batch = to_input(images[rows], rng)
-        terms = losses(model, text, batch, pairs[rows], rng)
+        terms = losses(model, text, head, data.STAGES[stage], batch, pairs[rows], rng)
         optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
@@ -228,6 +274,7 @@ def main() -> None:
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             state = {"model": model.state_dict(), "rows": text.rows.data, "optimizer": optimizer.state_dict()}
+            state["head"] = head.state_dict()
             torch.save(state | {"step": done, "seconds": spent}, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
     meta = {

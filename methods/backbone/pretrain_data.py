@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,29 @@ STATE_SYNONYMS = {
 HYPERNYMS = {"animal": "animal", "vehicle": "vehicle", "place": "place", "food": "food", "clothing": "clothes"}
 CATEGORY_OF = {word: category for category, words in CATEGORIES.items() for word in words}
 
-# The curriculum: silhouettes first (calm, centred, light on dark), then the benchmark's own look.
-STAGES: tuple[tuple[float, Look], ...] = (
-    (0.22, Look(icon_size=(40.0, 48.0), offset=2.0, turn=4.0, texture=0.0, clutter=0.0, dark_icon=0.0)),
-    (0.22, Look(icon_size=(36.0, 48.0), offset=5.0, turn=8.0, texture=0.5, clutter=0.0, dark_icon=0.0)),
-    (0.56, Look(texture=0.7, clutter=0.35, dark_icon=0.04)),
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the curriculum: its share of the steps, what images look like, and which losses count."""
+
+    share: float
+    look: Look
+    labels: bool
+    captions: bool
+
+
+_CALM = Look(icon_size=(40.0, 48.0), offset=2.0, turn=4.0, texture=0.0, clutter=0.0, dark_icon=0.0)
+_MIDDLE = Look(icon_size=(36.0, 48.0), offset=5.0, turn=8.0, texture=0.5, clutter=0.0, dark_icon=0.0)
+_BENCHMARK = Look(texture=0.7, clutter=0.35, dark_icon=0.04)
+
+# Silhouettes first (calm, centred, light on dark), under plain class labels: a text tower that knows no word yet tells
+# the vision tower little. Then captions, and the benchmark's own look; the last stretch is captions alone, as in CLIP.
+STAGES: tuple[Stage, ...] = (
+    Stage(0.15, _CALM, labels=True, captions=False),
+    Stage(0.17, _MIDDLE, labels=True, captions=False),
+    Stage(0.23, _MIDDLE, labels=True, captions=True),
+    Stage(0.45, _BENCHMARK, labels=False, captions=True),
 )
-"""(share of the steps, look) of each stage."""
 
 
 def shown_pairs(seed: int) -> list[tuple[int, int]]:
@@ -91,7 +108,7 @@ def shown_pairs(seed: int) -> list[tuple[int, int]]:
 
 def _render_rows(seed: int, pool: int, stage: int, start: int, pairs: np.ndarray) -> np.ndarray:
     images = np.empty((len(pairs), SIZE, SIZE, 3), dtype=np.uint8)
-    look = STAGES[stage][1]
+    look = STAGES[stage].look
     for row, (i, j) in enumerate(pairs):
         rng = stream("pretrain", seed, "pixels", pool, start + row)
         state = ALL_STATES[STATE_WORDS[i]]

@@ -35,7 +35,9 @@ class Killed(BaseException):
 def make_backbone() -> Backbone:
     import open_clip
 
-    return Backbone.from_open_clip(build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(16), "tiny", "random")
+    return Backbone.from_open_clip(
+        build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(context_length=16), "tiny", "random"
+    )
 
 
 @pytest.fixture(scope="module")
