@@ -1,6 +1,6 @@
 """Pretraining of the tiny CLIP (`tiny-icons`) on rendered icons; resumable and seeded.
 
-    python -m methods.backbone.pretrain --steps 3600 --out methods/backbone/tiny-icons.safetensors
+    python -m methods.backbone.pretrain --steps 2600 --batch 96
 
 In the first stages the vision tower learns from plain class labels (`pretrain_data.STAGES`). After that the loss of a
 batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives as in Khosla
@@ -207,12 +207,10 @@ def save(model: nn.Module, text: TrainedText, path: Path, meta: dict[str, str]) 
 def main() -> None:
     """Run or resume a pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--pool", type=int, default=20000, help="images rendered at a time")
-    parser.add_argument(
-        "--held", type=int, default=1000, help="fresh images that the logged accuracies are measured on"
-    )
+    parser.add_argument("--held", type=int, default=1000, help="fresh images for the logged accuracies")
     parser.add_argument("--reuse", type=float, default=4.0, help="times each image is shown, shifted anew")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
@@ -242,10 +240,9 @@ def main() -> None:
         stage = stage_of(step, options.steps)
         key = (step // per_pool * 10 + stage, stage)
         if key != loaded:
-            images, pairs = data.render_pool(options.work / "pools", options.seed, key[0], stage, options.pool)
-            held, held_pairs = data.render_pool(
-                options.work / "pools", options.seed, 10**6 + stage, stage, options.held
-            )
+            folder, seed = options.work / "pools", options.seed
+            images, pairs = data.render_pool(folder, seed, key[0], stage, options.pool)
+            held, held_pairs = data.render_pool(folder, seed, 10**6 + stage, stage, options.held)
             loaded = key
         rng = stream("pretrain", options.seed, "step", step)
         rows = np.sort(rng.choice(len(images), size=options.batch, replace=False))

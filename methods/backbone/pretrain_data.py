@@ -17,7 +17,7 @@ import numpy as np
 
 from datasets.icon_paint import EXTRA_STATES, STATES
 from datasets.icon_render import SIZE, Look, render, stream
-from datasets.icon_states import plan_pairs
+from datasets.icon_states import VERSION, plan_pairs
 from datasets.icon_words import CATEGORIES, CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
 
 ALL_STATES = {**STATES, **EXTRA_STATES}
@@ -127,7 +127,7 @@ def render_pool(folder: Path, seed: int, pool: int, stage: int, size: int) -> tu
     by_object = [shown[shown[:, 1] == j] for j in range(len(OBJECT_WORDS))]
     for row, j in enumerate(rng.integers(len(OBJECT_WORDS), size=size)):
         pairs[row] = by_object[j][rng.integers(len(by_object[j]))]
-    path = folder / f"pool-{seed}-{pool}-{stage}-{size}.npy"
+    path = folder / f"pool-v{VERSION}-{seed}-{pool}-{stage}-{size}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         starts = list(range(0, size, 250))
