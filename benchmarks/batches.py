@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +45,15 @@ class Execution:
         return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
 
+FeatureStore = dict[tuple[Any, ...], dict[str, Tensor] | None]
+"""Frozen features of earlier runs, by everything they depend on."""
+
+
 class PhaseBatches:
-    """The images of one phase for one method. seed: of the order and the augmented views."""
+    """The images of one phase for one method.
+
+    seed: of the order and the augmented views. store: where frozen features are looked for and left for other runs.
+    """
 
     def __init__(
         self,
@@ -57,9 +65,11 @@ class PhaseBatches:
         *,
         augmentation: Augmentation = "none",
         seed: int = 0,
+        store: FeatureStore | None = None,
     ) -> None:
         self.method, self.dataset, self.phase, self.execution = method, dataset, phase, execution
         self.augmentation, self.seed = augmentation, seed
+        self.store: FeatureStore = {} if store is None else store
         split = dataset.splits[phase]
         self.states = torch.from_numpy(split.states)
         self.objects = torch.from_numpy(split.objects)
@@ -121,6 +131,16 @@ class PhaseBatches:
         """The frozen features of every image in the order listed, on the CPU; None where they cannot be kept."""
         if not self.method.info.frozen_image_features:
             return None
+        backbone, execution = self.method.backbone, self.execution
+        key = (
+            *(type(self.method).image_features, backbone.name, backbone.digest, self.dataset.digest, self.phase),
+            *(execution.device, execution.precision, execution.eval_batch),
+        )
+        if key not in self.store:
+            self.store[key] = self._compute_features()
+        return self.store[key]
+
+    def _compute_features(self) -> dict[str, Tensor] | None:
         parts: dict[str, list[Tensor]] = {}
         order = torch.arange(len(self))
         for rows, images in self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0):

@@ -53,13 +53,14 @@ class PlannedRun:
 
 @dataclass
 class Workbench:
-    """What runs share: the device, loaded data sets, digests of weights."""
+    """What runs share: the device, loaded data sets, digests of weights, frozen features of images."""
 
     choices: Choices
     device: Any = None
     precision: str = "fp32"
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
+    features: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.choices.device)
@@ -150,6 +151,7 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             file_values=file.get(request.method, {}),
             command_line_values=values,
             file_name=str(choices.config_file),
+            ablation=_changes(request),
         )
         if not METHODS.get(request.method).info.trains:
             # How a method without training would be trained does not make another run of it.
@@ -172,6 +174,12 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
         folder = RunFolder(choices.results / spec.run_id)
         planned.append(PlannedRun(spec, provenance, folder, folder.status, _action(folder.status, choices.on_existing)))
     return planned
+
+
+def _changes(request: RunRequest) -> Mapping[str, Any]:
+    """Return the settings that the request's ablation switches."""
+    declared = {ablation.name: ablation.changes for ablation in METHODS.get(request.method).info.ablations}
+    return {} if request.ablation is None else declared[request.ablation]
 
 
 def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
@@ -209,7 +217,9 @@ def execute(
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
-        trainer = training.Trainer(spec, folder, method, dataset, execution, report or training.silent)
+        trainer = training.Trainer(
+            spec, folder, method, dataset, execution, report or training.silent, workbench.features
+        )
         result = trainer.run()
         folder.finish(result)
         training.forget_state(folder)

@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,7 +29,7 @@ from errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
 
-Origin = Literal["default", "preset", "file", "command line"]
+Origin = Literal["default", "preset", "file", "command line", "ablation"]
 Provenance = dict[str, dict[str, str]]
 """For each key: `origin`, and for a preset or file also `where` it stands and the `source` text of its table."""
 
@@ -75,14 +75,19 @@ def resolve(
     file_values: Mapping[str, Any] | None = None,
     command_line_values: Mapping[str, Any] | None = None,
     file_name: str = "the settings file",
+    ablation: Mapping[str, Any] | None = None,
     presets: Path = PRESETS,
 ) -> tuple[TrainingConfig, Values, Provenance]:
-    """Return the training settings, the method's full settings (as JSON values) and where each value came from."""
+    """Return the training settings, the method's full settings (as JSON values) and where each value came from.
+
+    ablation: what an ablation switches; it wins over every other source, for it is what the run is about.
+    """
     known = known_keys(method_name, config_class)
     layers = [
         *preset_layers(method_name, dataset_name, profile, known, presets),
         Layer("file", file_name, file_values or {}),
         Layer("command line", "", command_line_values or {}),
+        Layer("ablation", "", ablation or {}),
     ]
     values: Values = {}
     provenance: Provenance = {key: {"origin": "default"} for key in known}
@@ -153,7 +158,8 @@ def _validated(model: type[BaseModel], values: Values, method: str, provenance: 
 
     Validation is strict and from JSON: TOML's `true` is no number and a string no float, but a list may be a tuple.
     """
-    own = {key: value for key, value in values.items() if key in model.model_fields}
+    fields = model.model_fields
+    own = {key: _none_spelt(value, fields[key].annotation) for key, value in values.items() if key in fields}
     for key, value in own.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -171,6 +177,22 @@ def _validated(model: type[BaseModel], values: Values, method: str, provenance: 
             ) from error
         key = str(first["loc"][0])
         raise _refusal(model, key, own.get(key), message, method, provenance) from error
+
+
+def _none_spelt(value: Any, annotation: Any) -> Any:
+    """Return "none" for a null where the setting's choices have that word and no null: `--set augmentation=none`."""
+    if value is not None:
+        return value
+    choices = _choices(annotation)
+    return "none" if "none" in choices and type(None) not in choices else None
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """Return the members of a union and the words of its literals."""
+    parts = get_args(annotation)
+    if not parts:
+        return [annotation]
+    return [choice for part in parts for choice in _choices(part)]
 
 
 def _refusal(

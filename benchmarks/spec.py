@@ -23,7 +23,7 @@ PROTOCOL_VERSION = 1
 
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Selection = Literal["val_auc", "val_hm", "last"]
+Selection = Literal["val_auc", "val_hm", "val_unseen", "val_loss", "last"]
 
 
 class TrainingConfig(BaseModel):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from benchmarks import breakdowns, files
-from benchmarks.batches import Execution, PhaseBatches
+from benchmarks.batches import Execution, FeatureStore, PhaseBatches
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import legacy_from_image_scores
@@ -44,12 +44,15 @@ def silent(what: str, done: int, total: int, note: str) -> None:
     """Report nothing."""
 
 
-SELECTIONS: Mapping[str, Callable[[Metrics, int], float]] = {
-    "val_auc": lambda metrics, epoch: metrics.auc,
-    "val_hm": lambda metrics, epoch: metrics.best_hm,
-    "last": lambda metrics, epoch: float(epoch),
+SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
+    "val_auc": lambda metrics, loss, epoch: metrics.auc,
+    "val_hm": lambda metrics, loss, epoch: metrics.best_hm,
+    "val_unseen": lambda metrics, loss, epoch: metrics.best_unseen,
+    "val_loss": lambda metrics, loss, epoch: -loss,
+    "last": lambda metrics, loss, epoch: float(epoch),
 }
-"""Which epoch counts: the largest value, the earliest on ties. None of them sees test data."""
+"""Which epoch counts, by (validation metrics, validation loss, epoch): the largest value, the earliest on ties. None of
+them sees test data. The loss is computed for "val_loss" alone and NaN otherwise."""
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Trainer:
         dataset: CompositionDataset,
         execution: Execution,
         report: Report = silent,
+        store: FeatureStore | None = None,
     ) -> None:
         self.spec, self.folder, self.method = spec, folder, method
         self.dataset, self.execution, self.report = dataset, execution, report
@@ -88,6 +92,7 @@ class Trainer:
                 execution,
                 augmentation=self.config.augmentation if phase == "train" else "none",
                 seed=spec.seed,
+                store=store,
             )
             for phase in ("train", "val", "test")
         }
@@ -117,7 +122,8 @@ class Trainer:
             scheduler.step()
             trained = time.perf_counter()
             _, metrics = self.evaluate("val")
-            value = SELECTIONS[self.config.selection](metrics, epoch)
+            loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
+            value = SELECTIONS[self.config.selection](metrics, loss, epoch)
             progress.next_epoch = epoch + 1
             if progress.best_epoch < 0 or value > progress.best_value:
                 progress.best_epoch, progress.best_value = epoch, value
@@ -127,7 +133,7 @@ class Trainer:
                     "epoch": epoch,
                     "losses": losses,
                     "lr": optimizer.param_groups[0]["lr"],
-                    "val": headline(metrics),
+                    "val": headline(metrics) | ({} if math.isnan(loss) else {"loss": loss}),
                     "best_epoch": progress.best_epoch,
                     "train_seconds": trained - start,
                     "val_seconds": time.perf_counter() - trained,
@@ -218,7 +224,20 @@ class Trainer:
         scored = self.score(phase)
         return scored, evaluate(*scored, bias=bias)
 
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
+        self.method.eval()  # the next epoch begins by setting the mode it wants
+        with self.execution.autocast():
+            prepared = self.method.prepare(self.candidates["val"])
+            losses = [
+                self.method.validation_losses(self.method.encode(batch), prepared).total.item()
+                for batch in self.batches["val"].ordered()
+            ]
+        return sum(losses) / len(losses)
+
     def _final(self, progress: Progress) -> dict[str, Any]:
+        self.method.on_final_evaluation()
         self.report("evaluating", 0, 2, "")
         (val_scores, _), val = self.evaluate("val")
         self.report("evaluating", 1, 2, "")

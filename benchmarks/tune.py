@@ -13,6 +13,7 @@ import itertools
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.plan import RunRequest
@@ -40,8 +41,9 @@ def search(
     """Run every point with every seed and return the records, best mean validation AUC first."""
     found = []
     every = points(grid)
+    shared = Workbench(Choices(results=results))
     for number, point in enumerate(every, start=1):
-        workbench = Workbench(Choices(results=results, overrides=point))
+        workbench = replace(shared, choices=replace(shared.choices, overrides=point))
         requests = [RunRequest(method, dataset, backbone, "closed", "clean", seed) for seed in seeds]
         records = [execute(run, workbench, backbone, command_line=sys.argv) for run in plan_runs(requests, workbench)]
         found.append((point, records))

@@ -142,8 +142,9 @@ def _metadata(drawings: list[Drawing]) -> str:
 def _render_all(drawings: list[Drawing], seed: int, folder: Path) -> Iterator[list[str]]:
     """Yield the pixel digests of consecutive chunks, rendered by as many processes as there are cores."""
     chunks = [drawings[i : i + CHUNK] for i in range(0, len(drawings), CHUNK)]
-    # Spawned, not forked: the caller may already hold torch's threads, which a fork would leave in an unknown state.
-    context = multiprocessing.get_context("spawn")
+    # Forked on Linux, as torch's own loaders are: the workers touch nothing but numpy and Pillow, and a spawned worker
+    # would run a script without a main guard once more.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context) as pool:
         yield from pool.map(_draw_files, chunks, [seed] * len(chunks), [folder / "images"] * len(chunks))
 

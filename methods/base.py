@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary
 
@@ -41,8 +42,9 @@ class Ablation:
 class MethodInfo:
     """What a method is, for people and for the suite.
 
-    trains: whether there is anything to train. frozen_image_features: whether `image_features` does not depend on
-    anything trained, so that its output may be cached. batch_independent: whether an image's scores are the same
+    trains: whether there is anything to train. frozen_image_features: whether `image_features` depends on the image and
+    the frozen backbone alone (not on anything trained, nor on settings), so that its output may be kept and shared by
+    methods that have the same function. batch_independent: whether an image's scores are the same
     whatever else is in its batch. candidate_independent: whether a pair's score is the same whatever else is a
     candidate.
     """
@@ -138,6 +140,14 @@ class Method(nn.Module, abc.ABC):
 
     def after_step(self) -> None:
         """Hook after each optimizer step."""
+
+    def on_final_evaluation(self) -> None:
+        """Hook before the selected weights are evaluated for the record, after all epochs."""
+
+    def validation_losses(self, batch: Batch, prepared: Prepared) -> Losses:
+        """Return the losses of an encoded batch against the prepared candidates, for selection by validation loss."""
+        loss = functional.cross_entropy(self.score(batch, prepared, slice(None)).float(), batch.pairs)
+        return Losses(loss, {"pair": loss})
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the parameters to train by name; CLIP's own are frozen unless the method switched them on."""

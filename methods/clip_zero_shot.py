@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.base import Candidates, clean_label
-from methods.base import Batch, Losses, Method, MethodInfo, Prepared
+from methods.base import Batch, Losses, MethodInfo, Prepared
+from methods.parts.frozen import GlobalImageFeature
 from methods.parts.scoring import cosine_logits, unit
 
 TEMPLATE = "a photo of {state} {object}"
 
 
-class CLIPZeroShot(Method):
+class CLIPZeroShot(GlobalImageFeature):
     """CLIP with the full names of state and object in the prompt."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -34,11 +35,6 @@ class CLIPZeroShot(Method):
             "the context is as long as the longest prompt instead of 16 tokens, which changes nothing",
         ),
     )
-
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Return {"image": [B, d]}, CLIP's image feature before normalisation, without gradient."""
-        return {"image": self.backbone.image_embedding(images)}
 
     def pair_text(self, candidates: Candidates) -> Tensor:
         """Return the text features [K, d] of the candidates before normalisation."""

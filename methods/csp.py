@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary
 from methods.backbone.clip import Backbone
-from methods.base import Ablation, Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
+from methods.base import Ablation, Batch, Losses, MethodConfig, MethodInfo, Prepared
+from methods.parts.frozen import GlobalImageFeature
 from methods.parts.prompts import PrimitiveTable, SoftPrompt
 from methods.parts.scoring import cosine_logits, unit
 
@@ -34,7 +35,7 @@ class CSPConfig(MethodConfig):
     init: Literal["words", "random"] = "words"
 
 
-class CSP(Method):
+class CSP(GlobalImageFeature):
     """Compositional soft prompting: learned are the rows of `table` and nothing else."""
 
     Config: ClassVar[type[MethodConfig]] = CSPConfig
@@ -64,11 +65,6 @@ class CSP(Method):
         super().__init__(backbone, vocabulary, config)
         self.table = PrimitiveTable(backbone, vocabulary, config.dropout, config.init)
         self.prompt = SoftPrompt(backbone, learn_context=config.learn_context)
-
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Return {"image": [B, d]}, CLIP's image feature before normalisation, without gradient."""
-        return {"image": self.backbone.image_embedding(images)}
 
     def pair_text(self, candidates: Candidates, table: Tensor) -> Tensor:
         """Return the text features [K, d] of the candidates before normalisation, for a table [A + O, T]."""

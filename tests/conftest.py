@@ -5,17 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from toy_world import make_toy
 
-from datasets.base import CompositionDataset, Split, Vocabulary
-from datasets.icon_paint import STATES
-from datasets.icon_render import render, stream
-
-TOY_OBJECTS = ("car", "dog", "house", "tree")
-TOY_STATES = ("golden", "mossy", "outlined", "striped")
-TOY_UNSEEN = {"val": (("golden", "dog"), ("striped", "tree")), "test": (("mossy", "house"), ("outlined", "car"))}
+from datasets.base import CompositionDataset
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,33 +17,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("czsl_home")
     os.environ["CZSL_HOME"] = str(home)
     return home
-
-
-def make_toy(root: Path, train_images: int = 4) -> CompositionDataset:
-    """Render 4 states x 4 objects: 12 seen pairs, 2 unseen ones in validation and 2 others in test."""
-    unseen = {pair for pairs in TOY_UNSEEN.values() for pair in pairs}
-    every = [(state, obj) for state in TOY_STATES for obj in TOY_OBJECTS]
-    train = tuple(pair for pair in every if pair not in unseen)
-    lists = {"train": train, "val": train[:6] + TOY_UNSEEN["val"], "test": train[6:] + TOY_UNSEEN["test"]}
-    vocabulary = Vocabulary.from_pairs(every)
-    splits = {}
-    for phase, pairs in lists.items():
-        names, labels = [], []
-        for state, obj in pairs:
-            for number in range(train_images if phase == "train" else 3):
-                name = f"{state}_{obj}/{phase}-{number}.png"
-                path = root / "images" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = render(stream("toy", name), obj, STATES[state].paint, turn=STATES[state].turn)
-                Image.fromarray(pixels).save(path)
-                names.append(name)
-                labels.append((state, obj))
-        index = vocabulary.indices(labels)
-        kind = np.array([STATES[state].kind for state, _ in labels])
-        splits[phase] = Split(phase, tuple(names), index[:, 0], index[:, 1], {"kind": kind})
-    return CompositionDataset(
-        "toy", "toy icons", root, vocabulary, train, lists["val"], lists["test"], splits, digest="toy"
-    )
 
 
 @pytest.fixture(scope="session")

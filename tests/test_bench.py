@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, {tests!r})
-from conftest import make_toy
+from toy_world import make_toy
 from registry import DATASETS
 
 
@@ -125,6 +125,15 @@ def test_a_mistake_is_answered_in_one_line(arguments, words, tmp_path):
     for word in words:
         assert word in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_a_broken_plugin_is_named_skipped_and_listed(tmp_path):
+    path = tmp_path / "bad_plugin.py"
+    path.write_text("import a_package_that_is_not_there\n")
+    done = bench("list", "methods", "--plugin", path)
+    assert "was skipped: ModuleNotFoundError" in done.stderr
+    assert "broken" in done.stdout
+    assert "csp" in done.stdout
 
 
 def test_run_report_and_second_run(plugin, tmp_path):

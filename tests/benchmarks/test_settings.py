@@ -322,3 +322,9 @@ def test_shipped_presets_resolve_in_both_profiles(path):
     for dataset in read_toml(path):
         for profile in ("clean", "official"):
             resolve(path.stem, config_class, dataset, profile=profile)
+
+
+def test_none_is_a_word_where_the_setting_has_that_word(tmp_path):
+    values = {"augmentation": parse_value("none"), "micro_batch": parse_value("none")}
+    training, _, _ = resolve("zero", EmptyConfig, "icons", command_line_values=values, presets=tmp_path)
+    assert (training.augmentation, training.micro_batch) == ("none", None)

@@ -167,15 +167,36 @@ def test_features_are_computed_once_per_image(toy, backbone, monkeypatch):
     assert sum(images) == 48
 
 
+def test_features_are_shared_by_methods_that_see_images_alike(toy, backbone, monkeypatch):
+    store = {}
+    csp = CSP(backbone, toy.vocabulary, CSPConfig())
+    next(PhaseBatches(csp, toy, "val", toy.candidates("val"), CPU, store=store).ordered())
+    clip = CLIPZeroShot(backbone, toy.vocabulary, CLIPZeroShot.Config())
+    monkeypatch.setattr(toy.__class__, "load_image", lambda *_: pytest.fail("an image was read again"))
+    next(PhaseBatches(clip, toy, "val", toy.candidates("val"), CPU, store=store).ordered())
+    assert len(store) == 1
+
+
+def test_mixed_precision_scores_stay_float32(tmp_path, toy, backbone):
+    execution = dataclasses.replace(CPU, precision="bf16")
+    trainer = make_trainer(tmp_path / "bf16", toy, backbone, execution=execution, epochs=1)
+    assert 0.0 <= trainer.run()["metrics"]["test"]["auc"] <= 1.0
+    scores = trainer.score("test")[0].true_score
+    assert scores.dtype == np.float32
+    rounded = torch.from_numpy(scores).bfloat16().float().numpy()
+    assert (rounded != scores).any(), "scores that are all bf16 values tie at the top"
+
+
 def test_selection_policies(tmp_path, toy, backbone):
     results = {}
-    for policy in ("val_auc", "val_hm", "last"):
+    for policy in ("val_auc", "val_hm", "val_unseen", "val_loss", "last"):
         trainer = make_trainer(tmp_path / policy, toy, backbone, selection=policy, epochs=4)
         results[policy] = trainer.run()["selection"]
-        values = {"val_auc": "auc", "val_hm": "best_hm"}
+        values = {"val_auc": "auc", "val_hm": "best_hm", "val_unseen": "best_unseen", "val_loss": "loss"}
         if policy in values:
             path = [record["val"][values[policy]] for record in trainer.folder.epochs()]
-            assert results[policy]["epoch"] == int(np.argmax(path)), "the earliest of the best"
+            best = np.argmin(path) if policy == "val_loss" else np.argmax(path)
+            assert results[policy]["epoch"] == int(best), "the earliest of the best"
     assert results["last"]["epoch"] == 3
 
 

@@ -95,7 +95,7 @@ def test_an_interrupted_rendering_leaves_no_half_folder(tmp_path, monkeypatch):
 
 
 def test_a_missing_image_is_named(toy, tmp_path):
-    from conftest import make_toy
+    from toy_world import make_toy
 
     damaged = make_toy(tmp_path)
     lost = tmp_path / "images" / damaged.splits["val"].images[3]

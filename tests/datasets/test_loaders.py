@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_toy
+from toy_world import make_toy
 
 from datasets.loaders import epoch_order, image_batches
 from datasets.transforms import build_transform, derived_seed, with_stream
