@@ -1,6 +1,6 @@
 """Pretraining of the tiny CLIP (`tiny-icons`) on rendered icons; resumable and seeded.
 
-    python -m methods.backbone.pretrain --steps 2600 --batch 96
+    python -m methods.backbone.pretrain --steps 1300 --batch 96
 
 In the first stages the vision tower learns from plain class labels (`pretrain_data.STAGES`). After that the loss of a
 batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives as in Khosla
@@ -92,8 +92,7 @@ def build(seed: int) -> tuple[nn.Module, TrainedText, LabelHead]:
     with torch.no_grad():
         model.visual.positional_embedding.mul_(POSITION_SCALE)
         model.logit_scale.fill_(math.log(10.0))
-    tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
-    text = TrainedText(model, tokenizer, config["text_cfg"]["context_length"])
+    text = TrainedText(model, open_clip_tokenizer(), config["text_cfg"]["context_length"])
     return model, text, LabelHead(config["embed_dim"])
 
 
@@ -105,6 +104,28 @@ def stage_of(step: int, steps: int) -> int:
         if step < done * steps:
             return stage
     return len(data.STAGES) - 1
+
+
+class Pools:
+    """The images that each step draws from. A pool never straddles two stages, so that each holds one look."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.per_pool = max(1, round(options.pool * options.reuse / options.batch))
+        self._key = -1
+        self._loaded: tuple[np.ndarray, ...] = ()
+
+    def at(self, step: int) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return (stage, images, pairs, held-out images, their pairs) of a step, rendered when first asked for."""
+        options = self.options
+        stage = stage_of(step, options.steps)
+        key = step // self.per_pool * 10 + stage
+        if key != self._key:
+            folder, seed = options.work / "pools", options.seed
+            shown = data.render_pool(folder, seed, key, stage, options.pool)
+            held = data.render_pool(folder, seed, 10**6 + stage, stage, options.held)
+            self._key, self._loaded = key, (*shown, *held)
+        return (stage, *self._loaded)
 
 
 def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
@@ -128,6 +149,7 @@ def losses(
     images: Tensor,
     pairs: np.ndarray,
     rng: np.random.Generator,
+    speaker: data.Speaker,
 ) -> Tensor:
     """Return the losses of a batch that count in a stage: labels (state, object), captions (pair, object, state)."""
     features = functional.normalize(model.encode_image(images), dim=-1)
@@ -135,16 +157,21 @@ def losses(
     if stage.labels:
         terms.append(head(features, torch.from_numpy(pairs)))
     if stage.captions:
-        terms.append(caption_losses(model, text, features, pairs, rng))
+        terms.append(caption_losses(model, text, features, pairs, rng, speaker))
     return torch.cat(terms)
 
 
 def caption_losses(
-    model: nn.Module, text: TrainedText, features: Tensor, pairs: np.ndarray, rng: np.random.Generator
+    model: nn.Module,
+    text: TrainedText,
+    features: Tensor,
+    pairs: np.ndarray,
+    rng: np.random.Generator,
+    speaker: data.Speaker,
 ) -> Tensor:
     """Return (pair, object, state) cross-entropies of unit image features [B, d] against captions, float [3]."""
-    state_texts, object_texts = data.class_captions(rng)
-    texts = data.captions(rng, pairs) + object_texts + state_texts
+    state_texts, object_texts = data.class_captions(rng, speaker)
+    texts = data.captions(rng, pairs, speaker) + object_texts + state_texts
     words = functional.normalize(text(texts), dim=-1)
     own, things, states = words.split([len(pairs), len(object_texts), len(state_texts)])
     features = features * model.logit_scale.exp()
@@ -186,6 +213,47 @@ def optimizer_for(model: nn.Module, text: TrainedText, head: LabelHead, lr: floa
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
+def relearn_text(
+    model: nn.Module, seed: int, images: np.ndarray, pairs: np.ndarray, steps: int, batch: int = 256
+) -> TrainedText:
+    """Train a fresh text tower against the locked image tower (LiT, Zhai et al., CVPR 2022) and return it.
+
+    Its captions come from the uneven speaker, so that it knows some words well and others hardly: the weakness of a
+    real CLIP that prompt learning mends. The model's own text tower and scale are replaced. It takes a minute and is
+    not checkpointed: after an interruption it is done again, with the same numbers.
+    """
+    fresh, _, _ = build(seed)
+    own = {name: value for name, value in fresh.state_dict().items() if not name.startswith("visual.")}
+    model.load_state_dict(own, strict=False)
+    text = TrainedText(model, open_clip_tokenizer(), model.context_length)
+    with torch.no_grad():
+        parts = [model.encode_image(to_input(images[at : at + 250], None)) for at in range(0, len(images), 250)]
+    features = functional.normalize(torch.cat(parts), dim=-1)
+    trained = [p for n, p in model.named_parameters() if n in own and n != "token_embedding.weight"] + [text.rows]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    speaker = data.uneven_speaker(seed)
+    for step in range(steps):
+        rng = stream("pretrain", seed, "text step", step)
+        rows = rng.choice(len(features), size=min(batch, len(features)), replace=False)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, 1e-3)
+        terms = caption_losses(model, text, features[torch.from_numpy(rows)], pairs[rows], rng, speaker)
+        optimizer.zero_grad(set_to_none=True)
+        terms.sum().backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100.0))
+    return text
+
+
+def open_clip_tokenizer():
+    """Return CLIP's BPE tokenizer at the model's context length."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=json.loads(CONFIG.read_text())["text_cfg"]["context_length"])
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up over 4 % of the steps, then a half cosine to 2 % of the peak."""
     warm = max(1, round(0.04 * steps))
@@ -207,12 +275,13 @@ def save(model: nn.Module, text: TrainedText, path: Path, meta: dict[str, str]) 
 def main() -> None:
     """Run or resume a pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--pool", type=int, default=20000, help="images rendered at a time")
     parser.add_argument("--held", type=int, default=1000, help="fresh images for the logged accuracies")
     parser.add_argument("--reuse", type=float, default=4.0, help="times each image is shown, shifted anew")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--text-steps", type=int, default=300, help="steps of the text tower, the image tower locked")
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint-every", type=int, default=100)
@@ -232,24 +301,16 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         first, spent = state["step"], state["seconds"]
         print(f"resumed at step {first}", flush=True)
-    per_pool = max(1, round(options.pool * options.reuse / options.batch))
-    loaded: tuple[int, int] | None = None
+    pools, speaker = Pools(options), data.even_speaker()
     for step in range(first, options.steps):
         start = time.perf_counter()
-        # A pool never straddles two stages, so that each holds one look.
-        stage = stage_of(step, options.steps)
-        key = (step // per_pool * 10 + stage, stage)
-        if key != loaded:
-            folder, seed = options.work / "pools", options.seed
-            images, pairs = data.render_pool(folder, seed, key[0], stage, options.pool)
-            held, held_pairs = data.render_pool(folder, seed, 10**6 + stage, stage, options.held)
-            loaded = key
+        stage, images, pairs, held, held_pairs = pools.at(step)
         rng = stream("pretrain", options.seed, "step", step)
         rows = np.sort(rng.choice(len(images), size=options.batch, replace=False))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.lr)
         batch = to_input(images[rows], rng)
-        terms = losses(model, text, head, data.STAGES[stage], batch, pairs[rows], rng)
+        terms = losses(model, text, head, data.STAGES[stage], batch, pairs[rows], rng, speaker)
         optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
@@ -274,9 +335,15 @@ def main() -> None:
             state["head"] = head.state_dict()
             torch.save(state | {"step": done, "seconds": spent}, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
+    start = time.perf_counter()
+    _, images, pairs, held, held_pairs = pools.at(options.steps - 1)
+    text = relearn_text(model, options.seed, images, pairs, options.text_steps)
+    spent += time.perf_counter() - start
+    print(json.dumps({"text_steps": options.text_steps} | accuracies(model, text, held, held_pairs)), flush=True)
     meta = {
         "seed": str(options.seed),
         "steps": str(options.steps),
+        "text_steps": str(options.text_steps),
         "batch": str(options.batch),
         "minutes": f"{spent / 60:.1f}",
     }

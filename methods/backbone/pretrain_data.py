@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,16 @@ class Stage:
 
 _CALM = Look(icon_size=(40.0, 48.0), offset=2.0, turn=4.0, texture=0.0, clutter=0.0, dark_icon=0.0)
 _MIDDLE = Look(icon_size=(36.0, 48.0), offset=5.0, turn=8.0, texture=0.5, clutter=0.0, dark_icon=0.0)
-_BENCHMARK = Look(texture=0.7, clutter=0.35, dark_icon=0.04)
+_LATE = Look(texture=0.6, clutter=0.15, dark_icon=0.02)
 
 # Silhouettes first (calm, centred, light on dark), under plain class labels: a text tower that knows no word yet tells
-# the vision tower little. Then captions, and the benchmark's own look; the last stretch is captions alone, as in CLIP.
+# the vision tower little. Then captions; the last stretch is captions alone, as in CLIP. The benchmark has more clutter
+# and more dark icons than is ever shown here: what is left for training on it to learn.
 STAGES: tuple[Stage, ...] = (
-    Stage(0.15, _CALM, labels=True, captions=False),
-    Stage(0.17, _MIDDLE, labels=True, captions=False),
-    Stage(0.23, _MIDDLE, labels=True, captions=True),
-    Stage(0.45, _BENCHMARK, labels=False, captions=True),
+    Stage(0.30, _CALM, labels=True, captions=False),
+    Stage(0.30, _MIDDLE, labels=True, captions=False),
+    Stage(0.20, _MIDDLE, labels=True, captions=True),
+    Stage(0.20, _LATE, labels=False, captions=True),
 )
 
 
@@ -142,29 +144,60 @@ def render_pool(folder: Path, seed: int, pool: int, stage: int, size: int) -> tu
     return np.load(path, mmap_mode="r"), pairs
 
 
-def say_state(rng: np.random.Generator, index: int) -> str:
-    """Return a word for a state: its own, or now and then a synonym."""
-    word = STATE_WORDS[index]
-    others = STATE_SYNONYMS.get(word, ())
-    return str(rng.choice(others)) if others and rng.random() < 0.3 else word
+@dataclass(frozen=True)
+class Speaker:
+    """How captions name things: with what probability by the word itself, else by another word for it.
+
+    state, object: probability of a state's, an object's own word. kinds: words for an object's category.
+    """
+
+    state: Mapping[str, float]
+    object: Mapping[str, float]
+    kinds: Mapping[str, str]
+
+    def name_state(self, rng: np.random.Generator, index: int) -> str:
+        """Return the state's own word, or one of its synonyms."""
+        word = STATE_WORDS[index]
+        others = STATE_SYNONYMS.get(word, ())
+        return str(rng.choice(others)) if others and rng.random() < 1.0 - self.state[word] else word
+
+    def name_object(self, rng: np.random.Generator, index: int) -> str:
+        """Return the object's own word, or that for its kind."""
+        word = OBJECT_WORDS[index]
+        broader = self.kinds.get(CATEGORY_OF.get(word, ""))
+        return broader if broader is not None and rng.random() < 1.0 - self.object[word] else word
 
 
-def say_object(rng: np.random.Generator, index: int) -> str:
-    """Return a word for an object: its own, or now and then the word for its kind."""
-    word = OBJECT_WORDS[index]
-    broader = HYPERNYMS.get(CATEGORY_OF.get(word, ""))
-    return broader if broader is not None and rng.random() < 0.12 else word
+def even_speaker() -> Speaker:
+    """Return who speaks while the image tower learns: every word about equally well known."""
+    return Speaker(dict.fromkeys(STATE_WORDS, 0.35), dict.fromkeys(OBJECT_WORDS, 0.67), HYPERNYMS)
 
 
-def captions(rng: np.random.Generator, pairs: np.ndarray) -> list[str]:
+def uneven_speaker(seed: int) -> Speaker:
+    """Return who speaks to the final text tower: as on the web, some words are common and others hardly ever used.
+
+    A word's own probability is drawn log-uniformly between 0.005 and 0.4.
+    """
+    rng = stream("pretrain", seed, "familiarity")
+    known = {word: float(np.exp(rng.uniform(np.log(0.005), np.log(0.4)))) for word in STATE_WORDS + OBJECT_WORDS}
+    return Speaker(known, known, {**HYPERNYMS, "household": "thing", "thing": "thing"})
+
+
+def captions(rng: np.random.Generator, pairs: np.ndarray, speaker: Speaker) -> list[str]:
     """Return one caption for each (state index, object index) row."""
-    return [str(rng.choice(TEMPLATES)).format(state=say_state(rng, i), object=say_object(rng, j)) for i, j in pairs]
+    return [
+        str(rng.choice(TEMPLATES)).format(state=speaker.name_state(rng, i), object=speaker.name_object(rng, j))
+        for i, j in pairs
+    ]
 
 
-def class_captions(rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Return a caption for every state and one for every object, by their own words."""
-    states = [str(rng.choice(STATE_TEMPLATES)).format(state=word) for word in STATE_WORDS]
-    return states, [str(rng.choice(OBJECT_TEMPLATES)).format(object=word) for word in OBJECT_WORDS]
+def class_captions(rng: np.random.Generator, speaker: Speaker) -> tuple[list[str], list[str]]:
+    """Return a caption for every state and one for every object."""
+    states, things = range(len(STATE_WORDS)), range(len(OBJECT_WORDS))
+    return (
+        [str(rng.choice(STATE_TEMPLATES)).format(state=speaker.name_state(rng, i)) for i in states],
+        [str(rng.choice(OBJECT_TEMPLATES)).format(object=speaker.name_object(rng, j)) for j in things],
+    )
 
 
 def every_caption() -> list[str]:

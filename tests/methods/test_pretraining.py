@@ -63,14 +63,29 @@ def test_captions_use_no_word_that_training_would_miss():
 
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     known = set(tokenizer(data.every_caption()).unique().tolist())
-    states, things = data.class_captions(rng)
-    assert set(tokenizer(data.captions(rng, pairs) + states + things).unique().tolist()) <= known
-    assert not any(tokenizer([text])[0, -1] for text in data.captions(rng, pairs)), "no caption is cut off"
+    for speaker in (data.even_speaker(), data.uneven_speaker(0)):
+        states, things = data.class_captions(rng, speaker)
+        texts = data.captions(rng, pairs, speaker)
+        assert set(tokenizer(texts + states + things).unique().tolist()) <= known
+        assert not any(tokenizer([text])[0, -1] for text in texts), "no caption is cut off"
 
 
 def test_an_interrupted_pretraining_ends_bit_identical(tmp_path, monkeypatch):
     def run(name: str) -> None:
-        arguments = ["--steps", "8", "--batch", "4", "--pool", "12", "--held", "4", "--checkpoint-every", "2"]
+        arguments = [
+            "--steps",
+            "8",
+            "--batch",
+            "4",
+            "--pool",
+            "12",
+            "--held",
+            "4",
+            "--checkpoint-every",
+            "2",
+            "--text-steps",
+            "2",
+        ]
         monkeypatch.setattr(
             sys, "argv", ["pretrain", *arguments, "--work", str(tmp_path / name), "--out", str(tmp_path / f"{name}.st")]
         )
