@@ -287,6 +287,47 @@ def list_(
     )()
 
 
+@app.command()
+def show(
+    method: Annotated[str, typer.Argument(help="A method's name, see 'list methods'.")],
+    dataset: Annotated[str, typer.Option(help="Data set whose preset and vocabulary are shown.")] = "icon_states",
+    backbone: Annotated[str, typer.Option(help="CLIP that the shapes belong to.")] = "tiny-icons",
+    profile: Annotated[Profile, typer.Option(help="The paper, or the released code's accidents.")] = Profile.clean,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+) -> None:
+    """Show a method: its paper, what it trains, its settings with their sources, ablations and known deviations."""
+    load_plugins(plugin)
+    from benchmarks.describe import describe
+
+    about = describe(method, dataset, backbone, profile.value)
+    info = about.info
+    out.print(f"[bold]{info.title}[/bold]  {info.paper}", soft_wrap=True)
+    out.print(", ".join(part for part in (info.venue, f"arXiv {info.arxiv}" if info.arxiv else "") if part))
+    total = sum(count for _, _, count in about.tensors)
+    table = RichTable(title=f"Trained on {backbone} and {dataset}: {total:,} numbers", title_justify="left")
+    for head, justify in (("tensor", "left"), ("shape", "left"), ("numbers", "right")):
+        table.add_column(head, justify=justify, overflow="fold")
+    for name, shape, count in about.tensors:
+        table.add_row(name, " x ".join(map(str, shape)) or "scalar", f"{count:,}")
+    out.print(table if about.tensors else "It trains nothing.")
+    table = RichTable(title=f"Settings for {dataset}, profile {profile.value}", title_justify="left")
+    for head in ("setting", "value", "from"):
+        table.add_column(head, overflow="fold")
+    for key, value, origin in about.settings:
+        table.add_row(key, str(value), origin)
+    out.print(table)
+    if info.ablations:
+        table = RichTable(title="Ablations (--suite ablation)", title_justify="left")
+        for head in ("name", "sets", "question"):
+            table.add_column(head, overflow="fold")
+        for item in info.ablations:
+            changes = ", ".join(f"{key}={value}" for key, value in item.changes.items())
+            table.add_row(item.name, changes, item.question)
+        out.print(table)
+    for text in info.deviations:
+        out.print(f"Deviation: {text}.", soft_wrap=True)
+
+
 def list_registry(what: str) -> None:
     """Print the entries of a registry."""
     from registry import BACKBONES, DATASETS, METHODS

@@ -36,7 +36,10 @@ class RunRequest:
 
 
 class Suite(BaseModel):
-    """A named set of runs: every combination of the lists. "all" among methods is every registered one."""
+    """A named set of runs: every combination of the lists. "all" among methods is every registered one.
+
+    ablations: "all" adds to each method's full model one run for each switch it declares; names add those.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,6 +50,7 @@ class Suite(BaseModel):
     worlds: tuple[World, ...] = Field(("closed",), min_length=1)
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     profile: Profile = "clean"
+    ablations: Literal["none", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "none"
 
     def replace(self, **changes: Any) -> Suite:
         """Return the suite with other values, checked; a change to None leaves what is there."""
@@ -81,12 +85,29 @@ def expand(suite: Suite) -> list[RunRequest]:
     for registry, names in ((METHODS, methods), (DATASETS, suite.datasets), (BACKBONES, suite.backbones)):
         for name in names:
             registry.check(name)
+    switches = {method: _switches(method, suite.ablations) for method in methods}
     combinations = product(suite.seeds, suite.datasets, suite.backbones, suite.worlds, methods)
     requests = [
-        RunRequest(method, dataset, backbone, world, suite.profile, seed)
+        RunRequest(method, dataset, backbone, world, suite.profile, seed, ablation)
         for seed, dataset, backbone, world, method in combinations
+        for ablation in switches[method]
     ]
     return list(dict.fromkeys(requests))
+
+
+def _switches(method: str, wanted: str | tuple[str, ...]) -> list[str | None]:
+    """Return None, the full model, and the names of the ablations wanted; an unknown name is a `UserError`."""
+    if wanted == "none":
+        return [None]
+    declared = [ablation.name for ablation in METHODS.get(method).info.ablations]
+    for name in () if wanted == "all" else wanted:
+        if name not in declared:
+            raise UserError(
+                f"The method {method} has no ablation '{name}'.",
+                f"It has {', '.join(declared) or 'none'}.",
+                did_you_mean(name, declared) or "Choose among these.",
+            )
+    return [None, *(declared if wanted == "all" else wanted)]
 
 
 def _checked(content: dict[str, Any], where: str) -> Suite:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -27,7 +28,10 @@ def shown(cell: Cell, column: Column) -> str:
 
 def terminal(table: Table) -> RichTable:
     """Return the table for a terminal; numbers flush right, the best of a column bold."""
-    drawn = RichTable(title=table.title, title_justify="left", caption=table.caption, caption_justify="left")
+    # No vertical rules: with them ten columns do not fit 80 characters.
+    drawn = RichTable(
+        title=table.title, title_justify="left", caption=table.caption, caption_justify="left", box=box.SIMPLE_HEAD
+    )
     for place, column in enumerate(table.columns):
         drawn.add_column(column.name, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in table.rows:

@@ -140,12 +140,14 @@ def _rows(runs: Sequence[RunRecord]) -> list[Row]:
         for run in by_method[method]:
             key = repr((run.spec.ablation, sorted(_settings(run).items())))
             variants.setdefault(key, []).append(run)
-        first = [_settings(group[0]) for group in variants.values()]
-        differing = [key for key in first[0] if len({repr(setting.get(key)) for setting in first}) > 1]
+        first = [_settings(group[0]) for group in variants.values() if group[0].spec.ablation is None]
+        differing = [
+            key for key in (first[0] if first else {}) if len({repr(setting.get(key)) for setting in first}) > 1
+        ]
         for group in variants.values():
             setting = _settings(group[0])
-            marks = [group[0].spec.ablation] if group[0].spec.ablation else []
-            marks += [f"{key}={setting[key]}" for key in differing]
+            ablation = group[0].spec.ablation
+            marks = [ablation] if ablation is not None else [f"{key}={setting[key]}" for key in differing]
             label = titles.get(method, method) + (f" ({', '.join(marks)})" if marks else "")
             rows.append(Row(label, sorted(group, key=lambda run: run.spec.seed)))
     return rows

@@ -1,0 +1,41 @@
+"""Documents: links resolve, and the examples run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_documents_resolve(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_example_method_runs_as_a_plugin(tmp_path):
+    text = (ROOT / "docs/add_a_method.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    assert code.count("\n") < 60
+    (tmp_path / "word_sum.py").write_text(code)
+    (tmp_path / "toy.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        "from pathlib import Path\nfrom toy_world import make_toy\nfrom registry import DATASETS\n"
+        f"DATASETS.register('toy')(lambda: make_toy(Path({str(tmp_path / 'data')!r})))\n"
+    )
+    command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", "word_sum.py", "toy.py", "--dataset", "toy"]
+    command += ["--methods", "word_sum", "--set", "word_sum.lr=1e-3", "word_sum.balance=0.4", "--epochs", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "Word sum" in done.stdout
+    result = json.loads(next(tmp_path.glob("results/word_sum-*/result.json")).read_text())
+    assert result["cost"]["trained_parameters"] == 8 * 128 + 1
