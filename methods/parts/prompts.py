@@ -2,22 +2,30 @@
 
 Two pieces that methods combine. `PrimitiveTable` holds one vector per state and per object. `SoftPrompt` is one
 family of prompts, such as "a photo of x x" for pairs or "a photo of x" for primitives, with or without a learned
-context; it writes rows of a table into its slots and encodes the result.
+context; it writes rows of a table into its slots and encodes the result. `PromptFamilies` is the three of them that the
+three-branch methods use: one for pairs, one for states, one for objects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.base import Candidates, Vocabulary
+from methods.backbone import prefix
 from methods.backbone.clip import Backbone
 
 # Spelt "x" as any one-token word would do: the slots' embeddings are always overwritten.
 PAIR_TEMPLATE = "a photo of x x"
+PRIMITIVE_TEMPLATE = "a photo of x"
+
+Branch = Literal["pair", "state", "object"]
+BRANCHES: tuple[Branch, ...] = ("pair", "state", "object")
 
 
 class PrimitiveTable(nn.Module):
@@ -97,5 +105,107 @@ class SoftPrompt(nn.Module):
 
         Token vectors are made pass by pass, so that all pairs of an open world never lie in memory at once.
         """
-        passes = rows.split(backbone.text_chunk)
-        return torch.cat([backbone.encode_text(self(table, part), self.eot) for part in passes])
+        return torch.cat([features for features, _ in self.passes(backbone, table, rows)])
+
+    def passes(
+        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield for every `backbone.text_chunk` prompts their features [C, d] and, if asked for, tokens [C, L, T].
+
+        The tokens are those of all positions after the last block, before ln_final; L is the padded length.
+        """
+        if backbone.shared_prefix and prefix.can_share(backbone):
+            yield from self._shared_passes(backbone, table, rows, all_tokens)
+            return
+        for part in rows.split(backbone.text_chunk):
+            encoded = backbone.encode_text(self(table, part), self.eot, all_tokens=all_tokens)
+            yield encoded if all_tokens else (encoded, None)
+
+    def _shared_passes(
+        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Encode the context once and, with several slots, the first slot once for each of its rows."""
+        context = self.words[1 : self.eot - self.slots] if self.context is None else self.context
+        begun = prefix.extend(backbone, None, None, torch.cat([self.words[:1], context])[None], tokens=all_tokens)
+        parents, own = torch.zeros_like(rows[:, 0]), rows
+        if self.slots > 1:
+            first, parents = rows[:, 0].unique(return_inverse=True)
+            begun = prefix.extend(backbone, begun, torch.zeros_like(first), table[first][:, None], tokens=all_tokens)
+            own = rows[:, 1:]
+        end = self.words[self.eot :] if all_tokens else self.words[self.eot : self.eot + 1]
+
+        def encode(part: Tensor, of: Tensor) -> tuple[Tensor, Tensor | None]:
+            vectors = torch.cat([table[part], end.expand(len(part), -1, -1)], dim=1)
+            return prefix.finish(backbone, begun, of, vectors, part.shape[1], all_tokens=all_tokens)
+
+        for part, of in zip(own.split(backbone.text_chunk), parents.split(backbone.text_chunk), strict=True):
+            if backbone.text_checkpoint and torch.is_grad_enabled():
+                yield recompute(encode, part, of, use_reentrant=False)
+            else:
+                yield encode(part, of)
+
+
+class PromptFamilies(nn.Module):
+    """Prompts for pairs ("a photo of x x"), for states and for objects ("a photo of x"), with learned contexts.
+
+    Each family has a context of its own, all start as "a photo of"; the words come from one table, so that a state is
+    the same vector in its own prompt and in those of its pairs (Troika section 3.2, MSCI section 4). Each is a switch:
+    shared_context: one context parameter for all families. shared_words: False gives states and objects a table of
+    their own beside that of the pairs. learn_context: False keeps CLIP's own words. branches: the families to build.
+    dropout, init: see `PrimitiveTable`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vocabulary: Vocabulary,
+        dropout: float = 0.0,
+        *,
+        init: Literal["words", "random"] = "words",
+        learn_context: bool = True,
+        shared_context: bool = False,
+        shared_words: bool = True,
+        branches: Collection[Branch] = BRANCHES,
+    ) -> None:
+        super().__init__()
+        self.sizes = {"state": len(vocabulary.states), "object": len(vocabulary.objects)}
+        self.table = PrimitiveTable(backbone, vocabulary, dropout, init)
+        apart = not shared_words and "pair" in branches and len(branches) > 1
+        self.own_table = PrimitiveTable(backbone, vocabulary, dropout, init) if apart else None
+        self.families = nn.ModuleDict(
+            {
+                branch: SoftPrompt(backbone, PAIR_TEMPLATE, 2, learn_context)
+                if branch == "pair"
+                else SoftPrompt(backbone, PRIMITIVE_TEMPLATE, 1, learn_context)
+                for branch in BRANCHES
+                if branch in branches
+            }
+        )
+        if shared_context:
+            first = next(iter(self.families.values()))
+            for family in self.families.values():
+                family.context = first.context
+
+    def rows(self, branch: Branch, candidates: Candidates) -> Tensor:
+        """Return the table rows of each prompt of a family: int64 [K, 2] for pairs, [A, 1] states, [O, 1] objects.
+
+        The families of states and objects hold every word of the vocabulary, whatever the candidates.
+        """
+        if branch == "pair":
+            return self.table.pair_rows(candidates)
+        start = 0 if branch == "state" else self.sizes["state"]
+        return torch.arange(start, start + self.sizes[branch], device=self.table.weight.device)[:, None]
+
+    def forward(self, backbone: Backbone, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
+        """Return the text features of each family, not normalised: pair [K, d], state [A, d], object [O, d].
+
+        In training one dropout mask on a table serves all families that read it; dropout False has none in any mode.
+        """
+        words = self.table() if dropout else self.table.weight
+        own_words = words
+        if self.own_table is not None:
+            own_words = self.own_table() if dropout else self.own_table.weight
+        return {
+            branch: family.encode(backbone, words if branch == "pair" else own_words, self.rows(branch, candidates))
+            for branch, family in self.families.items()
+        }
