@@ -139,13 +139,20 @@ def _metadata(drawings: list[Drawing]) -> str:
     return text.getvalue()
 
 
+def render_workers() -> ProcessPoolExecutor:
+    """Return a pool of as many processes as there are cores, at most 8.
+
+    Forked on Linux, as torch's own loaders are: the workers touch nothing but numpy and Pillow, and a spawned worker
+    would run a script without a main guard once more.
+    """
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    return ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context)
+
+
 def _render_all(drawings: list[Drawing], seed: int, folder: Path) -> Iterator[list[str]]:
     """Yield the pixel digests of consecutive chunks, rendered by as many processes as there are cores."""
     chunks = [drawings[i : i + CHUNK] for i in range(0, len(drawings), CHUNK)]
-    # Forked on Linux, as torch's own loaders are: the workers touch nothing but numpy and Pillow, and a spawned worker
-    # would run a script without a main guard once more.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context) as pool:
+    with render_workers() as pool:
         yield from pool.map(_draw_files, chunks, [seed] * len(chunks), [folder / "images"] * len(chunks))
 
 

@@ -157,7 +157,12 @@ def test_run_report_and_second_run(plugin, tmp_path):
     assert spec["starts"][0]["environment"]["device"] == "cpu"
 
     page = (tmp_path / "r" / "report.md").read_text()
-    for part in ("| method |", "toy, closed world, backbone tiny-icons, profile clean", "seeds 0, 1", "## Slices"):
+    for part in (
+        "| method |",
+        "toy, closed world, backbone tiny-icons, profile clean",
+        "seeds 0, 1",
+        "## Slices by kind",
+    ):
         assert part in page
     assert "± " in bench("report", "--results", tmp_path / "r").stdout
     listed = bench("list", "runs", "--results", tmp_path / "r").stdout

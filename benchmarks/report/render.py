@@ -28,12 +28,22 @@ def shown(cell: Cell, column: Column) -> str:
 
 def terminal(table: Table) -> RichTable:
     """Return the table for a terminal; numbers flush right, the best of a column bold."""
-    # No vertical rules: with them ten columns do not fit 80 characters.
+    # No vertical rules and little padding: with them ten columns do not fit 80 characters.
     drawn = RichTable(
-        title=table.title, title_justify="left", caption=table.caption, caption_justify="left", box=box.SIMPLE_HEAD
+        title=table.title,
+        title_justify="left",
+        caption=table.caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
     )
     for place, column in enumerate(table.columns):
-        drawn.add_column(column.name, justify="left" if place == 0 else "right", no_wrap=place > 0)
+        if place == 0:
+            longest = max((len(row[0].text) for row in table.rows), default=0)
+            drawn.add_column(column.name, min_width=min(14, longest), overflow="fold")
+        else:
+            drawn.add_column(column.name, justify="right", no_wrap=True)
     for row in table.rows:
         cells = zip(row, table.columns, strict=True)
         # A spread goes on a line of its own, so that eight numbers fit 80 columns.

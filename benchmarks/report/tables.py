@@ -84,19 +84,15 @@ MAIN: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
 )
 COST: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
     (
-        Column("trained parameters", percent=False, digits=0, larger_is_better=None),
+        Column("parameters", percent=False, digits=0, larger_is_better=None),
         lambda run: run.result["cost"]["trained_parameters"],  # type: ignore[index]
     ),
     (
-        Column("training s", percent=False, larger_is_better=None),
+        Column("train s", percent=False, larger_is_better=None),
         lambda run: run.result["cost"]["train_seconds"],  # type: ignore[index]
     ),
     (
-        Column("test images/s", percent=False, digits=0, larger_is_better=None),
-        lambda run: run.result["cost"]["test_images_per_second"],  # type: ignore[index]
-    ),
-    (
-        Column("peak memory MB", percent=False, digits=0, larger_is_better=None),
+        Column("MB", percent=False, digits=0, larger_is_better=None),
         lambda run: run.result["cost"]["peak_memory_bytes"] / 1e6,  # type: ignore[index]
     ),
 )
@@ -223,26 +219,33 @@ def _slice_value(tag: str, value: str, group: str) -> Callable[[RunRecord], floa
 
 
 def _slices(rows: Sequence[Row], runs: Sequence[RunRecord]) -> list[Table]:
+    """Return a table per tag, with a column for each of its values and groups."""
     done = [run for run in runs if run.result is not None]
-    tags = dict.fromkeys((e["tag"], e["value"]) for run in done for e in run.result["slices"])  # type: ignore[index]
-    if not tags:
-        return []
-    columns = [
-        (Column(f"{value} {group}"), _slice_value(tag, value, group))
-        for tag, value in tags
-        for group in ("seen", "unseen")
-    ]
-    names = ", ".join(dict.fromkeys(tag for tag, _ in tags))
-    heads = [Column("method"), Column("seeds"), *(column for column, _ in columns)]
-    caption = f"Pair accuracy inside an image's own group by {names}. {_caption(runs)}"
-    return [Table("Slices", caption, heads, _cells(rows, columns))]
+    tags: dict[str, dict[str, None]] = {}
+    for run in done:
+        for entry in run.result["slices"]:  # type: ignore[index]
+            tags.setdefault(entry["tag"], {})[entry["value"]] = None
+    found = []
+    for tag, values in tags.items():
+        columns = [
+            (Column(f"{value} {group}"), _slice_value(tag, value, group))
+            for value in values
+            for group in ("seen", "unseen")
+        ]
+        heads = [Column("method"), Column("seeds"), *(column for column, _ in columns)]
+        caption = f"Pair accuracy inside an image's own group (seen or unseen), by {tag}. {_caption(runs)}"
+        found.append(Table(f"Slices by {tag}", caption, heads, _cells(rows, columns)))
+    return found
 
 
 def _cost(rows: Sequence[Row], runs: Sequence[RunRecord]) -> Table:
     heads = [Column("method"), Column("seeds"), *(column for column, _ in COST)]
     devices = sorted({str(run.environment.get("device", "?")) for run in runs})
-    memory = "of the accelerator; on the CPU of the whole process up to then"
-    return Table("Cost", f"On {', '.join(devices)}. Peak memory is {memory}.", heads, _cells(rows, COST))
+    caption = (
+        f"On {', '.join(devices)}. Numbers trained; seconds of training without validation; peak memory in MB, of the "
+        "accelerator, or on the CPU of the whole process up to then."
+    )
+    return Table("Cost", caption, heads, _cells(rows, COST))
 
 
 def summary(run: RunRecord) -> Mapping[str, float | None]:

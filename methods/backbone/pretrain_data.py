@@ -7,10 +7,7 @@ from random streams of their own, so no image of the benchmark is ever shown.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import numpy as np
 
 from datasets.icon_paint import EXTRA_STATES, STATES
 from datasets.icon_render import SIZE, Look, render, stream
-from datasets.icon_states import VERSION, plan_pairs
+from datasets.icon_states import VERSION, plan_pairs, render_workers
 from datasets.icon_words import CATEGORIES, CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
 
 ALL_STATES = {**STATES, **EXTRA_STATES}
@@ -133,9 +130,7 @@ def render_pool(folder: Path, seed: int, pool: int, stage: int, size: int) -> tu
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         starts = list(range(0, size, 250))
-        with ProcessPoolExecutor(
-            min(8, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")
-        ) as workers:
+        with render_workers() as workers:
             jobs = [workers.submit(_render_rows, seed, pool, stage, at, pairs[at : at + 250]) for at in starts]
             images = np.concatenate([job.result() for job in jobs])
         partial = path.with_suffix(".part.npy")

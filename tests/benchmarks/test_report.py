@@ -130,7 +130,7 @@ def test_report_of_a_folder(tmp_path):
     assert [run.run_id for run in runs] == [spec.run_id]
     assert len(problems) == 1
     page = path.read_text()
-    for part in ("# Report", "## Results", "## Slices", "## Cost", "## Records that could not be read"):
+    for part in ("# Report", "## Results", "## Slices by kind", "## Cost", "## Records that could not be read"):
         assert part in page
     assert json.loads((tmp_path / spec.run_id / "result.json").read_text())["metrics"]["test"]["auc"] == 0.25
-    assert [table.title for table in found] == ["Results", "Slices", "Cost"]
+    assert [table.title for table in found] == ["Results", "Slices by kind", "Cost"]
