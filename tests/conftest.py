@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# The tests' networks are tiny: threads would wait for each other longer than they compute. Set before torch is imported,
-# and for the processes that tests start too.
+# The tests' networks are tiny: threads would wait for each other longer than they compute. Set before torch is
+# imported, and for the processes that tests start too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
