@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from errors import UserError, did_you_mean
 
@@ -33,8 +34,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 LIST_OPTIONS = ("--methods", "--seeds", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
@@ -170,7 +172,7 @@ def load_plugins(paths: list[Path] | None) -> None:
     for path in paths or ():
         problem = load_plugin(path)
         if problem is not None:
-            err.print(f"[yellow]The plugin {path} was skipped: {problem}.[/yellow]", soft_wrap=True)
+            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
 
 
 def show_plan(planned: list, workbench) -> None:
@@ -217,12 +219,13 @@ def run_all(planned: list, requests: list, workbench) -> int:
                 raise typer.Exit(130) from None
             except UserError as error:
                 failures += 1
-                err.print(f"[red]{name} failed.[/red] {error}", soft_wrap=True)
+                err.print(Text.assemble((f"{name} failed.", "red"), f" {error}"), soft_wrap=True)
                 continue
             except Exception as error:
                 failures += 1
                 place = item.folder.path / "error.json"
-                err.print(f"[red]{name} failed.[/red] {type(error).__name__}: {error}. See {place}.", soft_wrap=True)
+                reason = f" {type(error).__name__}: {error}. See {place}."
+                err.print(Text.assemble((f"{name} failed.", "red"), reason), soft_wrap=True)
                 continue
             seconds = time.perf_counter() - start
             test = record.result["metrics"]["test"]
@@ -242,9 +245,9 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> None:
             out.print()
             out.print(terminal(table))
             for note in table.notes:
-                out.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
+                out.print(note, style="yellow", soft_wrap=True)
     for problem in problems:
-        err.print(f"[yellow]Not read: {problem}[/yellow]", soft_wrap=True)
+        err.print(f"Not read: {problem}", style="yellow", soft_wrap=True)
     if runs or problems:
         out.print(f"Report: {path}", soft_wrap=True)
 
@@ -301,7 +304,7 @@ def show(
 
     about = describe(method, dataset, backbone, profile.value)
     info = about.info
-    out.print(f"[bold]{info.title}[/bold]  {info.paper}", soft_wrap=True)
+    out.print(Text.assemble((info.title, "bold"), f"  {info.paper}"), soft_wrap=True)
     out.print(", ".join(part for part in (info.venue, f"arXiv {info.arxiv}" if info.arxiv else "") if part))
     total = sum(count for _, _, count in about.tensors)
     table = RichTable(title=f"Trained on {backbone} and {dataset}: {total:,} numbers", title_justify="left")
@@ -341,7 +344,7 @@ def list_registry(what: str) -> None:
         table.add_column("paper", overflow="fold")
     table.add_column("from", overflow="fold")
     for entry in entries:
-        broken = f"[red]broken: {entry.error}[/red]" if entry.state == "broken" else entry.title
+        broken = Text(f"broken: {entry.error}", style="red") if entry.state == "broken" else entry.title
         paper = [entry.paper] if len(table.columns) == 4 else []
         table.add_row(entry.name, broken, *paper, entry.origin)
     out.print(table)
@@ -377,7 +380,7 @@ def list_runs(results: Path) -> None:
         table.add_row(record.run_id, record.status, *("–" if v is None else f"{v * 100:.1f}" for v in shown))
     out.print(table if runs else f"There are no runs in {results}.")
     for problem in problems:
-        err.print(f"[yellow]{problem.path}: {problem.message}[/yellow]", soft_wrap=True)
+        err.print(f"{problem.path}: {problem.message}", style="yellow", soft_wrap=True)
 
 
 def stop(*_: object) -> None:
@@ -391,7 +394,7 @@ def main() -> None:
     try:
         app(spread_lists(sys.argv[1:]), standalone_mode=True)
     except UserError as error:
-        err.print(f"[red]Error:[/red] {error}", soft_wrap=True, markup=True)
+        err.print(Text.assemble(("Error:", "red"), f" {error}"), soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -189,6 +189,25 @@ def test_a_dry_run_writes_nothing(plugin, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_show_says_what_is_trained_and_where_settings_come_from(plugin):
+    shown = bench("show", "csp", "--dataset", "toy", "--plugin", plugin).stdout
+    for part in ("ICLR 2023", "table.weight", "8 x 96", "presets/csp.toml [default]", "no_dropout", "Deviation:"):
+        assert part in shown
+    assert "It trains nothing." in bench("show", "clip_zero_shot", "--dataset", "toy", "--plugin", plugin).stdout
+
+
+def test_the_ablation_suite_runs_the_full_model_and_each_switch(plugin, tmp_path):
+    bench(
+        *("run", "--suite", "ablation", "--methods", "csp", "--dataset", "toy", "--plugin", plugin),
+        *("--epochs", "1", "--results", tmp_path),
+    )
+    specs = [json.loads(path.read_text())["spec"] for path in tmp_path.glob("*/spec.json")]
+    changed = {spec["ablation"]: spec["method_config"] for spec in specs}
+    assert set(changed) == {None, "no_dropout", "learned_context", "random_init"}
+    assert changed["learned_context"]["learn_context"] is True
+    assert "learned_context" in (tmp_path / "report.md").read_text()
+
+
 def test_open_world(plugin, tmp_path):
     bench("run", "--dataset", "toy", "--plugin", plugin, "--epochs", "1", "--world", "open", "--results", tmp_path)
     assert {result["counts"]["test_candidates"] for result in results_of(tmp_path).values()} == {16}
