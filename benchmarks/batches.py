@@ -143,7 +143,7 @@ class PhaseBatches:
     def _compute_features(self) -> dict[str, Tensor] | None:
         parts: dict[str, list[Tensor]] = {}
         order = torch.arange(len(self))
-        for rows, images in self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0):
+        for _, images in self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0):
             with torch.no_grad(), self.execution.autocast():
                 features = self.method.image_features(images)
             if not parts:
@@ -153,5 +153,4 @@ class PhaseBatches:
             for name, values in features.items():
                 # Cloned, because tensors made in inference mode could not enter a training graph later.
                 parts.setdefault(name, []).append(values.detach().cpu().clone())
-            del rows
         return {name: torch.cat(values) for name, values in parts.items()}

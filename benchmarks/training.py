@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -339,10 +338,6 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}
 
 
-def _state_path(folder: RunFolder) -> Path:
-    return folder.path / STATE
-
-
 def forget_state(folder: RunFolder) -> None:
     """Remove what only resuming needs, after the result is written."""
-    _state_path(folder).unlink(missing_ok=True)
+    (folder.path / STATE).unlink(missing_ok=True)

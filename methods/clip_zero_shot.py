@@ -14,7 +14,7 @@ from torch.nn import functional
 from datasets.base import Candidates, clean_label
 from methods.base import Batch, Losses, MethodInfo, Prepared
 from methods.parts.frozen import GlobalImageFeature
-from methods.parts.scoring import cosine_logits, unit
+from methods.parts.scoring import unit
 
 TEMPLATE = "a photo of {state} {object}"
 
@@ -54,7 +54,3 @@ class CLIPZeroShot(GlobalImageFeature):
     def prepare(self, candidates: Candidates) -> Prepared:
         """Return {"text": [K, d]}, the unit text features of the candidates."""
         return Prepared(candidates, {"text": unit(self.pair_text(candidates))})
-
-    def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
-        """Return the scaled cosines [B, n] with the candidates of `chunk`."""
-        return cosine_logits(batch.features["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)

@@ -82,7 +82,3 @@ class CoOp(GlobalImageFeature):
     def prepare(self, candidates: Candidates) -> Prepared:
         """Return {"text": [K, d]}, the unit text features of the candidates."""
         return Prepared(candidates, {"text": unit(self.pair_text(candidates))})
-
-    def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
-        """Return the scaled cosines [B, n] with the candidates of `chunk`."""
-        return cosine_logits(batch.features["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)

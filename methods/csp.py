@@ -87,7 +87,3 @@ class CSP(GlobalImageFeature):
     def prepare(self, candidates: Candidates) -> Prepared:
         """Return {"text": [K, d]}, the unit text features of the candidates, never under dropout."""
         return Prepared(candidates, {"text": unit(self.pair_text(candidates, self.table.weight))})
-
-    def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
-        """Return the scaled cosines [B, n] with the candidates of `chunk`."""
-        return cosine_logits(batch.features["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)

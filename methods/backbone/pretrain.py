@@ -27,12 +27,12 @@ from torch.nn import functional
 from datasets import cache
 from datasets.icon_render import stream
 from methods.backbone import pretrain_data as data
+from methods.backbone.clip import OPENAI_MEAN, OPENAI_STD
 
 CONFIG = Path(__file__).with_name("tiny-icons.json")
 # At open_clip's own scale a patch's content is six times as long as its position, and a silhouette is nothing but which
 # patch is where: objects are learnt several times faster when both weigh alike (docs/tiny_clip.md).
 POSITION_SCALE = 15.0
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # open_clip's default
 
 
 class TrainedText(nn.Module):
@@ -138,7 +138,7 @@ def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
             [p[3 + y : 3 + y + size, 3 + x : 3 + x + size] for p, (y, x) in zip(padded, shifts, strict=True)]
         )
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (pixels - torch.tensor(OPENAI_MEAN).view(3, 1, 1)) / torch.tensor(OPENAI_STD).view(3, 1, 1)
 
 
 def losses(
