@@ -41,6 +41,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 LIST_OPTIONS = ("--methods", "--seeds", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds")
+FLAGS = ("--dry-run", "--recompute")
+"""Options that are on or off; a word after one may say which."""
+FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class World(StrEnum):
@@ -108,6 +111,24 @@ def spread_lists(arguments: list[str]) -> list[str]:
     return [*spread, option] if option is not None and values == 0 else spread
 
 
+def plain_flags(arguments: list[str]) -> list[str]:
+    """Turn a flag with a word into the flag alone or its negation, which is how Typer reads them.
+
+    >>> plain_flags(["run", "--dry-run", "False", "--recompute=yes"])
+    ['run', '--no-dry-run', '--recompute']
+    """
+    plain: list[str] = []
+    for argument in arguments:
+        name, equals, word = argument.partition("=")
+        if not equals and plain and plain[-1] in FLAGS and argument.lower() in FLAG_WORDS:
+            name, word = plain.pop(), argument
+        elif not (equals and name in FLAGS and word.lower() in FLAG_WORDS):
+            plain.append(argument)
+            continue
+        plain.append(name if FLAG_WORDS[word.lower()] else f"--no-{name.removeprefix('--')}")
+    return plain
+
+
 @app.command()
 def run(
     suite: Annotated[str, typer.Option(help="A named set of runs; the other options change it.")] = "quick",
@@ -126,7 +147,10 @@ def run(
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Train and evaluate methods; without options: every method on icon_states, one seed."""
     from benchmarks.plan import expand, load_suite
@@ -152,6 +176,7 @@ def run(
         device=device,
         precision=precision,
         workers=workers,
+        recompute=recompute,
         on_existing=on_existing.value,
     )
     workbench = Workbench(choices)
@@ -392,7 +417,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     signal.signal(signal.SIGTERM, stop)
     try:
-        app(spread_lists(sys.argv[1:]), standalone_mode=True)
+        app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
     except UserError as error:
         err.print(Text.assemble(("Error:", "red"), f" {error}"), soft_wrap=True)
         sys.exit(2)

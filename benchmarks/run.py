@@ -27,7 +27,7 @@ OnExisting = Literal["resume", "skip", "redo"]
 class Choices:
     """What the command line chose beside the names. `None` leaves the preset's or the default's value.
 
-    device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts.
+    device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts. recompute: see `Backbone`.
     """
 
     results: Path = Path("results")
@@ -37,6 +37,7 @@ class Choices:
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
+    recompute: bool = False
     on_existing: OnExisting = "resume"
 
 
@@ -213,6 +214,7 @@ def execute(
         deterministic()
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(backbone_name).to(device)
+        backbone.recompute = workbench.choices.recompute
         dataset = workbench.dataset(spec.dataset)
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)

@@ -21,6 +21,9 @@ SCHEMA_VERSION = 1
 PROTOCOL_VERSION = 1
 """Version of data handling and evaluation. Raise it when the same settings give other numbers than before."""
 
+LATER_SETTINGS = {"clip_norm": None}
+"""Training settings that came after records were made, with the value at which a run is what it was before them."""
+
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Selection = Literal["val_auc", "val_hm", "val_unseen", "val_loss", "last"]
@@ -34,7 +37,9 @@ class TrainingConfig(BaseModel):
     images of a batch influence each other: BatchNorm takes its statistics from a micro-batch, and so does a method that
     mixes images. That is why micro_batch belongs to a run's identity.
 
-    step_size (epochs) and gamma are read by the "step" scheduler alone. selection names the epoch that counts.
+    "adam" couples its weight decay, "early_adamw" is the AdamW of MSCI's released code (`optimizers.py`). clip_norm:
+    largest L2 norm of the gradient of all trained tensors, None clips nothing. step_size (epochs) and gamma are read by
+    the "step" scheduler alone. selection names the epoch that counts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -42,9 +47,10 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(20, ge=0)
     batch_size: int = Field(128, ge=1)
     micro_batch: int | None = Field(None, ge=1)
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "early_adamw"] = "adam"
     lr: float = Field(5e-5, ge=0)
     weight_decay: float = Field(1e-5, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
     scheduler: Literal["constant", "step"] = "constant"
     step_size: int = Field(5, ge=1)
     gamma: float = Field(0.5, gt=0)
@@ -94,8 +100,12 @@ class RunSpec(BaseModel):
     ablation: str | None = None
 
     def digest(self) -> str:
-        """Return the hexadecimal SHA-256 of the canonical JSON of all fields."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`."""
+        content = self.model_dump(mode="json")
+        for key, value in LATER_SETTINGS.items():
+            if content["training"][key] == value:
+                del content["training"][key]
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     @property
     def run_id(self) -> str:

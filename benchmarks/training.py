@@ -25,6 +25,7 @@ from benchmarks.batches import Execution, FeatureStore, PhaseBatches
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import legacy_from_image_scores
+from benchmarks.optimizers import make_optimizer
 from benchmarks.records import RunFolder
 from benchmarks.scoring import score_images
 from benchmarks.spec import RunSpec, TrainingConfig
@@ -166,6 +167,9 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + term.item() * len(batch)
             done += len(batch)
             if done % config.batch_size == 0 or done == images:
+                if config.clip_norm is not None:
+                    scaler.unscale_(optimizer)
+                    torch.nn.utils.clip_grad_norm_(self.method.trained().values(), config.clip_norm)
                 scaler.step(optimizer)
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
@@ -301,16 +305,6 @@ def headline(metrics: Metrics) -> dict[str, float]:
     """Return the numbers that an epoch's record keeps."""
     names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
     return {name: getattr(metrics, name) for name in names}
-
-
-def make_optimizer(
-    method: Method, config: TrainingConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the optimizer over the method's parameter groups, and its schedule, which steps once an epoch."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[config.optimizer](method.parameter_groups(config.lr, config.weight_decay))
-    step_size, gamma = (config.step_size, config.gamma) if config.scheduler == "step" else (1, 1.0)
-    return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)
 
 
 def diverged(method: str, epoch: int, images: int, value: float) -> UserError:

@@ -11,7 +11,17 @@ METHODS.add(
     title="CLIP zero-shot",
     paper="Radford et al., ICML 2021",
 )
+METHODS.add("coop", "methods.coop:CoOp", title="CoOp", paper="Zhou et al., IJCV 2022")
 METHODS.add("csp", "methods.csp:CSP", title="CSP", paper="Nayak et al., ICLR 2023")
+METHODS.add("dfsp", "methods.dfsp:DFSP", title="DFSP", paper="Lu et al., CVPR 2023")
+METHODS.add("troika", "methods.troika:Troika", title="Troika", paper="Huang et al., CVPR 2024")
+METHODS.add("msci", "methods.msci:MSCI", title="MSCI", paper="Wang et al., IJCAI 2025")
+METHODS.add(
+    "refiner_style",
+    "methods.refiner_style:RefinerStyle",
+    title="Refiner-style",
+    paper="our design after the abstract of Refiner, ICASSP 2025",
+)
 
 # One loader serves them all: it is handed the name. These are listed because the suite uses or recommends them.
 for _name, _title in {

@@ -83,7 +83,9 @@ class DFSP(Method):
                 "What does the released code's mixing of the images of a batch change?",
             ),
             Ablation(
-                "both_ways_released", {"fusion": "bif", "layout": "released"}, "The same question with both directions."
+                "both_ways_released",
+                {"fusion": "bif", "layout": "released"},
+                "What does that mixing change with both directions?",
             ),
             Ablation(
                 "decompose_train_pairs",
@@ -97,7 +99,7 @@ class DFSP(Method):
             Ablation("fused_only", {"clip_share": 0.0}, "Can the fused features do without CLIP's own?"),
             Ablation("half_fused", {"clip_share": 0.5}, "Is a larger share of fused features better?"),
             Ablation("clip_90", {"clip_share": 0.9}, "Is a smaller share of fused features better?"),
-            Ablation("clip_only", {"clip_share": 1.0}, "Does fusion matter where it is only read in training? (floor)"),
+            Ablation("clip_only", {"clip_share": 1.0}, "What is left, as a floor, where no fused feature is read?"),
             Ablation("no_self_blocks", {"depth": 0}, "Are the self-attention blocks after fusion needed?"),
             Ablation("two_self_blocks", {"depth": 2}, "Do deeper self-attention blocks help?"),
             Ablation("no_dropout", {"dropout": 0.0}, "Does dropout on the learned words help unseen pairs?"),
@@ -242,7 +244,7 @@ class DFSP(Method):
         size = max(1, COMPOSED_AT_ONCE // len(words))
         parts = []
         for own, rows in zip(text["own"][chunk].split(size), text["rows"][chunk].split(size), strict=True):
-            if self.backbone.text_checkpoint and torch.is_grad_enabled():
+            if self.backbone.recompute and torch.is_grad_enabled():
                 parts.append(recompute(self._composed_logits, image, words, own, rows, use_reentrant=False))
             else:
                 parts.append(self._composed_logits(image, words, own, rows))

@@ -93,7 +93,6 @@ class MSCI(ThreeBranch):
         paper="Wang, Xu, Zhu, Li, MSCI: Addressing CLIP's Inherent Limitations for Compositional Zero-Shot Learning",
         venue="IJCAI 2025",
         arxiv="2505.10289",
-        candidate_independent=False,
         needs=("soft_prompt", "image_tokens", "adapters"),
         ablations=(
             Ablation("no_interaction", {"fused": "none"}, "Does letting prompts read the image help at all?"),
@@ -121,8 +120,8 @@ class MSCI(ThreeBranch):
         deviations=(
             "every epoch is in training mode; the released loop is from its second epoch on in evaluation mode "
             "(train_mode)",
-            "a pair's score adds probabilities, the rule of Troika's paper (MSCI's own wording was not at hand); "
-            "released: the pair's logit plus the product of probabilities (inference)",
+            "a pair's score is its logit plus the product of the primitives' probabilities, as released; the paper's "
+            "own wording was not at hand (inference)",
             "the same score weights in selection and test, and states and objects listed once; released: other weights "
             "and divided probabilities in the test script (test_score_weights, test_primitive_divisor)",
             "Adam on every data set, as the paper says; released: an AdamW variant on UT-Zappos",

@@ -72,7 +72,7 @@ class RefinerStyleConfig(MethodConfig):
     adapter_scale: float = 0.1
     loss_weights: Weights = (1.0, 1.0, 1.0)
     head_lr_factor: float = Field(1.0, gt=0.0)
-    inference: Rule = "probability_product"
+    inference: Rule = "logit_product"
     score_weights: Weights = (1.0, 1.0, 1.0)
 
     @field_validator("branches")
@@ -94,7 +94,6 @@ class RefinerStyle(Method):
         paper="our design after the abstract of Refiner: Fine-grained Cross-modal Concepts Refinement for "
         "Compositional Zero-Shot Learning",
         venue="after ICASSP 2025",
-        candidate_independent=False,
         needs=("soft_prompt", "image_tokens", "adapters"),
         ablations=(
             Ablation("no_refinement", {"refine": False}, "Do region queries help?"),
@@ -102,7 +101,7 @@ class RefinerStyle(Method):
             Ablation(
                 "no_refinement_no_mapper",
                 {"refine": False, "mapper": "none"},
-                "What does the plain three-branch prompt model reach? (floor)",
+                "What does the plain three-branch prompt model reach, as a floor?",
             ),
             Ablation("mapper_per_branch", {"mapper": "per_branch"}, "Should the branches share one mapper?"),
             Ablation("align_pairs", {"branches": ["pair"]}, "Do alignments with states and objects help?"),
@@ -129,7 +128,11 @@ class RefinerStyle(Method):
             Ablation("global_loss", {"global_weight": 1.0}, "Does a loss on the unrefined feature help?"),
             Ablation("no_adapters", {"adapters": "none"}, "How much comes from training the image tower?"),
             Ablation("pair_score_only", {"inference": "pair"}, "Are the primitive branches needed once trained with?"),
-            Ablation("logit_product", {"inference": "logit_product"}, "What does the rule of Troika's code change?"),
+            Ablation(
+                "probability_product",
+                {"inference": "probability_product"},
+                "What does the rule of Troika's paper do?",
+            ),
             Ablation(
                 "probability_sum",
                 {"inference": "probability_sum", "score_weights": [1.0, 0.5, 0.5]},

@@ -54,7 +54,6 @@ class Troika(ThreeBranch):
         paper="Huang et al., Troika: Multi-Path Cross-Modal Traction for Compositional Zero-Shot Learning",
         venue="CVPR 2024",
         arxiv="2303.15230",
-        candidate_independent=False,
         needs=("soft_prompt", "image_tokens", "adapters"),
         ablations=(
             *three_branch_ablations(),
@@ -68,8 +67,8 @@ class Troika(ThreeBranch):
         deviations=(
             "every epoch is in training mode; the released loop is from its second epoch on in evaluation mode "
             "(train_mode)",
-            "a pair's score adds probabilities, as the paper writes; released: the pair's logit plus the product of "
-            "probabilities (inference)",
+            "a pair's score is its logit plus the product of the primitives' probabilities, as released; the paper "
+            "writes the pair's probability in place of the logit (inference)",
             "states and objects are listed once; the released test script lists them once per 1,024 pairs, which "
             "divides their probabilities (test_primitive_divisor)",
             "tokens pass one LayerNorm for every branch; released: one, two, three (compound_norm)",

@@ -15,6 +15,11 @@ from toy_world import make_toy
 from datasets.base import CompositionDataset
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--parity-table docs/parity.md`, which tests/methods/conftest.py answers."""
+    parser.addoption("--parity-table", type=Path, help="write the largest differences from the golden numbers there")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the user's cache out of the tests, in this process and in those it starts."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import spread_lists
+from bench import plain_flags, spread_lists
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = """
@@ -87,11 +87,24 @@ def test_lists_end_at_the_next_option_and_settings_keep_their_commas():
     ]
 
 
+@pytest.mark.parametrize("word", ["False", "no", "0", "off"])
+def test_a_flag_that_is_said_to_be_false_is_false(word):
+    assert (
+        plain_flags(["run", "--dry-run", word]) == plain_flags(["run", f"--dry-run={word}"]) == ["run", "--no-dry-run"]
+    )
+    assert plain_flags(["run", "--recompute", "True", "--seeds", "0"]) == ["run", "--recompute", "--seeds", "0"]
+
+
 def test_help_and_lists_need_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     path = {"PYTHONPATH": str(tmp_path)}
     assert "run" in bench("--help", env=path).stdout
-    for what, word in [("methods", "csp"), ("datasets", "icon_states"), ("backbones", "ViT-L-14"), ("suites", "quick")]:
+    for what, word in [
+        ("methods", "msci"),
+        ("datasets", "icon_states"),
+        ("backbones", "ViT-L-14"),
+        ("suites", "quick"),
+    ]:
         assert word in bench("list", what, env=path).stdout
     assert "There are no runs" in bench("list", "runs", "--results", tmp_path / "none", env=path).stdout
 
@@ -105,7 +118,7 @@ def test_another_package_called_datasets_does_not_get_in_the_way(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--methods", "cps"], ["No method is called 'cps'", "clip_zero_shot, csp", "Did you mean 'csp'?"]),
+        (["run", "--methods", "mcsi"], ["No method is called 'mcsi'", "clip_zero_shot, coop", "Did you mean 'msci'?"]),
         (["run", "--dataset", "icon_state"], ["No data set is called 'icon_state'", "'icon_states'"]),
         (["run", "--suite", "quik"], ["No suite is called 'quik'", "'quick'"]),
         (["run", "--methods", "csp", "--set", "csp.dropuot=0"], ["'dropuot'", "Did you mean 'dropout'?"]),

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from errors import UserError
 
@@ -36,11 +39,18 @@ def slot_names(clip: nn.Module, tower: Tower | None = None) -> tuple[str, ...]:
 
 
 def walk(
-    clip: nn.Module, tower: Tower, tokens: Tensor, start: int, stop: int | None, adapters: Adapters | None
+    clip: nn.Module,
+    tower: Tower,
+    tokens: Tensor,
+    start: int,
+    stop: int | None,
+    adapters: Adapters | None,
+    again: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (block index, tokens [B, L, width] after it) for the blocks start..stop-1 of a tower.
 
-    Text is run under the causal mask cut to L. A range outside the tower or an unknown slot raises ValueError.
+    Text is run under the causal mask cut to L. again: compute a block's activations again in backward instead of
+    keeping them. A range outside the tower or an unknown slot raises ValueError.
     """
     blocks = tower_blocks(clip, tower)
     stop = len(blocks) if stop is None else stop
@@ -54,21 +64,23 @@ def walk(
     for index in range(start, stop):
         beside_attention = (adapters or {}).get(f"{tower}.{index}.attn")
         beside_mlp = (adapters or {}).get(f"{tower}.{index}.mlp")
-        if beside_attention is None and beside_mlp is None:
-            tokens = blocks[index](tokens, attn_mask=mask)
-        else:
-            tokens = _adapted(blocks[index], tokens, mask, beside_attention, beside_mlp)
+        run = partial(_run, blocks[index], mask=mask, beside_attention=beside_attention, beside_mlp=beside_mlp)
+        if again and torch.is_grad_enabled():
+            run = partial(recompute, run, use_reentrant=False)
+        tokens = run(tokens)
         yield index, tokens
 
 
-def _adapted(
+def _run(
     block: nn.Module,
     tokens: Tensor,
     mask: Tensor | None,
     beside_attention: Callable[[Tensor], Tensor] | None,
     beside_mlp: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
-    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h)."""
+    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h); without adapters the block's own forward."""
+    if beside_attention is None and beside_mlp is None:
+        return block(tokens, attn_mask=mask)
     attended = tokens + block.ls_1(block.attention(q_x=block.ln_1(tokens), attn_mask=mask))
     if beside_attention is not None:
         attended = attended + beside_attention(tokens)

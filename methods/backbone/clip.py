@@ -32,9 +32,10 @@ class Backbone(VisionSide, TextSide, nn.Module):
     Build one with `load_backbone` or `Backbone.from_open_clip`.
 
     name: what it was loaded as, for records. digest: hexadecimal SHA-256 of the weights as they were loaded.
-    text_chunk: prompts per pass of the text tower where a call does not say. text_checkpoint: whether a pass's
-    activations are computed again in backward instead of kept. shared_prefix: whether prompts encode a beginning that
-    they share once instead of once each (`prefix.py`). These fit memory or save work and change only rounding.
+    text_chunk: prompts per pass of the text tower where a call does not say. recompute: whether activations are
+    computed again in backward instead of kept: those of a pass of the text tower, of a vision block, and of whatever
+    else of a method goes in passes. shared_prefix: whether prompts encode a beginning that they share once instead of
+    once each (`prefix.py`). These fit memory or save work and change only rounding.
     """
 
     def __init__(self, clip: nn.Module, tokenizer: SimpleTokenizer, name: str, digest: str) -> None:
@@ -44,7 +45,7 @@ class Backbone(VisionSide, TextSide, nn.Module):
         self.name = name
         self.digest = digest
         self.text_chunk = 1024
-        self.text_checkpoint = False
+        self.recompute = False
         self.shared_prefix = True
 
     @classmethod

@@ -23,7 +23,7 @@ class TextSide:
     clip: nn.Module
     tokenizer: SimpleTokenizer
     text_chunk: int
-    text_checkpoint: bool
+    recompute: bool
 
     @property
     def text_width(self) -> int:
@@ -113,10 +113,10 @@ class TextSide:
 
         eot: position of the end token, one for all or int64 [K]. all_tokens: return (features, tokens [K, L, T] before
         ln_final) instead. chunk, checkpoint: prompts per pass, and whether a pass is computed again in backward; None
-        takes `text_chunk` and `text_checkpoint`. Neither changes more than rounding.
+        takes `text_chunk` and `recompute`. Neither changes more than rounding.
         """
         chunk = self.text_chunk if chunk is None else chunk
-        checkpoint = self.text_checkpoint if checkpoint is None else checkpoint
+        checkpoint = self.recompute if checkpoint is None else checkpoint
         if isinstance(eot, int) and not all_tokens:
             embeddings = embeddings[:, : eot + 1]  # exact: under the causal mask nothing after the end token reaches it
         ends = torch.as_tensor(eot, device=embeddings.device).expand(len(embeddings))

@@ -14,6 +14,7 @@ class VisionSide:
     """Image methods of `Backbone`. B images, P patches, D vision width, d joint width; nothing is normalised."""
 
     clip: nn.Module
+    recompute: bool
 
     @property
     def vision_width(self) -> int:
@@ -52,7 +53,7 @@ class VisionSide:
         self, tokens: Tensor, start: int = 0, stop: int | None = None, adapters: Adapters | None = None
     ) -> Tensor:
         """Run vision blocks start..stop-1 on tokens [B, any length, D]; stop None means to the end."""
-        for _, after in walk(self.clip, "vision", tokens, start, stop, adapters):
+        for _, after in walk(self.clip, "vision", tokens, start, stop, adapters, self.recompute):
             tokens = after
         return tokens
 
@@ -67,7 +68,7 @@ class VisionSide:
         wanted = [tap + self.n_vision_blocks if tap < 0 else tap for tap in taps]
         if not wanted or not all(0 <= tap < self.n_vision_blocks for tap in wanted):
             raise ValueError(f"taps {tuple(taps)} asked for, the vision tower has {self.n_vision_blocks} blocks")
-        steps = walk(self.clip, "vision", self.embed_images(images), 0, max(wanted) + 1, adapters)
+        steps = walk(self.clip, "vision", self.embed_images(images), 0, max(wanted) + 1, adapters, self.recompute)
         kept = {index: tokens for index, tokens in steps if index in wanted}
         return tuple(kept[tap] for tap in wanted)
 

@@ -21,12 +21,13 @@ Memory = tuple[KeysValues, ...]
 """Keys and values of every layer of a stack."""
 
 
-def quick_gelu(hidden: Tensor) -> Tensor:
-    """Return x * sigmoid(1.702 x): the activation of OpenAI's CLIP, which these layers use on any backbone.
+SLOPE = 1.702
+"""Of QuickGELU, x * sigmoid(1.702 x): the activation of OpenAI's CLIP, which these layers use on any backbone."""
 
-    Written by SiLU, which keeps one tensor for backward where the formula keeps three.
-    """
-    return functional.silu(1.702 * hidden) / 1.702
+
+def quick_gelu(hidden: Tensor) -> Tensor:
+    """Return QuickGELU, written by SiLU, which keeps one tensor for backward where the formula keeps three."""
+    return functional.silu(SLOPE * hidden) / SLOPE
 
 
 class CrossAttention(nn.Module):
@@ -85,8 +86,10 @@ class CrossAttentionLayer(nn.Module):
     def forward(self, queries: Tensor, memory: KeysValues) -> Tensor:
         """Return [B, K, d] for queries [K, d] or [B, K, d] and the layer's own keys and values."""
         queries = queries + self._drop(self.attention(queries, memory))
-        inner = self._drop(quick_gelu(self.widen(self.norm(queries))))
-        return queries + self._drop(self.narrow(inner))
+        # QuickGELU(x) = SiLU(a x) / a. Both factors go into the weights, which are far smaller than what they meet.
+        widened = functional.linear(self.norm(queries), SLOPE * self.widen.weight, SLOPE * self.widen.bias)
+        inner = self._drop(functional.silu(widened))
+        return queries + self._drop(functional.linear(inner, self.narrow.weight / SLOPE, self.narrow.bias))
 
 
 class CrossAttentionStack(nn.Module):

@@ -43,7 +43,7 @@ class ThreeBranchConfig(MethodConfig):
     disentangle: bool = True
     disentangler_dropout: Probability = 0.5
     loss_weights: Weights = (1.0, 1.0, 1.0)
-    inference: Rule = "probability_product"
+    inference: Rule = "logit_product"
     score_weights: Weights = (1.0, 1.0, 1.0)
     test_score_weights: Weights | None = None
     open_test_score_weights: Weights | None = None
@@ -71,9 +71,9 @@ def three_branch_ablations() -> tuple[Ablation, ...]:
         Ablation("no_state_branch", {"branches": ["pair", "object"]}, "What does the state branch bring?"),
         Ablation("pair_score_only", {"inference": "pair"}, "Are the primitive branches needed once trained with?"),
         Ablation(
-            "logit_product",
-            {"inference": "logit_product"},
-            "What changes with the released rule, where the primitives hardly weigh against the pair's logit?",
+            "probability_product",
+            {"inference": "probability_product"},
+            "What changes with the rule of Troika's paper, where a pair's probability stands in for its logit?",
         ),
         Ablation("log_sum", {"inference": "log_sum"}, "Is it better to add log-probabilities?"),
         Ablation("no_adapters", {"adapters": "none"}, "How much comes from training the image tower?"),

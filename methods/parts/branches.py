@@ -50,9 +50,10 @@ class ImageSide:
 class ThreeBranch(Method):
     """Base of Troika and MSCI. A subclass gives `image_features`, `memories` and `attract`.
 
-    rows_at_once: prompt vectors (images x prompts) that go through cross-attention together. recompute: whether their
-    activations are computed again in backward instead of kept. Both fit memory and change only rounding (and, with
-    dropout, which random numbers fall where). final: whether the weights and divisors of the final test are in force.
+    rows_at_once: prompt vectors (images x prompts) that go through cross-attention together; with
+    `Backbone.recompute` their activations are computed again in backward instead of kept. Both fit memory and change
+    only rounding (rows_at_once also, with dropout, which random numbers fall where). final: whether the weights and
+    divisors of the final test are in force.
     """
 
     config: ThreeBranchConfig
@@ -76,8 +77,7 @@ class ThreeBranch(Method):
         self.disentanglers = nn.ModuleDict(
             {branch: Disentangler(backbone.embed_dim, config.disentangler_dropout) for branch in own}
         )
-        self.rows_at_once = 8192
-        self.recompute = False
+        self.rows_at_once = 4096
         self.final = False
         self._image_side: LastCall[ImageSide] = LastCall()
         # The class says what holds for the default rule, the object what holds for its own.
@@ -135,7 +135,7 @@ class ThreeBranch(Method):
                 return drawn @ (self.backbone.logit_scale * images).transpose(1, 2)
 
         chunks = text.split(max(1, self.rows_at_once // max(1, len(images))))
-        again = self.recompute and torch.is_grad_enabled()
+        again = self.backbone.recompute and torch.is_grad_enabled()
         parts = [recompute(of_chunk, chunk, use_reentrant=False) if again else of_chunk(chunk) for chunk in chunks]
         return torch.cat(parts, dim=1)
 

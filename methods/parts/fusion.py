@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Rule = Literal["probability_product", "logit_product", "probability_sum", "log_sum", "pair"]
+Rule = Literal["logit_product", "probability_product", "probability_sum", "log_sum", "pair"]
 Weights = tuple[float, float, float]
 
 
@@ -22,10 +22,11 @@ Weights = tuple[float, float, float]
 class ScoreFusion:
     """A rule and its weights (pair, state, object), for branch logits z_p, z_s, z_o and their softmaxes p.
 
-    probability_product: w_p p_p + (w_s p_s)(w_o p_o), as the paper of Troika writes it.
-    logit_product: w_p z_p + (w_s p_s)(w_o p_o), what their released codes compute. A logit is a cosine times 100, so
-    the product, at most 1, decides little. probability_sum: w_p p_p + w_s p_s + w_o p_o. log_sum: w_p z_p + w_s log p_s
-    + w_o log p_o, which is the sum of log-probabilities up to a number per image. pair: z_p.
+    logit_product: w_p z_p + (w_s p_s)(w_o p_o), what the released codes of Troika and MSCI compute. A logit is a cosine
+    times 100, so the product, at most 1, decides little. probability_product: w_p p_p + (w_s p_s)(w_o p_o), as the
+    paper of Troika writes it; p_p, and with it a score, then depends on what else is a candidate. probability_sum:
+    w_p p_p + w_s p_s + w_o p_o. log_sum: w_p z_p + w_s log p_s + w_o log p_o, which is the sum of log-probabilities up
+    to a number per image. pair: z_p.
 
     In a product a weight of 0 makes that factor 1, as in the released codes: it leaves the factor out. A branch that
     does not exist (None) is left out of every rule.
@@ -34,7 +35,7 @@ class ScoreFusion:
     n batches each probability in the product is p / n. 1 is right; other values reproduce that.
     """
 
-    rule: Rule = "probability_product"
+    rule: Rule = "logit_product"
     weights: Weights = (1.0, 1.0, 1.0)
     divisor: int = 1
 

@@ -139,7 +139,7 @@ class SoftPrompt(nn.Module):
             return prefix.finish(backbone, begun, of, vectors, part.shape[1], all_tokens=all_tokens)
 
         for part, of in zip(own.split(backbone.text_chunk), parents.split(backbone.text_chunk), strict=True):
-            if backbone.text_checkpoint and torch.is_grad_enabled():
+            if backbone.recompute and torch.is_grad_enabled():
                 yield recompute(encode, part, of, use_reentrant=False)
             else:
                 yield encode(part, of)

@@ -159,7 +159,7 @@ def test_unknown_keys_are_refused_with_the_nearest(presets, origin):
         ),
         ({"lr": None}, "The default is"),
         ({"epochs": 1.5}, "valid integer"),
-        ({"optimizer": "sgd"}, "'adam' or 'adamw'"),
+        ({"optimizer": "sgd"}, "'adam', 'adamw' or 'early_adamw'"),
         ({"micro_batch": 48}, "It does not divide batch_size, which is 128"),
         ({"learn_context": "yes"}, "valid boolean"),
         ({"blocks": [1, "a"]}, "valid integer"),

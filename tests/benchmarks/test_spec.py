@@ -36,12 +36,19 @@ def test_training_defaults_are_pinned():
         "optimizer": "adam",
         "lr": 5e-5,
         "weight_decay": 1e-5,
+        "clip_norm": None,
         "scheduler": "constant",
         "step_size": 5,
         "gamma": 0.5,
         "selection": "val_auc",
         "augmentation": "clip",
     }
+
+
+def test_a_later_setting_counts_once_it_is_used():
+    clipped = SPEC.model_copy(update={"training": TrainingConfig(clip_norm=1.0)})
+    assert clipped.digest() != SPEC.digest()
+    assert clipped.digest() != SPEC.model_copy(update={"training": TrainingConfig(clip_norm=2.0)}).digest()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,9 @@ def test_run_ids_differ_where_the_readable_part_does_not():
 
 
 def test_canonical_json_is_the_hashed_text():
-    text = canonical_json(SPEC.model_dump(mode="json"))
+    content = SPEC.model_dump(mode="json")
+    assert content["training"].pop("clip_norm") is None, "a later setting that is not used"
+    text = canonical_json(content)
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(ValueError):
         canonical_json({"lr": float("nan")})

@@ -23,6 +23,7 @@ from methods.backbone.loading import build_clip
 from methods.base import Losses
 from methods.clip_zero_shot import CLIPZeroShot
 from methods.csp import CSP, CSPConfig
+from methods.troika import Troika, TroikaConfig
 
 CONFIG = json.loads((Path(__file__).parents[2] / "methods/backbone/tiny-icons.json").read_text())
 CPU = Execution(torch.device("cpu"), eval_batch=7, pair_chunk=5)
@@ -50,7 +51,7 @@ def make_trainer(folder, toy, backbone, *, method=CSP, config=None, report=train
     settings = {"epochs": 3, "batch_size": 16, "lr": 3e-3, "augmentation": "clip", **settings}
     spec = RunSpec(
         method=method.info.name,
-        method_config=config.model_dump(),
+        method_config=config.model_dump(mode="json"),
         training=TrainingConfig(**settings),
         dataset="toy",
         dataset_digest="toy",
@@ -61,7 +62,7 @@ def make_trainer(folder, toy, backbone, *, method=CSP, config=None, report=train
     record = RunFolder(folder)
     record.start(spec, provenance={}, command_line=[], environment={})
     torch.manual_seed(derived_seed("init", spec.seed))
-    built = method(backbone, toy.vocabulary, config if method is CSP else method.Config())
+    built = method(backbone, toy.vocabulary, config if isinstance(config, method.Config) else method.Config())
     return Trainer(spec, record, built, toy, execution, report)
 
 
@@ -185,6 +186,32 @@ def test_mixed_precision_scores_stay_float32(tmp_path, toy, backbone):
     assert scores.dtype == np.float32
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
     assert (rounded != scores).any(), "scores that are all bf16 values tie at the top"
+
+
+def test_gradients_are_clipped_before_the_step(tmp_path, toy, backbone, monkeypatch):
+    step, norms = torch.optim.Adam.step, {}
+
+    def watched(optimizer, *arguments):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norms.setdefault(limit, []).append(torch.cat([weight.grad.flatten() for weight in weights]).norm().item())
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    for limit in (None, 1e-3):
+        make_trainer(tmp_path / str(limit), toy, backbone, clip_norm=limit, epochs=1).run()
+    assert min(norms[None]) > 2e-3, "there was something to clip"
+    assert norms[1e-3] == pytest.approx([1e-3] * 3, rel=1e-3)
+
+
+def test_computing_activations_again_changes_no_number(tmp_path, toy, backbone, monkeypatch):
+    """Troika has all three kinds: passes of prompts, vision blocks with adapters, chunks of cross-attention."""
+    results = []
+    for again in (False, True):
+        monkeypatch.setattr(backbone, "recompute", again)
+        trainer = make_trainer(tmp_path / str(again), toy, backbone, method=Troika, config=TroikaConfig(), epochs=1)
+        trainer.method.rows_at_once = 100
+        results.append((numbers(trainer.run()), trainer.folder.epochs()[0]["losses"]))
+    assert results[0] == results[1]
 
 
 def test_selection_policies(tmp_path, toy, backbone):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import open_clip
+import parity_table as parity
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,15 @@ from datasets.base import Candidates, Vocabulary
 from methods.backbone import Backbone, build_clip
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table of differences from the golden numbers, if it was asked for."""
+    path = session.config.getoption("--parity-table")
+    if path is not None:
+        path.write_text(parity.table())
+
+
 _SMALL = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 4},
@@ -100,16 +110,18 @@ def golden() -> Callable[[str], SimpleNamespace]:
 
 
 @pytest.fixture
-def near() -> Callable[..., None]:
+def near(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Assert that two tensors differ by at most `limit`, and say by how much they do (shown by `pytest -s`).
 
-    relative=True divides by the largest expected entry: the measure for gradients.
+    relative=True divides by the largest expected entry: the measure for gradients. Differences from golden files are
+    kept for `--parity-table`.
     """
 
     def check(what: str, ours: Tensor, expected: Tensor, limit: float, relative: bool = False) -> None:
         assert ours.shape == expected.shape, f"{what}: {tuple(ours.shape)} instead of {tuple(expected.shape)}"
         largest = (ours.detach() - expected).abs().max().item()
         largest = largest / expected.abs().max().item() if relative else largest
+        parity.keep(f"{what} {request.node.nodeid}", largest, limit)
         print(f"{what:40s} largest {'relative ' * relative}difference {largest:.1e}, limit {limit:.0e}")
         assert largest <= limit, f"{what}: {largest:.2e} above {limit:.0e}"
 

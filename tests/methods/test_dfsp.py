@@ -261,7 +261,7 @@ def test_recomputing_activations_changes_nothing(fusion, make, batch, candidates
     gradients = []
     for checkpoint, chunk, composed in ((False, 1024, 2**14), (True, 5, 21)):
         method = make(fusion).train()
-        monkeypatch.setattr(method.backbone, "text_checkpoint", checkpoint)
+        monkeypatch.setattr(method.backbone, "recompute", checkpoint)
         monkeypatch.setattr(method.backbone, "text_chunk", chunk)
         monkeypatch.setattr("methods.dfsp.COMPOSED_AT_ONCE", composed)
         method.training_loss(batch, candidates).total.backward()

@@ -104,10 +104,10 @@ def loaded(golden, golden_backbone):
 def test_parity_at_the_start(loaded, golden_backbone, near):
     official, method, _ = loaded("dfsp_onlyspm")
     fresh = DFSP(golden_backbone, official.vocabulary, DFSPConfig())
-    near("initial table", fresh.table.weight, official.arrays["init/soft_att_obj"], 1e-7)
-    near("initial context", fresh.prompt.context, official.arrays["init/soft_prompt"], 1e-7)
+    near("dfsp_onlyspm initial text table", fresh.table.weight, official.arrays["init/soft_att_obj"], 1e-7)
+    near("dfsp_onlyspm initial text context", fresh.prompt.context, official.arrays["init/soft_prompt"], 1e-7)
     vectors = method.prompt(method.table.weight, method.table.pair_rows(official.candidates))
-    near("token vectors", vectors, official.arrays["out/eval/token_tensors"], 1e-7)
+    near("dfsp_onlyspm token vectors", vectors, official.arrays["out/eval/token_tensors"], 1e-7)
     assert isinstance(method.prompt, SoftPrompt) and vectors.shape[1] == 8
 
 

@@ -86,7 +86,7 @@ def test_csp_in_training(csp, near):
 def test_csp_gradient_survives_passes_and_recomputing(csp, near, monkeypatch, checkpoint):
     official, method = csp
     monkeypatch.setattr(method.backbone, "text_chunk", 5)
-    monkeypatch.setattr(method.backbone, "text_checkpoint", checkpoint)
+    monkeypatch.setattr(method.backbone, "recompute", checkpoint)
     method.train().training_loss(batch_of(official, "input/targets"), official.train_candidates).total.backward()
     expected = official.arrays["grad/soft_embeddings"]
     near("csp gradient, passes of 5", method.table.weight.grad, expected, GRADIENTS, relative=True)

@@ -97,7 +97,7 @@ def test_passes_and_recomputing(towers, checkpoint, near, monkeypatch):
     prompt, table = prompts_of(towers)
     rows = torch.tensor(PAIRS["all"])
     monkeypatch.setattr(towers, "text_chunk", 5)
-    monkeypatch.setattr(towers, "text_checkpoint", checkpoint)
+    monkeypatch.setattr(towers, "recompute", checkpoint)
     assert [len(features) for features, _ in prompt.passes(towers, table(), rows)] == [5, 5, 2]
     results = both_ways(
         towers, monkeypatch, lambda: prompt.encode(towers, table(), rows), [prompt.context, table.weight]

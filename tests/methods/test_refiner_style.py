@@ -122,12 +122,12 @@ def test_chunks_order_and_batch_mates(rule, make, batch, candidates):
     assert same == method.info.candidate_independent == (rule in ("logit_product", "log_sum", "pair"))
 
 
-def test_the_default_rule_adds_probabilities(make, batch, candidates):
+def test_the_default_rule_adds_the_product_of_probabilities_to_the_logit(make, batch, candidates):
     method = make()
-    found = {branch: values.softmax(dim=1) for branch, values in logits(method, batch, candidates).items()}
+    found = logits(method, batch, candidates)
+    state, obj = (found[branch].softmax(dim=1) for branch in ("state", "object"))
     states, objects = torch.from_numpy(candidates.pairs).T
-    expected = found["pair"] + found["state"][:, states] * found["object"][:, objects]
-    torch.testing.assert_close(scores(method, batch, candidates), expected)
+    torch.testing.assert_close(scores(method, batch, candidates), found["pair"] + state[:, states] * obj[:, objects])
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -84,9 +84,10 @@ def test_training_after_the_first_epoch(troika, near):
     golden_files.check_gradient_norms(method, official, NAMES)
 
 
-def test_gradients_in_chunks_and_recomputed(troika, near):
+def test_gradients_in_chunks_and_recomputed(troika, near, monkeypatch):
     official, method = troika
-    method.rows_at_once, method.recompute = 30, True
+    method.rows_at_once = 30
+    monkeypatch.setattr(method.backbone, "recompute", True)
     losses = method.train().training_loss(golden_files.batch_of(official, "input/targets"), official.train_candidates)
     losses.total.backward()
     golden_files.check_gradients(near, method, official, NAMES)
