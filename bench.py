@@ -181,10 +181,12 @@ def run(
     )
     workbench = Workbench(choices)
     planned = plan_runs(requests, workbench)
+    for note in workbench.notes:
+        out.print(note, soft_wrap=True)
     if dry_run:
         show_plan(planned, workbench)
         return
-    failures = run_all(planned, requests, workbench)
+    failures = run_all(planned, workbench)
     show_report(results, {item.spec.run_id for item in planned})
     if failures:
         raise typer.Exit(1)
@@ -214,7 +216,7 @@ def show_plan(planned: list, workbench) -> None:
         out.print(f"{item.spec.method}, seed {item.spec.seed}: {', '.join(texts)}", soft_wrap=True)
 
 
-def run_all(planned: list, requests: list, workbench) -> int:
+def run_all(planned: list, workbench) -> int:
     """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the failures."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -228,7 +230,7 @@ def run_all(planned: list, requests: list, workbench) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
         bar = bars.add_task("", total=None, note="", visible=todo > 0)
-        for item, request in zip(planned, requests, strict=True):
+        for item in planned:
             if item.action == "nothing":
                 continue
             name = f"{item.spec.method}, {item.spec.dataset}, seed {item.spec.seed}"
@@ -238,7 +240,7 @@ def run_all(planned: list, requests: list, workbench) -> int:
 
             start = time.perf_counter()
             try:
-                record = execute(item, workbench, request.backbone, report, sys.argv)
+                record = execute(item, workbench, report, sys.argv)
             except KeyboardInterrupt:
                 err.print(f"Stopped in {name}. The same command goes on from its last finished epoch.")
                 raise typer.Exit(130) from None
@@ -329,21 +331,27 @@ def show(
 
     about = describe(method, dataset, backbone, profile.value)
     info = about.info
-    out.print(Text.assemble((info.title, "bold"), f"  {info.paper}"), soft_wrap=True)
-    out.print(", ".join(part for part in (info.venue, f"arXiv {info.arxiv}" if info.arxiv else "") if part))
-    total = sum(count for _, _, count in about.tensors)
+    out.print(Text(info.title, "bold"))
+    where = ", ".join(part for part in (info.venue, f"arXiv {info.arxiv}" if info.arxiv else "") if part)
+    out.print(f"{info.paper}{f'. {where}' if where else ''}")
+    total = sum(group.numbers for group in about.tensors)
     table = RichTable(title=f"Trained on {backbone} and {dataset}: {total:,} numbers", title_justify="left")
-    for head, justify in (("tensor", "left"), ("shape", "left"), ("numbers", "right")):
+    for head, justify in (("tensor", "left"), ("shape", "left"), ("how many", "right"), ("numbers", "right")):
         table.add_column(head, justify=justify, overflow="fold")
-    for name, shape, count in about.tensors:
-        table.add_row(name, " x ".join(map(str, shape)) or "scalar", f"{count:,}")
+    for group in about.tensors:
+        shape = " x ".join(map(str, group.shape)) or "scalar"
+        table.add_row(group.name, shape, str(group.count), f"{group.numbers:,}")
     out.print(table if about.tensors else "It trains nothing.")
-    table = RichTable(title=f"Settings for {dataset}, profile {profile.value}", title_justify="left")
+    file = f"presets/{method}.toml "
+    title = f"Settings for {dataset}, profile {profile.value}; in brackets: tables of {file}"
+    table = RichTable(title=title.strip(), title_justify="left")
     for head in ("setting", "value", "from"):
         table.add_column(head, overflow="fold")
-    for key, value, origin in about.settings:
-        table.add_row(key, str(value), origin)
+    for key, value, place in about.settings:
+        table.add_row(key, str(value), place.removeprefix(file))
     out.print(table)
+    for place, source in about.sources.items():
+        out.print(f"{place}: {source}.")
     if info.ablations:
         table = RichTable(title="Ablations (--suite ablation)", title_justify="left")
         for head in ("name", "sets", "question"):
@@ -353,7 +361,7 @@ def show(
             table.add_row(item.name, changes, item.question)
         out.print(table)
     for text in info.deviations:
-        out.print(f"Deviation: {text}.", soft_wrap=True)
+        out.print(f"Deviation: {text}.")
 
 
 def list_registry(what: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +13,29 @@ from benchmarks.spec import Profile
 from registry import BACKBONES, DATASETS, METHODS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from methods.base import MethodInfo
 
 
 @dataclass(frozen=True)
+class Tensors:
+    """Trained tensors of one shape whose names differ in a number alone, which `name` shows as "*"."""
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    numbers: int
+
+
+@dataclass(frozen=True)
 class Description:
-    """tensors: (name, shape, number of elements) of each trained tensor. settings: (key, value, where from)."""
+    """settings: (key, value, where from). sources: what each of these places says of its values."""
 
     info: MethodInfo
-    tensors: Sequence[tuple[str, tuple[int, ...], int]]
+    tensors: Sequence[Tensors]
     settings: Sequence[tuple[str, Any, str]]
+    sources: Mapping[str, str]
 
 
 def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean") -> Description:
@@ -29,10 +44,23 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
     training, config, provenance = resolve(method, method_class.Config, dataset, profile=profile)
     vocabulary = DATASETS.get(dataset)().vocabulary
     built = method_class(BACKBONES.get(backbone)(backbone), vocabulary, method_class.Config.model_validate(config))
-    tensors = [(name, tuple(tensor.shape), tensor.numel()) for name, tensor in built.trained().items()]
     values = {**training.model_dump(), **config}
-    settings = []
-    for key, note in sorted(provenance.items()):
-        where = ": ".join(part for part in (note.get("where"), note.get("source")) if part)
-        settings.append((key, values[key], where or note["origin"]))
-    return Description(built.info, tensors, settings)
+    places = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}
+    settings = [(key, values[key], place) for key, place in places.items()]
+    sources = {note["where"]: note["source"] for note in provenance.values() if note.get("source")}
+    return Description(built.info, grouped(built.trained()), settings, dict(sorted(sources.items())))
+
+
+def grouped(tensors: Mapping[str, Tensor]) -> list[Tensors]:
+    """Return the tensors by name, with those of many blocks or layers in one row.
+
+    >>> grouped({"a_0.w": torch.ones(2, 3), "b": torch.ones(4), "a_1.w": torch.ones(2, 3)})
+    [Tensors(name='a_*.w', shape=(2, 3), count=2, numbers=12), Tensors(name='b', shape=(4,), count=1, numbers=4)]
+    """
+    groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault((re.sub(r"\d+", "*", name), tuple(tensor.shape)), []).append(name)
+    return [
+        Tensors(pattern if len(names) > 1 else names[0], shape, len(names), len(names) * math.prod(shape))
+        for (pattern, shape), names in groups.items()
+    ]

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,9 +44,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with everything that decides its numbers. action: what will be done about it."""
+    """A run with everything that decides its numbers. backbone: as asked for. action: what will be done about it."""
 
     spec: RunSpec
+    backbone: str
     provenance: Provenance
     folder: RunFolder
     status: Status
@@ -54,7 +56,10 @@ class PlannedRun:
 
 @dataclass
 class Workbench:
-    """What runs share: the device, loaded data sets, digests of weights, frozen features of images."""
+    """What runs share: the device, loaded data sets, digests of weights, frozen features of images.
+
+    notes: what a user should know of the plan.
+    """
 
     choices: Choices
     device: Any = None
@@ -62,6 +67,7 @@ class Workbench:
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
     features: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.choices.device)
@@ -133,18 +139,23 @@ def choose_precision(wish: str, device: Any) -> str:
 
 
 def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[PlannedRun]:
-    """Return what is to be done, in order. All settings are checked before anything runs."""
+    """Return what is to be done, in order. All settings are checked before anything runs.
+
+    An ablation whose switch is set in the full model already is left out, with a note: it would be the same run twice.
+    """
     requests = list(requests)
     choices = workbench.choices
     configs = {request.method: METHODS.get(request.method).Config for request in requests}
     line = parse_overrides(choices.overrides, configs)
     file = load_config_file(choices.config_file, configs) if choices.config_file is not None else {}
     planned = []
+    idle: dict[str, dict[str, None]] = {}
     for request in requests:
         values = dict(line.get(request.method, {}))
         if choices.epochs is not None:
             values["epochs"] = choices.epochs
-        training, method_config, provenance = resolve(
+        settings = partial(
+            resolve,
             request.method,
             configs[request.method],
             request.dataset,
@@ -152,8 +163,11 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             file_values=file.get(request.method, {}),
             command_line_values=values,
             file_name=str(choices.config_file),
-            ablation=_changes(request),
         )
+        training, method_config, provenance = settings(ablation=_changes(request))
+        if request.ablation is not None and (training, method_config) == settings()[:2]:
+            idle.setdefault(request.method, {})[request.ablation] = None
+            continue
         if not METHODS.get(request.method).info.trains:
             # How a method without training would be trained does not make another run of it.
             training = TrainingConfig(epochs=0)
@@ -173,7 +187,11 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             ablation=request.ablation,
         )
         folder = RunFolder(choices.results / spec.run_id)
-        planned.append(PlannedRun(spec, provenance, folder, folder.status, _action(folder.status, choices.on_existing)))
+        action = _action(folder.status, choices.on_existing)
+        planned.append(PlannedRun(spec, request.backbone, provenance, folder, folder.status, action))
+    workbench.notes += [
+        f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
+    ]
     return planned
 
 
@@ -192,7 +210,7 @@ def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "not
 
 
 def execute(
-    planned: PlannedRun, workbench: Workbench, backbone_name: str, report: Any = None, command_line: Sequence[str] = ()
+    planned: PlannedRun, workbench: Workbench, report: Any = None, command_line: Sequence[str] = ()
 ) -> RunRecord:
     """Do one planned run and return its record; a failure is recorded in its folder and raised again."""
     import torch
@@ -213,7 +231,7 @@ def execute(
     try:
         deterministic()
         method_class = METHODS.get(spec.method)
-        backbone = workbench.backbone(backbone_name).to(device)
+        backbone = workbench.backbone(planned.backbone).to(device)
         backbone.recompute = workbench.choices.recompute
         dataset = workbench.dataset(spec.dataset)
         torch.manual_seed(derived_seed("init", spec.seed))

@@ -45,7 +45,7 @@ def search(
     for number, point in enumerate(every, start=1):
         workbench = replace(shared, choices=replace(shared.choices, overrides=point))
         requests = [RunRequest(method, dataset, backbone, "closed", "clean", seed) for seed in seeds]
-        records = [execute(run, workbench, backbone, command_line=sys.argv) for run in plan_runs(requests, workbench)]
+        records = [execute(run, workbench, command_line=sys.argv) for run in plan_runs(requests, workbench)]
         found.append((point, records))
         print(f"{number}/{len(every)} {' '.join(point)}: val AUC {mean_auc(records):.4f}", flush=True)
     return sorted(found, key=lambda item: -mean_auc(item[1]))
@@ -63,8 +63,8 @@ def log(
     lines = [
         f"# Tuning of {method} on {dataset}",
         "",
-        f"{len(found)} points x seeds {', '.join(map(str, seeds))}; the mean validation AUC decides (percent). "
-        "Epochs: the mean of the selected ones, counted from 1.",
+        f"{len(found)} points x {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}; the mean "
+        "validation AUC decides (percent). Epochs: the mean of the selected ones, counted from 1.",
         "",
         "| settings | val AUC | val HM | epoch |",
         "| --- | ---: | ---: | ---: |",

@@ -204,7 +204,7 @@ def test_a_dry_run_writes_nothing(plugin, tmp_path):
 
 def test_show_says_what_is_trained_and_where_settings_come_from(plugin):
     shown = bench("show", "csp", "--dataset", "toy", "--plugin", plugin).stdout
-    for part in ("ICLR 2023", "table.weight", "8 x 96", "presets/csp.toml [default]", "no_dropout", "Deviation:"):
+    for part in ("ICLR 2023", "table.weight", "8 x 96", "[default]", "presets/csp.toml", "no_dropout", "Deviation:"):
         assert part in shown
     assert "It trains nothing." in bench("show", "clip_zero_shot", "--dataset", "toy", "--plugin", plugin).stdout
 
@@ -219,6 +219,11 @@ def test_the_ablation_suite_runs_the_full_model_and_each_switch(plugin, tmp_path
     assert set(changed) == {None, "no_dropout", "learned_context", "random_init"}
     assert changed["learned_context"]["learn_context"] is True
     assert "learned_context" in (tmp_path / "report.md").read_text()
+    shown = bench(
+        *("run", "--suite", "ablation", "--methods", "csp", "--dataset", "toy", "--plugin", plugin, "--dry-run"),
+        *("--set", "csp.dropout=0", "--results", tmp_path / "other"),
+    ).stdout
+    assert "Not run, because the full csp is set so already: no_dropout." in shown
 
 
 def test_open_world(plugin, tmp_path):

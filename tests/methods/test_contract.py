@@ -147,6 +147,15 @@ def test_frozen_features_do_not_change_with_training(name, make, toy, batch):
 
 
 @pytest.mark.parametrize("name", METHODS.names())
+def test_a_fresh_method_sees_the_image_as_clip_does(name, make, batch):
+    """Adapters start as nothing, so that before training every method has CLIP's own image feature."""
+    method = make(name).eval()
+    features = method.image_features(batch.images)
+    own = features["image"] if "image" in features else features["pair"]
+    assert torch.allclose(own, method.backbone.image_embedding(batch.images), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
 def test_what_a_method_says_of_itself(name):
     method = METHODS.get(name)
     info = method.info

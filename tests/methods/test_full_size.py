@@ -1,31 +1,59 @@
-"""Trained parameters at the size of the published results, on MIT-States: ViT-L/14 without its numbers."""
+"""Trained parameters at the size of the published results: ViT-L/14 without its numbers, settings of the presets.
+
+The totals are those of the descriptions. `pytest -s` prints the table.
+"""
 
 from __future__ import annotations
 
 import pytest
 from branch_cases import full_size_backbone
 
+from benchmarks.settings import resolve
 from datasets.base import Vocabulary
-from methods.coop import CoOp
-from methods.dfsp import DFSP
-from methods.refiner_style import RefinerStyle
+from registry import METHODS
 
-MIT_STATES = Vocabulary(tuple(f"state {number}" for number in range(115)), tuple(f"thing {n}" for n in range(245)))
-CONTEXT, WORDS = 3 * 768, (115 + 245) * 768
+SIZES = {"mit_states": (115, 245), "ut_zappos": (16, 12), "cgqa": (413, 674)}
+CONTEXT = 3 * 768
+WORDS = {name: sum(sizes) * 768 for name, sizes in SIZES.items()}
 ADAPTERS = 48 * (2 * 64 * 1024 + 64 + 1024)
+TOTALS = {
+    "clip_zero_shot": dict.fromkeys(SIZES, 0),
+    "coop": dict.fromkeys(SIZES, CONTEXT),
+    "csp": WORDS,
+    "dfsp": {
+        name: fusion + CONTEXT + WORDS[name]
+        for name, fusion in {"mit_states": 33_810_241, "ut_zappos": 33_127_649, "cgqa": 35_304_953}.items()
+    },
+    "troika": {"mit_states": 29_065_728, "ut_zappos": 21_726_720, "cgqa": 22_540_032},
+    "msci": {"mit_states": 26_707_200, "ut_zappos": 25_272_576, "cgqa": 27_265_536},
+    "refiner_style": {name: 16_569_984 + 3 * CONTEXT + words + ADAPTERS for name, words in WORDS.items()},
+}
+VARIANTS = [
+    ("dfsp", {"fusion": "i2t"}, 28_894_336 + CONTEXT + WORDS["mit_states"]),
+    ("dfsp", {"fusion": "bif"}, 43_020_481 + CONTEXT + WORDS["mit_states"]),
+    ("dfsp", {"fusion": "none"}, CONTEXT + WORDS["mit_states"]),
+    ("refiner_style", {"adapters": "none"}, 16_569_984 + 3 * CONTEXT + WORDS["mit_states"]),
+]
 
 
-@pytest.mark.parametrize(
-    ("method", "settings", "total"),
-    [
-        (CoOp, {}, 2_304),
-        (DFSP, {}, 33_810_241 + CONTEXT + WORDS),
-        (DFSP, {"fusion": "i2t"}, 28_894_336 + CONTEXT + WORDS),
-        (DFSP, {"fusion": "none"}, CONTEXT + WORDS),
-        (RefinerStyle, {}, 16_569_984 + 3 * CONTEXT + WORDS + ADAPTERS),
-        (RefinerStyle, {"adapters": "none"}, 16_569_984 + 3 * CONTEXT + WORDS),
-    ],
-)
-def test_trained_parameters(method, settings, total):
-    built = method(full_size_backbone(), MIT_STATES, method.Config(**settings))
-    assert sum(parameter.numel() for parameter in built.trained().values()) == total
+def trained(method: str, dataset: str, changes: dict | None = None) -> int:
+    """Count what a method trains with the settings of its preset and some changes."""
+    states, objects = SIZES[dataset]
+    vocabulary = Vocabulary(tuple(f"s{n}" for n in range(states)), tuple(f"o{n}" for n in range(objects)))
+    method_class = METHODS.get(method)
+    _, config, _ = resolve(method, method_class.Config, dataset, command_line_values=changes)
+    built = method_class(full_size_backbone(), vocabulary, method_class.Config.model_validate(config))
+    return sum(parameter.numel() for parameter in built.trained().values())
+
+
+@pytest.mark.parametrize("dataset", SIZES)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_trained_parameters(method, dataset):
+    count = trained(method, dataset)
+    print(f"{method:16s} {dataset:12s} {count:>12,}")
+    assert count == TOTALS[method][dataset]
+
+
+@pytest.mark.parametrize(("method", "changes", "total"), VARIANTS)
+def test_trained_parameters_of_variants(method, changes, total):
+    assert trained(method, "mit_states", changes) == total
