@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from methods.backbone import Backbone, build_clip
 from methods.base import Batch
 from registry import METHODS
 
-CONFIG = json.loads((Path(__file__).parents[2] / "methods/backbone/tiny-icons.json").read_text())
+ROOT = Path(__file__).parents[2]
+CONFIG = json.loads((ROOT / "methods/backbone/tiny-icons.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,18 @@ def test_a_fresh_method_sees_the_image_as_clip_does(name, make, batch):
     features = method.image_features(batch.images)
     own = features["image"] if "image" in features else features["pair"]
     assert torch.allclose(own, method.backbone.image_embedding(batch.images), atol=1e-5)
+
+
+SOURCES = [*(ROOT / "methods").glob("*.py"), *(ROOT / "methods/parts").glob("*.py")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_methods_name_no_device_and_no_size_of_a_backbone(path):
+    """Sizes of ViT-L/14 (blocks, tokens, widths) and devices are asked of the backbone."""
+    constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    assert not {24, 257, 768} & {value for value in constants if type(value) is int}
+    assert not [value for value in constants if isinstance(value, str) and value in ("cuda", "mps", "cpu")]
+    assert not [value for value in constants if isinstance(value, str) and value in ("mit_states", "icon_states")]
 
 
 @pytest.mark.parametrize("name", METHODS.names())
