@@ -38,9 +38,9 @@ app = typer.Typer(
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
-LIST_OPTIONS = ("--methods", "--seeds", "--set", "--plugin")
+LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
-COMMA_OPTIONS = ("--methods", "--seeds")
+COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
 FLAGS = ("--dry-run", "--recompute")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -135,6 +135,7 @@ def run(
     methods: Annotated[list[str] | None, typer.Option(help="Methods, e.g. --methods msci csp, or 'all'.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set.")] = None,
     seeds: Annotated[list[int] | None, typer.Option(help="Seeds, e.g. --seeds 0 1 2.")] = None,
+    ablations: Annotated[list[str] | None, typer.Option(help="Switches beside the full model, see 'show'.")] = None,
     world: Annotated[World | None, typer.Option(help="Candidate pairs.")] = None,
     profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None,
     backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None,
@@ -157,7 +158,8 @@ def run(
 
     load_plugins(plugin)
     chosen = load_suite(suite).replace(
-        methods="all" if methods == ["all"] else (tuple(methods) if methods else None),
+        methods=several(methods),
+        ablations=several(ablations),
         datasets=None if dataset is None else (dataset,),
         seeds=None if seeds is None else tuple(seeds),
         worlds=None if world is None else (world.value,),
@@ -190,6 +192,13 @@ def run(
     show_report(results, {item.spec.run_id for item in planned})
     if failures:
         raise typer.Exit(1)
+
+
+def several(names: list[str] | None) -> str | tuple[str, ...] | None:
+    """Return the names of a list option as a suite has them: "all" and "none" are words, no names at all is None."""
+    if not names:
+        return None
+    return names[0] if names in (["all"], ["none"]) else tuple(names)
 
 
 def load_plugins(paths: list[Path] | None) -> None:

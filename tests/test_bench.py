@@ -226,6 +226,18 @@ def test_the_ablation_suite_runs_the_full_model_and_each_switch(plugin, tmp_path
     assert "Not run, because the full csp is set so already: no_dropout." in shown
 
 
+def test_ablations_by_name(plugin, tmp_path):
+    arguments = ["run", "--methods", "msci", "--dataset", "toy", "--plugin", plugin, "--dry-run", "--results", tmp_path]
+    shown = bench(*arguments, "--ablations", "parallel", "no_local_stage").stdout.replace("\n", "")
+    assert shown.count("msci, seed 0: ") == 3
+    wrong = bench(*arguments, "--ablations", "paralel", check=False)
+    assert wrong.returncode == 2 and "Did you mean 'parallel'?" in wrong.stderr
+    every = bench(*arguments, "--ablations", "all").stdout
+    assert every.count("msci, seed 0: ") > 30
+    for name in ("no_local_stage", "no_global_stage", "parallel", "low_1", "high_3", "depth_2", "fixed_lambdas"):
+        assert f"-{name}-s0" in every.replace("│", "").replace("\n", "").replace(" ", "")
+
+
 def test_open_world(plugin, tmp_path):
     bench("run", "--dataset", "toy", "--plugin", plugin, "--epochs", "1", "--world", "open", "--results", tmp_path)
     assert {result["counts"]["test_candidates"] for result in results_of(tmp_path).values()} == {16}
