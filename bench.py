@@ -273,19 +273,18 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> None:
     """Write the report of all records and print the main tables of the runs asked for (None: of all)."""
     from benchmarks.report import of_runs, terminal, write_report
 
-    runs, tables, path, problems = write_report(results)
-    if run_ids is not None:
-        tables = of_runs(runs, run_ids)
+    found = write_report(results)
+    tables = found.tables if run_ids is None else of_runs(found.runs, run_ids)
     for table in tables:
-        if table.title == "Results" or run_ids is None:
+        if run_ids is None or table.title.startswith(("Results", "Ablations")):
             out.print()
             out.print(terminal(table))
             for note in table.notes:
                 out.print(note, style="yellow", soft_wrap=True)
-    for problem in problems:
+    for problem in found.problems:
         err.print(f"Not read: {problem}", style="yellow", soft_wrap=True)
-    if runs or problems:
-        out.print(f"Report: {path}", soft_wrap=True)
+    if found.runs or found.problems:
+        out.print(f"Report: {found.path}", soft_wrap=True)
 
 
 @app.command()
@@ -293,7 +292,7 @@ def report(
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
 ) -> None:
-    """Make tables from the run records: in the terminal and as Markdown."""
+    """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
     from benchmarks.records import find_runs
 
     load_plugins(plugin)
@@ -305,6 +304,13 @@ def report(
             "Run 'python bench.py run' first, or pass --results with another folder.",
         )
     show_report(results)
+    from benchmarks.report import write_files
+
+    written = write_files(results)
+    folders = sorted({path.parent for path in written})
+    for folder in folders:
+        names = sorted(path.name for path in written if path.parent == folder)
+        out.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
 
 
 @app.command(name="list")

@@ -290,12 +290,17 @@ class Trainer:
         }
 
     def _write_scores(self, scores: Mapping[str, ImageScores]) -> None:
-        """Keep per image what every metric and test can be recomputed from: scores, targets, slices, columns."""
-        arrays: dict[str, np.ndarray] = {}
+        """Keep per image what every metric, test and picture can be made from: scores, targets, slices, names."""
+        vocabulary = self.dataset.vocabulary
+        arrays: dict[str, np.ndarray] = {
+            "names.states": np.asarray(vocabulary.states, dtype=np.str_),
+            "names.objects": np.asarray(vocabulary.objects, dtype=np.str_),
+        }
         for phase, record in scores.items():
             candidates, split = self.candidates[phase], self.dataset.splits[phase]
             content = record.to_arrays() | {"states": split.states, "objects": split.objects}
             content |= {"candidate_pairs": candidates.pairs, "candidate_seen": candidates.seen}
+            content["images"] = np.asarray(split.images, dtype=np.str_)
             content |= {f"tag.{name}": np.asarray(values, dtype=np.str_) for name, values in split.slices.items()}
             arrays |= {f"{phase}.{name}": values for name, values in content.items()}
         self.folder.write_arrays(arrays)

@@ -20,7 +20,7 @@ def shown(cell: Cell, column: Column) -> str:
     if cell.value is None:
         return cell.text
     factor = 100.0 if column.percent else 1.0
-    text = f"{cell.value * factor:,.{column.digits}f}"
+    text = f"{cell.value * factor:{'+' if column.signed else ''},.{column.digits}f}"
     if cell.spread is not None and column.larger_is_better is not None:
         text += f" ± {cell.spread * factor:.{column.digits}f}"
     return text
@@ -59,7 +59,8 @@ def markdown(table: Table) -> str:
     lines.append("| --- |" + " ---: |" * (len(table.columns) - 1))
     for row in table.rows:
         texts = [shown(cell, column) for cell, column in zip(row, table.columns, strict=True)]
-        marked = [f"**{text}**" if cell.best else text for cell, text in zip(row, texts, strict=True)]
+        marks = ["**" if cell.best else "_" if cell.second else "" for cell in row]
+        marked = [f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True)]
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in marked) + " |")
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]

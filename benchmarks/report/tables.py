@@ -18,22 +18,28 @@ from registry import METHODS
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its spread, both in the column's unit, or a text. `best` marks the largest of its column."""
+    """A number with its spread, both in the column's unit, or a text. best, second: whether it is the
+    largest of its column, or the second of more than two."""
 
     value: float | None = None
     spread: float | None = None
     text: str = ""
     best: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head and how its numbers are shown: "percent" of a fraction, or plain with some digits."""
+    """A column's head and how its numbers are shown: "percent" of a fraction, or plain with some digits.
+
+    signed: with a plus before positive numbers.
+    """
 
     name: str
     percent: bool = True
     digits: int = 1
     larger_is_better: bool | None = True
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,16 @@ class Row:
 
     label: str
     runs: Sequence[RunRecord]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.runs[0].spec.method
+
+    @property
+    def ablation(self) -> str | None:
+        """The switch, None for the full model."""
+        return self.runs[0].spec.ablation
 
     @property
     def done(self) -> list[RunRecord]:
@@ -107,16 +123,63 @@ def conditions(run: RunRecord) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def tables(runs: Iterable[RunRecord]) -> list[Table]:
-    """Return, for each set of conditions, the main table, the slices and the cost."""
-    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared. rows: the full models and the ablations, in order."""
+
+    runs: Sequence[RunRecord]
+    rows: Sequence[Row]
+
+    @property
+    def title(self) -> str:
+        """What the runs have in common, in short."""
+        spec = self.runs[0].spec
+        profile = "" if spec.profile == "clean" else f", {spec.profile} profile"
+        return f"{spec.dataset}, {spec.world} world, {spec.backbone}{profile}, {spec.precision}"
+
+    @property
+    def full(self) -> list[Row]:
+        """The rows of full models."""
+        return [row for row in self.rows if row.ablation is None]
+
+    def switches(self, full: Row) -> list[Row]:
+        """Return the rows of a full model's ablations, which differ from it in the switched settings alone."""
+        return [row for row in self.rows if row.ablation is not None and _switched(full, row)]
+
+    def tables(self) -> list[Table]:
+        """Return the main table, those of ablations, the slices and the cost."""
+        full, main = self.full, [run for row in self.full for run in row.runs]
+        found = [_main(full, main), *_slices(full, main), _cost(full, main)] if full else []
+        for row in full:
+            if switches := self.switches(row):
+                found.append(_ablations(row, switches))
+        shown = [id(switch) for row in full for switch in self.switches(row)]
+        alone = [row for row in self.rows if row.ablation is not None and id(row) not in shown]
+        if alone:  # ablations whose full model was not run are shown without a comparison
+            found.append(_main(alone, [run for row in alone for run in row.runs]))
+        return found
+
+
+def _switched(full: Row, row: Row) -> bool:
+    """Return whether `row` is `full` but for what its ablation changes."""
+    if row.method != full.method:
+        return False
+    declared = {ablation.name: ablation.changes for ablation in METHODS.get(row.method).info.ablations}
+    ours, base = _settings(row.runs[0]), _settings(full.runs[0])
+    return all(value == base.get(key) for key, value in ours.items() if key not in declared.get(row.ablation or "", ()))
+
+
+def groups(runs: Iterable[RunRecord]) -> list[Group]:
+    """Return the runs grouped by what must agree, see `conditions`."""
+    found: dict[tuple[str, ...], list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault(conditions(run), []).append(run)
-    found = []
-    for _, group in sorted(groups.items(), key=lambda item: item[0]):
-        rows = _rows(group)
-        found += [_main(rows, group), *_slices(rows, group), _cost(rows, group)]
-    return found
+        found.setdefault(conditions(run), []).append(run)
+    return [Group(members, _rows(members)) for _, members in sorted(found.items(), key=lambda item: item[0])]
+
+
+def tables(runs: Iterable[RunRecord]) -> list[Table]:
+    """Return the tables of every group of comparable runs."""
+    return [table for group in groups(runs) for table in group.tables()]
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
@@ -152,14 +215,17 @@ def _rows(runs: Sequence[RunRecord]) -> list[Row]:
 def _cells(
     rows: Sequence[Row], columns: Sequence[tuple[Column, Callable[[RunRecord], float | None]]]
 ) -> list[list[Cell]]:
-    """Return a line of cells per row, the best of each column marked where there is something to compare."""
+    """Return a line of cells per row, the best two of each column marked where there is something to compare."""
     lines = [[Cell(text=row.label), Cell(text=_seeds(row))] for row in rows]
     for column, read in columns:
         cells = [_mean(row, read) for row in rows]
-        known = [cell.value for cell in cells if cell.value is not None]
-        best = max(known) if len(known) > 1 and column.larger_is_better else None
+        known = sorted({cell.value for cell in cells if cell.value is not None}, reverse=True)
+        compared = column.larger_is_better and sum(cell.value is not None for cell in cells) > 1
+        best = known[0] if compared else None
+        second = known[1] if compared and len(known) > 2 else None
         for line, cell in zip(lines, cells, strict=True):
-            line.append(Cell(cell.value, cell.spread, cell.text, best is not None and cell.value == best))
+            marks = (cell.value is not None and cell.value == mark for mark in (best, second))
+            line.append(Cell(cell.value, cell.spread, cell.text, *marks))
     return lines
 
 
@@ -246,6 +312,34 @@ def _cost(rows: Sequence[Row], runs: Sequence[RunRecord]) -> Table:
         "accelerator, or on the CPU of the whole process up to then."
     )
     return Table("Cost", caption, heads, _cells(rows, COST))
+
+
+def _ablations(full: Row, switches: Sequence[Row]) -> Table:
+    """Return the full model and each switch with its change, on the seeds that both have."""
+    signed = Column("change", larger_is_better=True, signed=True)
+    heads = [Column("switch"), Column("seeds"), Column("AUC"), signed, Column("HM"), signed]
+    lines = []
+    for row in (full, *switches):
+        line = [Cell(text=row.ablation or full.label), Cell(text=_seeds(row))]
+        for name in ("auc", "best_hm"):
+            read = test_metric(name)
+            line += [_mean(row, read), Cell(text="") if row is full else _change(full, row, read)]
+        lines.append(line)
+    asked = {ablation.name: ablation.question for ablation in METHODS.get(full.method).info.ablations}
+    questions = [f"{row.ablation}: {asked[row.ablation]}" for row in switches if row.ablation in asked]
+    runs = [run for row in (full, *switches) for run in row.runs]
+    caption = (
+        f"{_caption(runs)} Change: to the full model, mean of the paired differences over the seeds that both have."
+    )
+    return Table(f"Ablations of {full.label}", caption, heads, lines, [*_gaps(runs), *questions])
+
+
+def _change(full: Row, row: Row, read: Callable[[RunRecord], float | None]) -> Cell:
+    reference = {run.spec.seed: read(run) for run in full.done}
+    differences = [read(run) - reference[run.spec.seed] for run in row.done if run.spec.seed in reference]  # type: ignore[operator]
+    if not differences:
+        return Cell(text="–")
+    return Cell(statistics.fmean(differences), statistics.stdev(differences) if len(differences) > 1 else None)
 
 
 def summary(run: RunRecord) -> Mapping[str, float | None]:

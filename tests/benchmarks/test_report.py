@@ -126,11 +126,11 @@ def test_report_of_a_folder(tmp_path):
     folder.finish(record().result)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/spec.json").write_text("{")
-    runs, found, path, problems = write_report(tmp_path)
-    assert [run.run_id for run in runs] == [spec.run_id]
-    assert len(problems) == 1
-    page = path.read_text()
+    report = write_report(tmp_path)
+    assert [run.run_id for run in report.runs] == [spec.run_id]
+    assert len(report.problems) == 1
+    page = report.path.read_text()
     for part in ("# Report", "## Results", "## Slices by kind", "## Cost", "## Records that could not be read"):
         assert part in page
     assert json.loads((tmp_path / spec.run_id / "result.json").read_text())["metrics"]["test"]["auc"] == 0.25
-    assert [table.title for table in found] == ["Results", "Slices by kind", "Cost"]
+    assert [table.title for table in report.tables] == ["Results", "Slices by kind", "Cost"]
