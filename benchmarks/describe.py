@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.settings import resolve
+from benchmarks.settings import resolve, resolve_open_world
 from benchmarks.spec import Profile
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -30,7 +30,8 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
     vocabulary = DATASETS.get(dataset)().vocabulary
     built = method_class(BACKBONES.get(backbone)(backbone), vocabulary, method_class.Config.model_validate(config))
     tensors = [(name, tuple(tensor.shape), tensor.numel()) for name, tensor in built.trained().items()]
-    values = {**training.model_dump(), **config}
+    open_world, places = resolve_open_world(method, method_class.Config, dataset, profile=profile)
+    values, provenance = {**training.model_dump(), **config, **open_world.model_dump()}, provenance | places
     settings = []
     for key, note in sorted(provenance.items()):
         where = ": ".join(part for part in (note.get("where"), note.get("source")) if part)

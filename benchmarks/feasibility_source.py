@@ -37,7 +37,7 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
         raise UserError(
             f"No feasibility table for {dataset.name} comes with the suite.",
             f"There are tables for the official words and training pairs of {', '.join(shipped_names())}.",
-            "Use --set feasibility=clip, or feasibility=glove:<file of word vectors>.",
+            "Take clip instead, or glove:<file of word vectors>.",
         )
     if setting in ("shipped", "clip"):
         return setting
@@ -51,17 +51,17 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
 
 
 def feasibility(
-    dataset: CompositionDataset, setting: str, backbone_digest: str, load_backbone: Callable[[], Backbone]
+    dataset: CompositionDataset, setting: str, digest: Callable[[], str], load: Callable[[], Backbone]
 ) -> Feasibility:
-    """Return the scores that a setting means for a data set; the backbone is for "clip", loaded if none are cached."""
+    """Return the scores that a setting means for a data set; digest, load: of the backbone, for "clip" alone."""
     source = source_of(setting, dataset)
     if source == "glove":
         return from_glove(dataset, Path(setting.partition(":")[2]).expanduser())
     if source == "clip":
-        return from_clip(dataset, backbone_digest, load_backbone)
+        return from_clip(dataset, digest(), load)
     table = shipped(dataset)
-    if table is None:
-        raise ValueError(f"the setting '{setting}' gives {dataset.name} no scores")
+    if source is None or table is None:
+        raise UserError(f"'{setting}' gives no feasibility scores.", "It keeps every pair.", "Name a source.")
     return table
 
 

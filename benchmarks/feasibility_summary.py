@@ -11,6 +11,8 @@ from scipy.stats import mannwhitneyu
 from benchmarks.thresholds import feasibility_grid, kept
 from datasets.base import CompositionDataset
 
+EXAMPLES = 4  # pairs named at each end
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -29,13 +31,15 @@ class Summary:
     """Scores of the unseen pairs at a glance.
 
     quantiles: smallest, quartiles, largest. not_positive: grid thresholds of 0 or less. auroc: of a phase's own unseen
-    pairs ("val", "test") against the pairs of no list, NaN if there are none of either; 1/2 is chance. kept: the first
-    row is that of all. Counts of it by threshold.
+    pairs ("val", "test") against the pairs of no list, NaN if there are none of either; 1/2 is chance. highest, lowest:
+    (state, object, score) of the first and last few pairs. kept: a row per threshold asked for.
     """
 
     quantiles: tuple[float, ...]
     not_positive: int
     auroc: dict[str, float]
+    highest: Sequence[tuple[str, str, float]]
+    lowest: Sequence[tuple[str, str, float]]
     kept: Sequence[Kept]
 
 
@@ -56,10 +60,14 @@ def summarise(dataset: CompositionDataset, table: np.ndarray, places: Sequence[i
         keep = kept(candidates, threshold) & unseen
         return Kept(place, float(threshold), *(int((keep & group).sum()) for group in (unseen, *own.values())))
 
+    order = np.flatnonzero(unseen)[np.argsort(scores[unseen], kind="stable")]
+    named = [(*pair, float(score)) for pair, score in zip(candidates.subset(order).names(), scores[order], strict=True)]
     return Summary(
         quantiles=tuple(float(value) for value in np.quantile(scores[unseen], [0, 0.25, 0.5, 0.75, 1])),
         not_positive=int((grid <= 0).sum()),
         auroc={phase: _auroc(scores[pairs], scores[rest]) for phase, pairs in own.items()},
+        highest=named[: -1 - EXAMPLES : -1],
+        lowest=named[:EXAMPLES],
         kept=[row(place, grid[place]) for place in places] + [row(None, threshold) for threshold in thresholds],
     )
 

@@ -101,8 +101,12 @@ class Workbench:
         """Return a data set's feasibility scores from the source that a setting names."""
         key = (dataset, setting, backbone)
         if key not in self.tables:
-            digest = self.backbone_identity(backbone)[1]
-            self.tables[key] = feasibility(self.dataset(dataset), setting, digest, lambda: self.backbone(backbone))
+            self.tables[key] = feasibility(
+                self.dataset(dataset),
+                setting,
+                lambda: self.backbone_identity(backbone)[1],
+                lambda: self.backbone(backbone),
+            )
         return self.tables[key]
 
 
