@@ -61,13 +61,17 @@ def summarise(dataset: CompositionDataset, table: np.ndarray, places: Sequence[i
         return Kept(place, float(threshold), *(int((keep & group).sum()) for group in (unseen, *own.values())))
 
     order = np.flatnonzero(unseen)[np.argsort(scores[unseen], kind="stable")]
-    named = [(*pair, float(score)) for pair, score in zip(candidates.subset(order).names(), scores[order], strict=True)]
+
+    def named(columns: np.ndarray) -> list[tuple[str, str, float]]:
+        pairs = candidates.subset(columns).names()
+        return [(*pair, float(score)) for pair, score in zip(pairs, scores[columns], strict=True)]
+
     return Summary(
         quantiles=tuple(float(value) for value in np.quantile(scores[unseen], [0, 0.25, 0.5, 0.75, 1])),
         not_positive=int((grid <= 0).sum()),
         auroc={phase: _auroc(scores[pairs], scores[rest]) for phase, pairs in own.items()},
-        highest=named[: -1 - EXAMPLES : -1],
-        lowest=named[:EXAMPLES],
+        highest=named(order[: -1 - EXAMPLES : -1]),
+        lowest=named(order[:EXAMPLES]),
         kept=[row(place, grid[place]) for place in places] + [row(None, threshold) for threshold in thresholds],
     )
 

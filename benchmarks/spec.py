@@ -91,7 +91,7 @@ class OpenWorldSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    feasibility: str = "auto"
+    feasibility: Literal["auto", "none", "shipped", "clip"] | str = "auto"
     threshold: Literal["search"] | float = "search"
     masking: Masking | None = None
     selection_world: World | None = None
