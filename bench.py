@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cli_data import data
 from errors import UserError, did_you_mean
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data, name="data")
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -221,7 +223,13 @@ def show_plan(planned: list, workbench) -> None:
     out.print(table)
     for item in planned:
         settings = {**item.spec.training.model_dump(), **item.spec.method_config}
-        texts = [f"{key}={settings[key]} ({note['origin']})" for key, note in sorted(item.provenance.items())]
+        if item.spec.open_world is not None:
+            settings |= item.spec.open_world.model_dump()
+        texts = [
+            f"{key}={settings[key]} ({note['origin']})"
+            for key, note in sorted(item.provenance.items())
+            if key in settings
+        ]
         out.print(f"{item.spec.method}, seed {item.spec.seed}: {', '.join(texts)}", soft_wrap=True)
 
 

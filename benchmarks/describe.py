@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.settings import resolve
+from benchmarks.settings import resolve, resolve_open_world
 from benchmarks.spec import Profile
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -44,7 +44,8 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
     training, config, provenance = resolve(method, method_class.Config, dataset, profile=profile)
     vocabulary = DATASETS.get(dataset)().vocabulary
     built = method_class(BACKBONES.get(backbone)(backbone), vocabulary, method_class.Config.model_validate(config))
-    values = {**training.model_dump(), **config}
+    open_world, places = resolve_open_world(method, method_class.Config, dataset, profile=profile)
+    values, provenance = {**training.model_dump(), **config, **open_world.model_dump()}, provenance | places
     places = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}
     settings = [(key, values[key], place) for key, place in places.items()]
     sources = {note["where"]: note["source"] for note in provenance.values() if note.get("source")}

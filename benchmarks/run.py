@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
-from benchmarks.settings import Provenance, resolve
+from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
@@ -44,7 +45,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with everything that decides its numbers. backbone: as asked for. action: what will be done about it."""
+    """A run with everything that decides its numbers.
+
+    backbone: as asked for. action: what will be done about it. feasibility: the setting that names the source of an
+    open world's scores, which a specification knows by kind and digest alone.
+    """
 
     spec: RunSpec
     backbone: str
@@ -52,6 +57,7 @@ class PlannedRun:
     folder: RunFolder
     status: Status
     action: Literal["run", "resume", "nothing"]
+    feasibility: str = "none"
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Workbench:
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
     features: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.choices.device)
@@ -97,6 +104,18 @@ class Workbench:
             else:
                 self.backbone(name)
         return self.backbone_digests[name]
+
+    def feasibility(self, dataset: str, setting: str, backbone: str) -> Any:
+        """Return a data set's feasibility scores from the source that a setting names."""
+        key = (dataset, setting, backbone)
+        if key not in self.tables:
+            self.tables[key] = feasibility(
+                self.dataset(dataset),
+                setting,
+                lambda: self.backbone_identity(backbone)[1],
+                lambda: self.backbone(backbone),
+            )
+        return self.tables[key]
 
 
 def choose_device(wish: str) -> Any:
@@ -148,26 +167,31 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
     configs = {request.method: METHODS.get(request.method).Config for request in requests}
     line = parse_overrides(choices.overrides, configs)
     file = load_config_file(choices.config_file, configs) if choices.config_file is not None else {}
+    if all(request.world == "closed" for request in requests):
+        refuse_open_world_settings(line)
     planned = []
     idle: dict[str, dict[str, None]] = {}
     for request in requests:
         values = dict(line.get(request.method, {}))
         if choices.epochs is not None:
             values["epochs"] = choices.epochs
-        settings = partial(
-            resolve,
-            request.method,
-            configs[request.method],
-            request.dataset,
-            profile=request.profile,
-            file_values=file.get(request.method, {}),
-            command_line_values=values,
-            file_name=str(choices.config_file),
-        )
-        training, method_config, provenance = settings(ablation=_changes(request))
-        if request.ablation is not None and (training, method_config) == settings()[:2]:
+        sources = {
+            "profile": request.profile,
+            "file_values": file.get(request.method, {}),
+            "command_line_values": values,
+            "file_name": str(choices.config_file),
+        }
+        names = (request.method, configs[request.method], request.dataset)
+        training, method_config, provenance = resolve(*names, **sources, ablation=_changes(request))
+        if request.ablation is not None and (training, method_config) == resolve(*names, **sources)[:2]:
             idle.setdefault(request.method, {})[request.ablation] = None
             continue
+        world, source = None, "none"
+        if request.world == "open":
+            settings, places = resolve_open_world(*names, **sources, ablation=_changes(request))
+            provenance, source = provenance | places, settings.feasibility
+            table = partial(workbench.feasibility, request.dataset, source, request.backbone)
+            world = open_world(settings, places, request.profile, workbench.dataset(request.dataset), table)
         if not METHODS.get(request.method).info.trains:
             # How a method without training would be trained does not make another run of it.
             training = TrainingConfig(epochs=0)
@@ -185,10 +209,11 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             seed=request.seed,
             precision=workbench.precision,
             ablation=request.ablation,
+            open_world=world,
         )
         folder = RunFolder(choices.results / spec.run_id)
         action = _action(folder.status, choices.on_existing)
-        planned.append(PlannedRun(spec, request.backbone, provenance, folder, folder.status, action))
+        planned.append(PlannedRun(spec, request.backbone, provenance, folder, folder.status, action, source))
     workbench.notes += [
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
     ]
@@ -234,6 +259,9 @@ def execute(
         backbone = workbench.backbone(planned.backbone).to(device)
         backbone.recompute = workbench.choices.recompute
         dataset = workbench.dataset(spec.dataset)
+        if spec.open_world is not None:
+            table = workbench.feasibility(spec.dataset, planned.feasibility, planned.backbone)
+            dataset = replace(dataset, feasibility=table.scores)
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)

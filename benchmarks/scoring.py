@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -52,6 +53,13 @@ class RunningBest:
         self.log_sum_exp = torch.logaddexp(self.log_sum_exp, shift + work.exp_().sum(dim=1).log())
 
 
+class Stream(Protocol):
+    """What takes in scores [B, n] of the candidates start .. start + n - 1."""
+
+    def update(self, scores: Tensor, start: int) -> None:
+        """Take in the next chunk."""
+
+
 class ScoreStream:
     """Takes a batch's scores in chunks of candidates, in column order, and returns its record.
 
@@ -79,22 +87,22 @@ class ScoreStream:
 
     def finish(self) -> ImageScores:
         """Return the record. An image without a column counts as unseen: the training pairs are always candidates."""
-        is_seen = _numpy((self.pairs >= 0) & self.seen[self.pairs.clamp(min=0)])
-        best_seen, best_unseen = _numpy(self.best_seen.best), _numpy(self.best_unseen.best)
-        ties = np.where(is_seen, _numpy(self.best_seen.ties), _numpy(self.best_unseen.ties))
-        true_score = _numpy(self.true_score)
+        is_seen = to_numpy((self.pairs >= 0) & self.seen[self.pairs.clamp(min=0)])
+        best_seen, best_unseen = to_numpy(self.best_seen.best), to_numpy(self.best_unseen.best)
+        ties = np.where(is_seen, to_numpy(self.best_seen.ties), to_numpy(self.best_unseen.ties))
+        true_score = to_numpy(self.true_score)
         return ImageScores(
             is_seen=is_seen,
             best_seen=best_seen,
             best_unseen=best_unseen,
             correct=credit(true_score, np.where(is_seen, best_seen, best_unseen), ties),
             ties=ties,
-            seen_winner=_numpy(self.best_seen.winner),
-            unseen_winner=_numpy(self.best_unseen.winner),
-            true_column=_numpy(self.pairs),
+            seen_winner=to_numpy(self.best_seen.winner),
+            unseen_winner=to_numpy(self.best_unseen.winner),
+            true_column=to_numpy(self.pairs),
             true_score=true_score,
-            logsumexp_seen=_numpy(self.best_seen.log_sum_exp),
-            logsumexp_unseen=_numpy(self.best_unseen.log_sum_exp),
+            logsumexp_seen=to_numpy(self.best_seen.log_sum_exp),
+            logsumexp_unseen=to_numpy(self.best_unseen.log_sum_exp),
         )
 
 
@@ -120,26 +128,23 @@ def score_images(
     if prepared is not None and not np.array_equal(prepared.candidates.pairs, candidates.pairs):
         raise ValueError("the method was prepared for other candidates than those to be scored")
     parts: list[ImageScores] = []
-    with torch.inference_mode(), _evaluation_mode(method):
+    with torch.inference_mode(), evaluation_mode(method):
         if prepared is None:
             prepared = method.prepare(candidates)
-        for batch in batches:
-            record = _score_batch(method, batch, prepared, candidates.seen, pair_chunk)
-            _check_scores(method, record, sum(map(len, parts)))
+        for batch in map(method.encode, batches):
+            check_pairs(batch, len(candidates))
+            stream = ScoreStream(torch.as_tensor(candidates.seen, device=batch.pairs.device), batch.pairs)
+            feed(stream, method, batch, prepared, len(candidates), pair_chunk)
+            record = stream.finish()
+            check_scores(method, record.best_seen, record.best_unseen, sum(map(len, parts)))
             parts.append(record)
     return ImageScores.concatenate(parts)
 
 
-def _score_batch(
-    method: Method, batch: Batch, prepared: Prepared, seen_flags: np.ndarray, pair_chunk: int
-) -> ImageScores:
-    batch = method.encode(batch)
-    seen = torch.as_tensor(seen_flags, device=batch.pairs.device)
-    if len(batch) and int(batch.pairs.max()) >= len(seen):
-        raise ValueError(f"a batch has the pair {int(batch.pairs.max())}, there are {len(seen)} candidates")
-    stream = ScoreStream(seen, batch.pairs)
-    for start in range(0, len(seen), pair_chunk):
-        stop = min(start + pair_chunk, len(seen))
+def feed(stream: Stream, method: Method, batch: Batch, prepared: Prepared, count: int, pair_chunk: int) -> None:
+    """Score an encoded batch against the first `count` prepared candidates, chunk by chunk, and hand on the scores."""
+    for start in range(0, count, pair_chunk):
+        stop = min(start + pair_chunk, count)
         scores = method.score(batch, prepared, slice(start, stop))
         if scores.shape != (len(batch), stop - start):
             raise ValueError(
@@ -147,23 +152,29 @@ def _score_batch(
                 f"and returned the shape {tuple(scores.shape)}"
             )
         stream.update(scores, start)
-    return stream.finish()
 
 
-def _check_scores(method: Method, record: ImageScores, images_before: int) -> None:
+def check_pairs(batch: Batch, count: int) -> None:
+    """Raise ValueError if a true pair lies beyond the `count` candidates."""
+    if len(batch) and int(batch.pairs.max()) >= count:
+        raise ValueError(f"a batch has the pair {int(batch.pairs.max())}, there are {count} candidates")
+
+
+def check_scores(method: Method, best_seen: np.ndarray, best_unseen: np.ndarray, images_before: int) -> None:
+    """Raise a `UserError` if the best scores of a batch's images, [B], hold NaN or infinity."""
     # Written as "not below infinity" because NaN is below nothing.
-    bad = ~((record.best_seen < np.inf) & (record.best_unseen < np.inf))
+    bad = ~((best_seen < np.inf) & (best_unseen < np.inf))
     if bad.any():
         first = images_before + int(bad.argmax())
         raise UserError(
             f"The method '{method.info.name}' gave scores that are NaN or infinite.",
-            f"It did for {bad.sum()} of the {len(record)} images of a batch, the first is image {first} (from 0).",
+            f"It did for {bad.sum()} of the {len(bad)} images of a batch, the first is image {first} (from 0).",
             "See whether its training loss diverged (a lower learning rate helps), and score in float32.",
         )
 
 
 @contextmanager
-def _evaluation_mode(method: Method) -> Iterator[None]:
+def evaluation_mode(method: Method) -> Iterator[None]:
     """Evaluation mode within, each module's own mode after: parts of a method may rest in evaluation mode."""
     modes = [(module, module.training) for module in method.modules()]
     method.eval()
@@ -174,5 +185,6 @@ def _evaluation_mode(method: Method) -> Iterator[None]:
             module.training = training
 
 
-def _numpy(values: Tensor) -> np.ndarray:
+def to_numpy(values: Tensor) -> np.ndarray:
+    """Return the values on the CPU."""
     return values.cpu().numpy()

@@ -1,7 +1,7 @@
 """Where the settings of a run come from, and which source wins: default < preset < file < command line.
 
-A key is flat and belongs either to `TrainingConfig` or to the method's own `Config`; no name may be in both. Presets
-lie in `benchmarks/presets/<method>.toml`:
+A key is flat and belongs to `TrainingConfig`, to `OpenWorldSettings` or to the method's own `Config`; no name may be in
+two of them. Presets lie in `benchmarks/presets/<method>.toml`:
 
     [default]                   # for every data set
     source = "README of the released code"
@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from benchmarks.spec import Profile, TrainingConfig
+from benchmarks.spec import OpenWorldSettings, Profile, TrainingConfig
 from errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
@@ -56,20 +56,45 @@ class Layer:
 def known_keys(method: str, config_class: type[BaseModel]) -> list[str]:
     """Return every key a run of `method` can be given; a name of the method's that is taken is a `UserError`."""
     own = set(config_class.model_fields)
-    taken = sorted(own & {*TrainingConfig.model_fields, *_RESERVED})
+    common = {*TrainingConfig.model_fields, *OpenWorldSettings.model_fields}
+    taken = sorted(own & {*common, *_RESERVED})
     if taken:
         raise UserError(
             f"The method {method} has settings of its own called {', '.join(taken)}.",
-            "The training settings and the words of preset files have these names already.",
+            "The settings of every run and the words of preset files have these names already.",
             f"Rename them in {config_class.__module__}.{config_class.__qualname__}.",
         )
-    return sorted({*own, *TrainingConfig.model_fields})
+    return sorted({*own, *common})
 
 
 def resolve(
-    method_name: str,
+    method_name: str, config_class: type[BaseModel], dataset_name: str, **sources: Any
+) -> tuple[TrainingConfig, Values, Provenance]:
+    """Return the training settings, the method's full settings (as JSON values) and where each value came from.
+
+    sources: see `layers`.
+    """
+    values, provenance = _joined(layers(method_name, config_class, dataset_name, **sources))
+    provenance = {key: provenance.get(key, {"origin": "default"}) for key in known_keys(method_name, config_class)}
+    training = _validated(TrainingConfig, values, method_name, provenance)
+    config = _validated(config_class, values, method_name, provenance)
+    elsewhere = OpenWorldSettings.model_fields
+    return training, config.model_dump(mode="json"), {k: note for k, note in provenance.items() if k not in elsewhere}
+
+
+def resolve_open_world(
+    method_name: str, config_class: type[BaseModel], dataset_name: str, **sources: Any
+) -> tuple[OpenWorldSettings, Provenance]:
+    """Return the settings of the open world and where each value came from. sources: see `layers`."""
+    values, found = _joined(layers(method_name, config_class, dataset_name, **sources))
+    provenance = {key: found.get(key, {"origin": "default"}) for key in OpenWorldSettings.model_fields}
+    return _validated(OpenWorldSettings, values, method_name, provenance), provenance
+
+
+def layers(
+    method: str,
     config_class: type[BaseModel],
-    dataset_name: str,
+    dataset: str,
     *,
     profile: Profile = "clean",
     file_values: Mapping[str, Any] | None = None,
@@ -77,27 +102,31 @@ def resolve(
     file_name: str = "the settings file",
     ablation: Mapping[str, Any] | None = None,
     presets: Path = PRESETS,
-) -> tuple[TrainingConfig, Values, Provenance]:
-    """Return the training settings, the method's full settings (as JSON values) and where each value came from.
+) -> list[Layer]:
+    """Return every source of a run's values, weakest first; a key that is not known is a `UserError`.
 
     ablation: what an ablation switches; it wins over every other source, for it is what the run is about.
     """
-    known = known_keys(method_name, config_class)
-    layers = [
-        *preset_layers(method_name, dataset_name, profile, known, presets),
+    known = known_keys(method, config_class)
+    found = [
+        *preset_layers(method, dataset, profile, known, presets),
         Layer("file", file_name, file_values or {}),
         Layer("command line", "", command_line_values or {}),
         Layer("ablation", "", ablation or {}),
     ]
+    for layer in found:
+        refuse_unknown(layer.values, known, method, layer.where or f"the {layer.origin}")
+    return found
+
+
+def _joined(found: Iterable[Layer]) -> tuple[Values, Provenance]:
+    """Return the value that wins for each key, and its place."""
     values: Values = {}
-    provenance: Provenance = {key: {"origin": "default"} for key in known}
-    for layer in layers:
-        refuse_unknown(layer.values, known, method_name, layer.where or f"the {layer.origin}")
+    provenance: Provenance = {}
+    for layer in found:
         values.update(layer.values)
         provenance.update({key: layer.note() for key in layer.values})
-    training = _validated(TrainingConfig, values, method_name, provenance)
-    config = _validated(config_class, values, method_name, provenance)
-    return training, config.model_dump(mode="json"), provenance
+    return values, provenance
 
 
 def preset_layers(

@@ -24,9 +24,13 @@ PROTOCOL_VERSION = 1
 LATER_SETTINGS = {"clip_norm": None}
 """Training settings that came after records were made, with the value at which a run is what it was before them."""
 
+THRESHOLD_GRID = 50
+"""Number of thresholds that a search tries, those of the released codes."""
+
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Selection = Literal["val_auc", "val_hm", "val_unseen", "val_loss", "last"]
+Masking = Literal["clean", "official"]
 
 
 class TrainingConfig(BaseModel):
@@ -75,11 +79,55 @@ class TrainingConfig(BaseModel):
         return 1 if self.micro_batch is None else self.batch_size // self.micro_batch
 
 
+class OpenWorldSettings(BaseModel):
+    """What a user says about the open world; a run in the closed world does not read it.
+
+    feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "none" to keep
+    every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the smallest
+    feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50. masking:
+    what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None leaves the
+    last two to the profile: clean and open, or official and closed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    feasibility: Literal["auto", "none", "shipped", "clip"] | str = "auto"
+    threshold: Literal["search"] | float = "search"
+    masking: Masking | None = None
+    selection_world: World | None = None
+
+    @field_validator("feasibility")
+    @classmethod
+    def _known_source(cls, feasibility: str) -> str:
+        kind, _, file = feasibility.partition(":")
+        if feasibility not in ("auto", "none", "shipped", "clip") and not (kind == "glove" and file):
+            raise ValueError("it is none of auto, none, shipped, clip and glove:<file of word vectors>")
+        return feasibility
+
+
+class OpenWorld(BaseModel):
+    """The part of a run's identity that only the open world has.
+
+    feasibility: the source of the scores. feasibility_digest: of the table, None for "clip", whose table follows from
+    the data set and the backbone. masking: "clean" removes a pair from the candidates, "official" multiplies scores by
+    ([feasibility >= threshold] + [seen]).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    feasibility: Literal["shipped", "glove", "clip"]
+    feasibility_digest: str | None = None
+    threshold: Literal["search"] | float = "search"
+    masking: Masking = "clean"
+    selection_world: World = "open"
+
+
 class RunSpec(BaseModel):
     """All that changes a run's numbers, and nothing else: no paths, worker counts, devices or dates.
 
     method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
-    the backbone's weights, so that other data under the same name is another run.
+    the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
+    world, and in the open world where every pair is kept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,10 +146,16 @@ class RunSpec(BaseModel):
     seed: int = Field(0, ge=0)
     precision: Precision = "fp32"
     ablation: str | None = None
+    open_world: OpenWorld | None = None
 
     def digest(self) -> str:
-        """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`."""
+        """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
+
+        `open_world` is such a field too: without it a run is what it was before there were thresholds.
+        """
         content = self.model_dump(mode="json")
+        if content["open_world"] is None:
+            del content["open_world"]
         for key, value in LATER_SETTINGS.items():
             if content["training"][key] == value:
                 del content["training"][key]

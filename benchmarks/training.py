@@ -25,6 +25,7 @@ from benchmarks.batches import Execution, FeatureStore, PhaseBatches
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import legacy_from_image_scores
+from benchmarks.open_world import ThresholdedWorld
 from benchmarks.optimizers import make_optimizer
 from benchmarks.records import RunFolder
 from benchmarks.scoring import score_images
@@ -65,7 +66,10 @@ class Progress:
 
 
 class Trainer:
-    """Trains and evaluates one method in one run folder. `method` is on the device and freshly built."""
+    """Trains and evaluates one method in one run folder. `method` is on the device and freshly built.
+
+    An open world with a threshold needs a data set with feasibility scores. world: None where no pair is removed.
+    """
 
     def __init__(
         self,
@@ -84,18 +88,26 @@ class Trainer:
             phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
         }
         self.batches: dict[Phase, PhaseBatches] = {
-            phase: PhaseBatches(
-                method,
-                dataset,
-                phase,
-                self.candidates[phase],
-                execution,
-                augmentation=self.config.augmentation if phase == "train" else "none",
-                seed=spec.seed,
-                store=store,
-            )
-            for phase in ("train", "val", "test")
+            phase: self._phase_batches(phase, self.candidates[phase], store) for phase in ("train", "val", "test")
         }
+        self.world = None if spec.open_world is None else ThresholdedWorld(spec.open_world, self.candidates["val"])
+        # What validation selects the epoch by: another world than the reported one where the run says so.
+        self.selection_candidates, self.selection_batches = self.candidates["val"], self.batches["val"]
+        if spec.open_world is not None and spec.open_world.selection_world != spec.world:
+            self.selection_candidates = dataset.candidates("val", spec.open_world.selection_world)
+            self.selection_batches = self._phase_batches("val", self.selection_candidates, store)
+
+    def _phase_batches(self, phase: Phase, candidates: Candidates, store: FeatureStore | None) -> PhaseBatches:
+        return PhaseBatches(
+            self.method,
+            self.dataset,
+            phase,
+            candidates,
+            self.execution,
+            augmentation=self.config.augmentation if phase == "train" else "none",
+            seed=self.spec.seed,
+            store=store,
+        )
 
     def run(self) -> dict[str, Any]:
         """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded."""
@@ -121,7 +133,7 @@ class Trainer:
             losses = self._epoch(epoch, optimizer, scaler)
             scheduler.step()
             trained = time.perf_counter()
-            _, metrics = self.evaluate("val")
+            metrics = self.selection_metrics()
             loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
             value = SELECTIONS[self.config.selection](metrics, loss, epoch)
             progress.next_epoch = epoch + 1
@@ -133,7 +145,7 @@ class Trainer:
                     "epoch": epoch,
                     "losses": losses,
                     "lr": optimizer.param_groups[0]["lr"],
-                    "val": headline(metrics) | ({} if math.isnan(loss) else {"loss": loss}),
+                    "val": self._epoch_numbers(metrics, loss),
                     "best_epoch": progress.best_epoch,
                     "train_seconds": trained - start,
                     "val_seconds": time.perf_counter() - trained,
@@ -214,13 +226,42 @@ class Trainer:
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def score(self, phase: Phase) -> tuple[ImageScores, Labels]:
-        """Score a phase's images against its candidates."""
-        candidates, split = self.candidates[phase], self.dataset.splits[phase]
+        """Score a phase's images against its candidates; in a world with thresholds, "val" chooses one."""
+        candidates, chunk = self.candidates[phase], self.execution.pair_chunk
+        labels, batches = self._labels(phase, candidates), self.batches[phase].ordered()
+        with self.execution.autocast():
+            if self.world is None:
+                scores = score_images(self.method, batches, candidates, pair_chunk=chunk)
+            elif phase == "val":
+                scores = self.world.validate(self.method, batches, labels, chunk)
+            else:
+                scores = self.world.score(self.method, batches, chunk)
+        return scores, labels
+
+    def _labels(self, phase: Phase, candidates: Candidates) -> Labels:
+        split = self.dataset.splits[phase]
+        return Labels(candidates.states, candidates.objects, split.states, split.objects)
+
+    def selection_metrics(self) -> Metrics:
+        """Return the validation metrics that decide about the epoch, in the world that the run selects by."""
+        if self.selection_batches is self.batches["val"]:
+            return self.evaluate("val")[1]
         with self.execution.autocast():
             scores = score_images(
-                self.method, self.batches[phase].ordered(), candidates, pair_chunk=self.execution.pair_chunk
+                self.method,
+                self.selection_batches.ordered(),
+                self.selection_candidates,
+                pair_chunk=self.execution.pair_chunk,
             )
-        return scores, Labels(candidates.states, candidates.objects, split.states, split.objects)
+        return evaluate(scores, self._labels("val", self.selection_candidates))
+
+    def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
+        numbers = headline(metrics)
+        if not math.isnan(loss):
+            numbers["loss"] = loss
+        if self.world is not None and self.selection_batches is self.batches["val"]:
+            numbers["threshold"] = self.world.threshold
+        return numbers
 
     def evaluate(self, phase: Phase, bias: float | None = None) -> tuple[tuple[ImageScores, Labels], Metrics]:
         """Score a phase and return the record with its metrics."""
@@ -232,10 +273,10 @@ class Trainer:
         """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
         self.method.eval()  # the next epoch begins by setting the mode it wants
         with self.execution.autocast():
-            prepared = self.method.prepare(self.candidates["val"])
+            prepared = self.method.prepare(self.selection_candidates)
             losses = [
                 self.method.validation_losses(self.method.encode(batch), prepared).total.item()
-                for batch in self.batches["val"].ordered()
+                for batch in self.selection_batches.ordered()
             ]
         return sum(losses) / len(losses)
 
@@ -263,6 +304,7 @@ class Trainer:
                 "bias": bias,
             },
             "metrics": {"val": asdict(val), "test": asdict(test)},
+            **({} if self.world is None else {"open_world": self.world.describe(self.dataset)}),
             "legacy": {"test": _plain(asdict(legacy_from_image_scores(test_scores, test_labels)))},
             "slices": [
                 asdict(row)
@@ -301,6 +343,8 @@ class Trainer:
             content = record.to_arrays() | {"states": split.states, "objects": split.objects}
             content |= {"candidate_pairs": candidates.pairs, "candidate_seen": candidates.seen}
             content["images"] = np.asarray(split.images, dtype=np.str_)
+            if self.world is not None:
+                content["candidate_kept"] = self.world.kept
             content |= {f"tag.{name}": np.asarray(values, dtype=np.str_) for name, values in split.slices.items()}
             arrays |= {f"{phase}.{name}": values for name, values in content.items()}
         self.folder.write_arrays(arrays)

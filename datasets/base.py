@@ -136,7 +136,8 @@ class Split:
 class CompositionDataset:
     """A CZSL data set: vocabulary, pair lists (train in file order), splits, and where the images lie.
 
-    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists).
+    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists). feasibility:
+    float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores.
     """
 
     name: str
@@ -148,13 +149,22 @@ class CompositionDataset:
     test_pairs: tuple[Pair, ...]
     splits: Mapping[Phase, Split]
     digest: str
+    feasibility: np.ndarray | None = None
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """Whether each pair is a training pair, bool [A, O]."""
+        table = np.zeros((len(self.vocabulary.states), len(self.vocabulary.objects)), dtype=bool)
+        train = self.vocabulary.indices(self.train_pairs)
+        table[train[:, 0], train[:, 1]] = True
+        return table
 
     def candidates(self, phase: Phase, world: World = "closed") -> Candidates:
         """Return the candidates of a phase.
 
         train: the training pairs in file order. val, test: in the closed world the sorted union of training pairs and
         the phase's own pairs (the other phase's unseen pairs are no candidates); in the open world every
-        state x object, state-major.
+        state x object, state-major, with feasibility where the data set has it.
         """
         if phase == "train":
             pairs = self.vocabulary.indices(self.train_pairs)
@@ -165,10 +175,9 @@ class CompositionDataset:
         else:
             own = self.val_pairs if phase == "val" else self.test_pairs
             pairs = self.vocabulary.indices(sorted(set(self.train_pairs) | set(own)))
-        seen_table = np.zeros((len(self.vocabulary.states), len(self.vocabulary.objects)), dtype=bool)
-        train = self.vocabulary.indices(self.train_pairs)
-        seen_table[train[:, 0], train[:, 1]] = True
-        return Candidates(self.vocabulary, pairs, seen_table[pairs[:, 0], pairs[:, 1]], world)
+        states, objects = pairs.T
+        feasibility = self.feasibility[states, objects] if world == "open" and self.feasibility is not None else None
+        return Candidates(self.vocabulary, pairs, self.seen[states, objects], world, feasibility)
 
     def load_image(self, phase: Phase, index: int) -> Image.Image:
         """Return image `index` of a phase as an RGB picture; a missing or unreadable file is a `UserError`."""

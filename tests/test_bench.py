@@ -128,6 +128,9 @@ def test_another_package_called_datasets_does_not_get_in_the_way(tmp_path):
         (["run", "--backbone", "tiny-icon"], ["tiny-icons"]),
         (["list", "method"], ["There is no list of 'method'", "'methods'"]),
         (["report", "--results", "nowhere"], ["There is nothing to report in 'nowhere'"]),
+        (["run", "--methods", "csp", "--set", "threshold=0.4"], ["'threshold' belongs to the open world", "--world"]),
+        (["data", "feasibility", "icon_state"], ["No data set is called 'icon_state'", "'icon_states'"]),
+        (["data", "feasibility", "icon_states", "--source", "globe"], ["no source of feasibility scores 'globe'"]),
     ],
 )
 def test_a_mistake_is_answered_in_one_line(arguments, words, tmp_path):
@@ -180,6 +183,27 @@ def test_run_report_and_second_run(plugin, tmp_path):
     assert "± " in bench("report", "--results", tmp_path / "r").stdout
     listed = bench("list", "runs", "--results", tmp_path / "r").stdout
     assert listed.count("done") == 4
+
+
+def test_an_open_world_from_the_command_line(plugin, tmp_path):
+    home = {"CZSL_HOME": str(tmp_path / "home")}
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "clip_zero_shot", "--world", "open"]
+    arguments += ["--results", tmp_path / "r"]
+    bench(*arguments, env=home)
+    bench(*arguments, "--set", "threshold=0.5", env=home)
+    worlds = [content["open_world"] for content in results_of(tmp_path / "r").values()]
+    assert {world["searched"] for world in worlds} == {True, False}
+    assert 0.5 in {world["threshold"] for world in worlds}
+    page = (tmp_path / "r" / "report.md").read_text()
+    assert "| U | cap |" in page and "CLIP zero-shot (threshold=0.5)" in page
+    assert "masking clean" in page
+
+    shown = bench("data", "feasibility", "toy", "--plugin", plugin, "--source", "clip", env=home).stdout
+    assert "4 states x 4 objects, 4 unseen pairs" in shown
+    assert "2 of 2" in shown and "What a threshold keeps" in shown
+    (table,) = (tmp_path / "home/feasibility").iterdir()
+    assert table.name in shown, "the run and the command share the cache"
+    assert worlds[0]["feasibility_digest"].startswith(shown.partition("(SHA-256 ")[2].partition(")")[0])
 
 
 def test_redo_gives_the_same_bits_and_skip_leaves_alone(plugin, tmp_path):

@@ -98,6 +98,17 @@ MAIN: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
     (Column("state"), test_metric("at_zero.state")),
     (Column("object"), test_metric("at_zero.object")),
 )
+
+
+def unseen_cap(run: RunRecord) -> float | None:
+    """Return the share of unseen test images whose pair is still a candidate."""
+    world = run.result.get("open_world")  # type: ignore[union-attr]
+    return test_metric("unseen_cap")(run) if world is None else world["unseen_cap"]["test"]
+
+
+CAP = (Column("cap", digits=0, larger_is_better=None), unseen_cap)
+"""Stands beside U in the open world, where a threshold takes right answers away. Without digits it fits 80 columns."""
+
 COST: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
     (
         Column("parameters", percent=False, digits=0, larger_is_better=None),
@@ -116,10 +127,11 @@ COST: tuple[tuple[Column, Callable[[RunRecord], float | None]], ...] = (
 
 def conditions(run: RunRecord) -> tuple[str, ...]:
     """Return what must agree for two runs to stand in one table."""
-    spec = run.spec
+    spec, world = run.spec, run.spec.open_world
+    masked = ("", "", "") if world is None else (world.feasibility, world.feasibility_digest or "", world.masking)
     return (
         spec.dataset, spec.dataset_digest, spec.backbone, spec.backbone_digest, spec.world, spec.profile,
-        spec.precision, str(spec.protocol_version),
+        spec.precision, str(spec.protocol_version), *masked,
     )  # fmt: skip
 
 
@@ -183,7 +195,9 @@ def tables(runs: Iterable[RunRecord]) -> list[Table]:
 
 
 def _settings(run: RunRecord) -> dict[str, Any]:
-    return {**run.spec.training.model_dump(mode="json"), **run.spec.method_config}
+    world = run.spec.open_world
+    own = {} if world is None else world.model_dump(mode="json", include={"threshold", "selection_world"})
+    return {**run.spec.training.model_dump(mode="json"), **own, **run.spec.method_config}
 
 
 def _rows(runs: Sequence[RunRecord]) -> list[Row]:
@@ -248,9 +262,22 @@ def _caption(runs: Sequence[RunRecord]) -> str:
     seeds = sorted({run.spec.seed for run in runs})
     several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
     return (
-        f"{spec.dataset}, {spec.world} world, backbone {spec.backbone}, profile {spec.profile}, {spec.precision}; "
-        f"epoch selected by {', '.join(sorted(policies)) or 'nothing'}; seeds {', '.join(map(str, seeds))}; {several}. "
-        "Test split, percent, exact evaluator."
+        f"{spec.dataset}, {spec.world} world{_masking(runs)}, backbone {spec.backbone}, profile {spec.profile}, "
+        f"{spec.precision}; epoch selected by {', '.join(sorted(policies)) or 'nothing'}; "
+        f"seeds {', '.join(map(str, seeds))}; {several}. Test split, percent, exact evaluator."
+    )
+
+
+def _masking(runs: Sequence[RunRecord]) -> str:
+    """Say in brackets what removes pairs from an open world, where anything does."""
+    worlds = [run.spec.open_world for run in runs if run.spec.open_world is not None]
+    if not worlds:
+        return ""
+    thresholds = {"searched" if world.threshold == "search" else f"{world.threshold:g}" for world in worlds}
+    places = sorted({world.selection_world for world in worlds})
+    return (
+        f" (feasibility: {worlds[0].feasibility}, threshold {', '.join(sorted(thresholds))}, masking "
+        f"{worlds[0].masking}, epoch chosen in the {' or '.join(places)} world)"
     )
 
 
@@ -265,13 +292,18 @@ def _gaps(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _main(rows: Sequence[Row], runs: Sequence[RunRecord]) -> Table:
-    heads = [Column("method"), Column("seeds"), *(column for column, _ in MAIN)]
+    columns = list(MAIN)
+    if runs[0].spec.world == "open":
+        columns.insert(1 + [column.name for column, _ in MAIN].index("U"), CAP)
+    heads = [Column("method"), Column("seeds"), *(column for column, _ in columns)]
     legend = (
         "S, U: accuracy on seen and unseen pairs when the other group is forbidden; G: how well one bias tells the "
         "groups apart; AUC = S U G; HM: best harmonic mean; HM@val: at the bias chosen on validation; state, object: "
         "at bias 0."
     )
-    return Table("Results", f"{_caption(runs)} {legend}", heads, _cells(rows, MAIN), _gaps(runs))
+    if runs[0].spec.world == "open":
+        legend += " cap: share of unseen images whose pair is still a candidate, the most that U can be."
+    return Table("Results", f"{_caption(runs)} {legend}", heads, _cells(rows, columns), _gaps(runs))
 
 
 def _slice_value(tag: str, value: str, group: str) -> Callable[[RunRecord], float | None]:

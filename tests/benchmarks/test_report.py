@@ -13,7 +13,7 @@ from benchmarks.records import RunFolder, RunRecord
 from benchmarks.report import terminal, write_report
 from benchmarks.report.render import markdown
 from benchmarks.report.tables import tables
-from benchmarks.spec import RunSpec, TrainingConfig
+from benchmarks.spec import OpenWorld, RunSpec, TrainingConfig
 
 
 def record(method: str = "csp", seed: int = 0, auc: float | None = 0.25, **changes) -> RunRecord:
@@ -33,7 +33,7 @@ def record(method: str = "csp", seed: int = 0, auc: float | None = 0.25, **chang
     result = None
     if auc is not None:
         test = {"auc": auc, "best_hm": auc + 0.1, "best_seen": 0.6, "best_unseen": 0.5, "gate": 0.9}
-        test |= {"at_bias": {"hm": auc}, "at_zero": {"state": 0.7, "object": 0.8}}
+        test |= {"at_bias": {"hm": auc}, "at_zero": {"state": 0.7, "object": 0.8}, "unseen_cap": 1.0}
         slices = [
             {"tag": "kind", "value": value, "group": group, "own_pair": 0.5}
             for value in ("global", "local")
@@ -41,6 +41,8 @@ def record(method: str = "csp", seed: int = 0, auc: float | None = 0.25, **chang
         ]
         cost = {"trained_parameters": 1234, "train_seconds": 5.0, "test_images_per_second": 400.0}
         result = {"metrics": {"test": test}, "slices": slices, "cost": cost | {"peak_memory_bytes": 5e8}}
+        if spec.open_world is not None:
+            result["open_world"] = {"unseen_cap": {"val": 0.5, "test": 0.4575}}
     return RunRecord(
         path=Path("somewhere"),
         status="failed" if auc is None else "done",
@@ -82,6 +84,7 @@ def test_one_seed_shows_no_spread():
         {"precision": "bf16"},
         {"protocol_version": 2},
         {"schema_version": 1, "profile": "official", "world": "open"},
+        {"world": "open", "open_world": OpenWorld(feasibility="clip")},
     ],
 )
 def test_what_is_not_comparable_never_shares_a_table(difference):
@@ -95,6 +98,32 @@ def test_settings_that_differ_are_rows_of_their_own_and_named():
     labels = [row[0].text for row in tables(runs)[0].rows]
     assert len(set(labels)) == 3
     assert all("lr=" in label and "dropout=" in label for label in labels)
+
+
+def open_record(**changes) -> RunRecord:
+    world = OpenWorld(**{"feasibility": "shipped", "feasibility_digest": "f" * 64, **changes})
+    return record(world="open", open_world=world)
+
+
+def test_an_open_world_says_what_removes_pairs_and_shows_the_cap():
+    (found, *_) = tables([open_record()])
+    assert [column.name for column in found.columns][5:7] == ["U", "cap"]
+    assert "| 50.0 | 46 |" in markdown(found)
+    assert "feasibility: shipped, threshold searched, masking clean, epoch chosen in the open world" in found.caption
+    assert "most that U can be" in found.caption
+    assert max(map(len, drawn([found]).splitlines())) <= 80
+    (kept_all, *_) = tables([record(world="open")])
+    assert "| 50.0 | 100 |" in markdown(kept_all)
+    assert "feasibility" not in kept_all.caption
+    assert "cap" not in [column.name for column in tables([record()])[0].columns]
+
+
+def test_open_worlds_share_a_table_where_only_the_threshold_differs():
+    (found, *_) = tables([open_record(), open_record(threshold=0.4)])
+    assert {row[0].text for row in found.rows} == {"CSP (threshold=search)", "CSP (threshold=0.4)"}
+    assert "threshold 0.4, searched" in found.caption
+    for change in ({"masking": "official"}, {"feasibility_digest": "e" * 64}, {"feasibility": "glove"}):
+        assert len([t for t in tables([open_record(), open_record(**change)]) if t.title == "Results"]) == 2
 
 
 def test_the_best_of_a_column_is_marked():

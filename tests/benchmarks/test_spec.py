@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.spec import RunSpec, TrainingConfig, canonical_json
+from benchmarks.spec import OpenWorld, RunSpec, TrainingConfig, canonical_json
 
 SPEC = RunSpec(
     method="csp",
@@ -20,6 +20,8 @@ SPEC = RunSpec(
     backbone="ViT-L-14-quickgelu/openai",
     backbone_digest="1" * 64,
 )
+
+OPEN_DIGEST = "53c4b0d4ff5e70a6f7842fbbaffcb8e31e9abb25a0743217737b51b00b471731"
 
 
 def test_digest_is_pinned():
@@ -51,6 +53,31 @@ def test_a_later_setting_counts_once_it_is_used():
     assert clipped.digest() != SPEC.model_copy(update={"training": TrainingConfig(clip_norm=2.0)}).digest()
 
 
+def test_a_record_from_before_thresholds_keeps_its_identity():
+    """Closed, or open with every pair as a candidate: what such runs were before, they are still."""
+    for world, digest in (("closed", SPEC.digest()), ("open", OPEN_DIGEST)):
+        content = SPEC.model_copy(update={"world": world}).model_dump(mode="json")
+        del content["open_world"], content["training"]["clip_norm"]
+        assert RunSpec.model_validate(content).digest() == digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feasibility": "shipped"},
+        {"feasibility_digest": "f" * 64},
+        {"threshold": 0.4},
+        {"threshold": 0.5},
+        {"masking": "official"},
+        {"selection_world": "closed"},
+    ],
+)
+def test_every_choice_about_the_open_world_is_part_of_the_identity(change):
+    searched = SPEC.model_copy(update={"world": "open", "open_world": OpenWorld(feasibility="clip")})
+    chosen = {**OpenWorld(feasibility="clip").model_dump(), **change}
+    assert searched.model_copy(update={"open_world": OpenWorld(**chosen)}).digest() != searched.digest()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -68,6 +95,7 @@ def test_a_later_setting_counts_once_it_is_used():
         {"seed": 1},
         {"precision": "bf16"},
         {"ablation": "no_prompt"},
+        {"open_world": OpenWorld(feasibility="clip")},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -117,6 +145,7 @@ def test_run_ids_differ_where_the_readable_part_does_not():
 def test_canonical_json_is_the_hashed_text():
     content = SPEC.model_dump(mode="json")
     assert content["training"].pop("clip_norm") is None, "a later setting that is not used"
+    assert content.pop("open_world") is None, "a closed world"
     text = canonical_json(content)
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(ValueError):

@@ -1,0 +1,285 @@
+"""Feasibility: how plausible an unseen pair is, judged by word vectors (Mancini et al., CVPR 2021).
+
+For an unseen pair of state a and object o, with T the training pairs and the cosine of word vectors:
+
+    f_object = max { cos(o, o') : (a, o') in T }, -1 if there is none
+    f_state  = max { cos(a, a') : (a', o) in T }, -1 if there is none
+    f(a, o)  = (f_object + f_state) / 2
+
+A pair is plausible if its state is known of a similar object and its object in a similar state. Seen pairs hold 0, as
+in the released tables. Those of MIT-States, UT-Zappos and C-GQA lie in `splits/feasibility` (made by the authors of CSP
+with GloVe 6B, 300 dimensions); for other data they are made from a file of word vectors or from CLIP's text features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from datasets import cache
+from errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.base import CompositionDataset
+
+Source = Literal["shipped", "glove", "clip"]
+
+SHIPPED = Path(__file__).parent / "splits" / "feasibility"
+_VERSION = 1  # of the scores in the cache; raise when they come out otherwise
+
+RENAMED = {
+    "faux.fur": "fake fur",
+    "faux.leather": "fake leather",
+    "full.grain.leather": "thick leather",
+    "hair.calf": "hair leather",
+    "patent.leather": "shiny leather",
+    "nubuck": "grainy leather",
+    "boots.ankle": "ankle boots",
+    "boots.knee.high": "knee high boots",
+    "boots.mid-calf": "midcalf boots",
+    "shoes.boat.shoes": "boat shoes",
+    "shoes.clogs.and.mules": "clogs shoes",
+    "shoes.flats": "flats shoes",
+    "shoes.heels": "heels",
+    "shoes.loafers": "loafers",
+    "shoes.oxfords": "oxford shoes",
+    "shoes.sneakers.and.athletic.shoes": "sneakers",
+}
+"""What the released codes look up instead of a (lower-cased) label of UT-Zappos."""
+
+
+@dataclass(frozen=True, eq=False)
+class Feasibility:
+    """scores: float32 [A, O], 0 where the pair is seen. path: the file they lie in."""
+
+    scores: np.ndarray
+    source: Source
+    path: Path
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the scores."""
+        return table_digest(self.scores)
+
+
+def table_digest(scores: np.ndarray) -> str:
+    """Return the hexadecimal SHA-256 of scores [A, O] in single precision, whatever the machine."""
+    return hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest()
+
+
+def feasibility_scores(state_vectors: np.ndarray, object_vectors: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the feasibility of every pair, float32 [A, O], 0 where it is seen (the equations above).
+
+    state_vectors: [A, D], object_vectors: [O, D], of any length but 0. seen: bool [A, O]. Computed in float64.
+    ValueError for vectors of other shapes, or with an entry that is not finite, or all zero.
+    """
+    scores = (
+        _best_partner(seen, _cosines(object_vectors, seen.shape[1]))
+        + _best_partner(seen.T, _cosines(state_vectors, seen.shape[0])).T
+    ) / 2
+    return np.where(seen, 0.0, scores).astype(np.float32)
+
+
+def _cosines(vectors: np.ndarray, count: int) -> np.ndarray:
+    """Cosine of every two of `count` vectors, float64 [count, count]."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise ValueError(f"word vectors have the shape {vectors.shape}, there are {count} words")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        raise ValueError("a word vector is zero or not finite")
+    units = vectors / lengths
+    return np.clip(units @ units.T, -1.0, 1.0)
+
+
+def _best_partner(seen: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    """Largest cosine between k and the partners of i, the j with seen[i, j]: [I, K]; -1 for an i without partners.
+
+    k itself may be among the partners only where (i, k) is seen, and that entry is nobody's feasibility.
+    """
+    row, partner = np.nonzero(seen)  # sorted by row, so that the partners of a row are a run
+    best = np.full((len(seen), cosines.shape[1]), -1.0)
+    if len(row):
+        starts = np.flatnonzero(np.diff(row, prepend=-1))
+        best[row[starts]] = np.maximum.reduceat(cosines[partner], starts, axis=0)
+    return best
+
+
+# Word vectors from a file ---------------------------------------------------------------------------------------------
+
+
+def words_of(label: str) -> tuple[str, ...]:
+    """Return the words whose vectors are averaged for a label: lower-cased, renamed, parted at blanks, "_" and ".".
+
+    >>> words_of("Boots.Mid-Calf"), words_of("Suede"), words_of("fire_hydrant")
+    (('midcalf', 'boots'), ('suede',), ('fire', 'hydrant'))
+    """
+    label = label.lower()
+    return tuple(RENAMED.get(label, label).replace("_", " ").replace(".", " ").split())
+
+
+def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:
+    """Return the vectors, float32 [D], of those of the words that a text file of GloVe or fastText has.
+
+    A line is a word and its D numbers, parted by blanks; a first line of two numbers (fastText) is skipped, and the
+    first of equal words counts. A file that cannot be read, or a line of other length or content, is a `UserError`.
+    """
+    wanted = {word.encode() for word in words}
+    found: dict[str, np.ndarray] = {}
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                word, _, numbers = line.partition(b" ")
+                if word not in wanted or word.decode() in found or (number == 1 and len(line.split()) == 2):
+                    continue
+                vector = _numbers(numbers)
+                if vector is None or any(len(vector) != len(other) for other in found.values()):
+                    raise UserError(
+                        f"The word vectors in {path} cannot be used.",
+                        f"Line {number}, of the word '{word.decode()}', is not a vector like the others.",
+                        "Fetch the file again; a line is a word and its numbers, as in glove.6B.300d.txt.",
+                    )
+                found[word.decode()] = vector
+    except OSError as error:
+        raise UserError(
+            f"The word vectors {path} cannot be read.",
+            f"The system says: {error.strerror or error}.",
+            "Unpack https://nlp.stanford.edu/data/glove.6B.zip and pass glove:<folder>/glove.6B.300d.txt.",
+        ) from error
+    return found
+
+
+def _numbers(text: bytes) -> np.ndarray | None:
+    try:
+        vector = np.array(text.split(), dtype=np.float32)
+    except ValueError:
+        return None
+    return vector if len(vector) and np.isfinite(vector).all() else None
+
+
+def label_vectors(path: Path, labels: Sequence[str]) -> np.ndarray:
+    """Return for each label the mean of its words' vectors, float32 [N, D]; missing words are a `UserError`."""
+    words = {label: words_of(label) for label in labels}
+    vectors = read_vectors(path, {word for parts in words.values() for word in parts})
+    missing = sorted({word for parts in words.values() for word in parts} - vectors.keys())
+    empty = sorted(label for label, parts in words.items() if not parts)
+    if missing or empty:
+        raise UserError(
+            f"{len(missing) + len(empty)} words have no vector in {path}.",
+            f"They are {', '.join([*missing, *(f'the label {label!r}' for label in empty)])}.",
+            "Use a file with more words, such as glove.6B.300d.txt, or CLIP as the source.",
+        )
+    return np.stack([np.mean([vectors[word] for word in words[label]], axis=0) for label in labels])
+
+
+# Tables of a data set -------------------------------------------------------------------------------------------------
+
+
+def shipped_names() -> list[str]:
+    """Return the data sets whose tables come with the suite."""
+    return sorted(path.stem for path in SHIPPED.glob("*.npz"))
+
+
+def load_shipped(name: str) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray, np.ndarray]:
+    """Return (states, objects, seen bool [A, O], scores float32 [A, O]) of a table that comes with the suite."""
+    with np.load(SHIPPED / f"{name}.npz", allow_pickle=False) as stored:
+        states, objects = (tuple(stored[key].tolist()) for key in ("states", "objects"))
+        size = len(states) * len(objects)
+        seen = np.unpackbits(stored["seen"], count=size).astype(bool).reshape(len(states), -1)
+        planes = stored["planes"]
+    scores = np.zeros(seen.shape, dtype=np.float32)
+    scores[~seen] = np.ascontiguousarray(planes.T).view("<f4").reshape(-1)
+    return states, objects, seen, scores
+
+
+def pack_shipped(
+    name: str, states: Sequence[str], objects: Sequence[str], seen: np.ndarray, scores: np.ndarray
+) -> None:
+    """Write a table for `load_shipped`, lossless: the four bytes of the unseen pairs' scores apart, packed tighter."""
+    planes = np.ascontiguousarray(scores[~seen].astype("<f4").view(np.uint8).reshape(-1, 4).T)
+    arrays = {"states": np.array(states), "objects": np.array(objects), "seen": np.packbits(seen), "planes": planes}
+    _write(SHIPPED / f"{name}.npz", arrays)
+
+
+def shipped(dataset: CompositionDataset) -> Feasibility | None:
+    """Return the table that belongs to the data set: of the same words and the same training pairs; else None."""
+    vocabulary = dataset.vocabulary
+    for name in shipped_names():
+        states, objects, seen, scores = load_shipped(name)
+        if (states, objects) == (vocabulary.states, vocabulary.objects) and np.array_equal(seen, dataset.seen):
+            return Feasibility(scores, "shipped", SHIPPED / f"{name}.npz")
+    return None
+
+
+def from_glove(dataset: CompositionDataset, path: Path) -> Feasibility:
+    """Return the scores from a file of word vectors, from the cache if they were made from the same content before."""
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        content = ""  # reading the words will say what is wrong
+
+    def vectors() -> tuple[np.ndarray, np.ndarray]:
+        states, objects = dataset.vocabulary.states, dataset.vocabulary.objects
+        both = label_vectors(path, [*states, *objects])
+        return both[: len(states)], both[len(states) :]
+
+    return cached(dataset, "glove", content, vectors)
+
+
+def cached(
+    dataset: CompositionDataset, source: Source, identity: str, vectors: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> Feasibility:
+    """Return scores from the cache folder `feasibility`, or make them of `vectors()` and keep them there.
+
+    identity: what decides the vectors (of states [A, D] and of objects [O, D]) beside the words. A damaged file is made
+    anew; a folder that cannot be written is a `UserError`.
+    """
+    vocabulary = dataset.vocabulary
+    pairs = np.argwhere(dataset.seen).tolist()
+    identities = [_VERSION, source, identity, vocabulary.states, vocabulary.objects, pairs]
+    key = hashlib.sha256(json.dumps(identities).encode()).hexdigest()
+    path = cache.home() / "feasibility" / f"{dataset.name}-{source}-{key[:16]}.npz"
+    scores = _read(path, key, dataset.seen.shape)
+    if scores is None:
+        scores = feasibility_scores(*vectors(), dataset.seen)
+        words = {"states": np.array(vocabulary.states), "objects": np.array(vocabulary.objects)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, {**words, "feasibility": scores, "seen": dataset.seen, "key": np.array(key)})
+        except OSError as error:
+            raise UserError(
+                f"The feasibility scores cannot be written to {path}.",
+                f"The system says: {error.strerror or error}.",
+                "Free some space, or set CZSL_HOME to a folder that can be written.",
+            ) from error
+    return Feasibility(scores, source, path)
+
+
+def _read(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            fits = str(stored["key"]) == key and stored["feasibility"].shape == shape
+            return stored["feasibility"] if fits else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an npz file, whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
