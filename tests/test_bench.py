@@ -263,12 +263,14 @@ def test_ablations_by_name(plugin, tmp_path):
 
 
 def test_open_world(plugin, tmp_path):
-    bench("run", "--dataset", "toy", "--plugin", plugin, "--epochs", "1", "--world", "open", "--results", tmp_path)
+    arguments = ["run", "--methods", "csp", "msci", "--dataset", "toy", "--plugin", plugin, "--epochs", "1"]
+    bench(*arguments, "--world", "open", "--results", tmp_path)
     assert {result["counts"]["test_candidates"] for result in results_of(tmp_path).values()} == {16}
 
 
 def test_a_failed_run_is_a_record_and_the_others_go_on(plugin, tmp_path):
-    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--epochs", "2", "--results", tmp_path]
+    arguments = ["run", "--methods", "csp", "clip_zero_shot", "--dataset", "toy", "--plugin", plugin]
+    arguments += ["--epochs", "2", "--results", tmp_path]
     done = bench(*arguments, "--set", "csp.lr=1e30", check=False)
     assert done.returncode == 1
     assert "csp, toy, seed 0 failed." in done.stderr

@@ -59,7 +59,7 @@ def table() -> str:
         "absolute differences over all entries of a kind, training and evaluation together; a gradient's is divided by",
         "its largest entry. The golden numbers lie in `tests/golden`; this page is written by",
         "",
-        "    pytest tests/methods --parity-table docs/parity.md",
+        "    pytest tests/methods -n 0 --parity-table docs/parity.md",
         "",
         "Logits are scaled cosines of up to 16, features of size 1 to 6. Rounding alone moves the released codes' own",
         "logits by 2e-5 between fp32 and fp64.",
