@@ -1,6 +1,6 @@
 """Do the tests keep their level? Simulations in which nothing differs; docs/statistics.md holds the outcome.
 
-    python -m benchmarks.significance_calibration --simulations 2000
+    python -m benchmarks.significance_calibration
 
 Each number is the share of simulations, in percent, in which a test at 5 % finds a difference between equal methods, or
 in which a 95 % interval misses the true value, with the standard error of that share. About 5 is right; less is
@@ -61,7 +61,9 @@ class Rate:
         return float(np.sqrt(self.rate * (1 - self.rate) / self.simulations))
 
 
-def pairwise_rates(situation: str, simulations: int, resamples: int, seed: int = 0) -> list[Rate]:
+def pairwise_rates(
+    situation: str, simulations: int, resamples: int, statistics: Sequence[str] = STATISTICS, seed: int = 0
+) -> list[Rate]:
     """Return how often each test between two equal methods rejects, and how often each interval misses."""
     population, seeds = SITUATIONS[situation]
     truth = true_values(population)
@@ -70,7 +72,7 @@ def pairwise_rates(situation: str, simulations: int, resamples: int, seed: int =
         rng = stream("calibration", seed, situation, number)
         first, second = population.sample(rng, 2, seeds)
         runs = {"first": first, "second": second}
-        found = compare(runs, "first", STATISTICS, resamples=resamples, seed=number)
+        found = compare(runs, "first", statistics, resamples=resamples, seed=number)
         for test, p_value in p_values(found.methods["second"]):
             outcomes.setdefault(test, []).append(p_value <= ALPHA)
         for name, interval, value in intervals(found.methods["first"], truth):
@@ -106,8 +108,10 @@ def true_values(population: Population) -> dict[str, float]:
 
 def intervals(method: MethodSummary, truth: Mapping[str, float]) -> Iterable[tuple[str, Interval, float]]:
     """Yield (name, interval, true value) of the method's own values."""
-    for name, value in truth.items():
-        summary = method.statistics[name]
+    for name, summary in method.statistics.items():
+        if name not in truth:
+            continue
+        value = truth[name]
         for source, estimate in summary.sources.items():
             yield f"{name}: percentile interval over {source} misses", estimate.percentile, value
             if estimate.bca is not None:
@@ -119,15 +123,15 @@ def intervals(method: MethodSummary, truth: Mapping[str, float]) -> Iterable[tup
 def family_rate(simulations: int, resamples: int, methods: int = 7, seed: int = 0) -> list[Rate]:
     """Return how often any of equal methods is found different from the baseline, with and without Holm."""
     situation = f"{methods - 1} comparisons"
-    outcomes: dict[str, list[bool]] = {"AUC, any p-value": [], "AUC, any p-value after Holm": []}
+    outcomes: dict[str, list[bool]] = {"AUC, any comparison": [], "AUC, any comparison after Holm": []}
     for number in range(simulations):
         sampled = Population().sample(stream("calibration", seed, situation, number), methods)
         runs = {str(place): own for place, own in enumerate(sampled)}
         found: Comparison = compare(runs, "0", ("auc",), resamples=resamples, seed=number)
         differences = [method.statistics["auc"].difference for method in found.methods.values()]
         made = [difference for difference in differences if difference is not None]
-        outcomes["AUC, any p-value"].append(min(one.p_value for one in made) <= ALPHA)
-        outcomes["AUC, any p-value after Holm"].append(min(one.adjusted_p for one in made) <= ALPHA)
+        outcomes["AUC, any comparison"].append(min(one.p_value for one in made) <= ALPHA)
+        outcomes["AUC, any comparison after Holm"].append(min(one.adjusted_p for one in made) <= ALPHA)
     return [Rate(situation, test, float(np.mean(wrong)), simulations) for test, wrong in outcomes.items()]
 
 
@@ -159,15 +163,20 @@ def table(rates: Sequence[Rate]) -> str:
 def main() -> None:
     """Simulate and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=999)
+    parser.add_argument("--parts", nargs="+", choices=("images", "5 seeds", "3 seeds", "families"), default=None)
     options = parser.parse_args()
     size = (options.simulations, options.resamples)
-    names = list(SITUATIONS)
-    for group in (names[:4], names[4:7], names[7:]):
-        print(table([rate for name in group for rate in pairwise_rates(name, *size)]), "\n", flush=True)
-    print(table(family_rate(*size)), "\n", flush=True)
-    print(table([rate for ranked in RANKED for rate in rank_rates(*ranked, options.simulations)]), flush=True)
+    situations: dict[str, list[str]] = {"images": [], "5 seeds": [], "3 seeds": []}
+    for name, (_, runs) in SITUATIONS.items():
+        situations["images" if runs == 1 else f"{runs} seeds"].append(name)
+    for part in options.parts or (*situations, "families"):
+        if part != "families":
+            print(table([rate for name in situations[part] for rate in pairwise_rates(name, *size)]), "\n", flush=True)
+            continue
+        print(table(family_rate(*size)), "\n", flush=True)
+        print(table([rate for ranked in RANKED for rate in rank_rates(*ranked, options.simulations)]), flush=True)
 
 
 if __name__ == "__main__":

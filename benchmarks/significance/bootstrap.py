@@ -25,49 +25,61 @@ class Resampled:
     """Statistics of a run, or of a mean or difference of runs, with their bootstrap distribution.
 
     estimate: float64 [s], of the images as they are. resamples: float64 [s, B]; NaN where a resample leaves a statistic
-    undefined. leave_one_out: float64 [s, M], without each unit in turn, and is_seen: bool [M], the units' groups, for
-    BCa intervals; None where seeds are resampled too. seed_parts: for each set of resampled seeds the estimated
-    variance of its mean, float64 [s], and its number of runs.
+    undefined. leave_one_out: float64 [s, M], without each unit in turn. units: what was drawn. seed_parts: for each set
+    of resampled seeds the estimated variance of its mean, float64 [s], and its number of runs.
     """
 
     statistics: tuple[str, ...]
     estimate: np.ndarray
     resamples: np.ndarray
-    leave_one_out: np.ndarray | None = None
-    is_seen: np.ndarray | None = None
+    leave_one_out: np.ndarray
+    units: Units
     seed_parts: tuple[tuple[np.ndarray, int], ...] = ()
 
     def __sub__(self, other: Resampled) -> Resampled:
         """The difference, paired by resample and by unit."""
-        both = self.leave_one_out is not None and other.leave_one_out is not None
         return replace(
             self,
             estimate=self.estimate - other.estimate,
             resamples=self.resamples - other.resamples,
-            leave_one_out=self.leave_one_out - other.leave_one_out if both else None,
+            leave_one_out=self.leave_one_out - other.leave_one_out,
             seed_parts=self.seed_parts + other.seed_parts,
         )
 
     def degrees_of_freedom(self, row: int) -> float:
-        """How well the variance of a statistic is known (Satterthwaite, Biometrics Bulletin 2, 1946): infinite without
-        resampled seeds, r - 1 where the seeds of r runs make all the variance, in between otherwise."""
-        known = sum(float(variance[row]) ** 2 / (runs - 1) for variance, runs in self.seed_parts)
+        """How well the variance of a statistic is known (Satterthwaite, Biometrics Bulletin 2, 1946).
+
+        n - 1 where n resampled seeds, or n pairs of one group, make all the variance, else in between and above;
+        infinite where images alone are drawn, of which there are many.
+        """
+        parts = [(float(variance[row]), runs) for variance, runs in self.seed_parts]
+        if self.units.name == "pairs":
+            parts += [
+                _jackknife_variance(self.leave_one_out[row][self.units.is_seen == seen]) for seen in (True, False)
+            ]
+        known = sum(variance**2 / (count - 1) for variance, count in parts if count > 1)
         if not known > 0:
             return np.inf
-        # The mean of r drawn values varies by (r - 1) / r of what the mean of r runs does; the rest is added.
+        # The mean of n drawn values varies by (n - 1) / n of what the mean of n values does; the rest is added.
         drawn = self.resamples[row][~np.isnan(self.resamples[row])]
-        total = float(drawn.var()) + sum(float(variance[row]) / runs for variance, runs in self.seed_parts)
-        return total**2 / known
+        total = float(drawn.var()) + sum(variance / count for variance, count in parts if count > 1)
+        # Less than the smallest part's is impossible, except by the luck of few resamples.
+        return max(total**2 / known, min(count - 1 for variance, count in parts if variance > 0 and count > 1))
+
+
+def _jackknife_variance(leave_one_out: np.ndarray) -> tuple[float, int]:
+    """The variance that drawing these units gives a statistic, from its values without each of them; their number."""
+    values = leave_one_out[~np.isnan(leave_one_out)]
+    return (float(values.var()) * (len(values) - 1) if len(values) else 0.0), len(values)
 
 
 def average(parts: Sequence[Resampled]) -> Resampled:
     """The mean over runs that share their resamples, as a rule the seeds of one method."""
-    left_out = [part.leave_one_out for part in parts if part.leave_one_out is not None]
     return replace(
         parts[0],
         estimate=np.mean([part.estimate for part in parts], axis=0),
         resamples=np.mean([part.resamples for part in parts], axis=0),
-        leave_one_out=np.mean(left_out, axis=0) if len(left_out) == len(parts) else None,
+        leave_one_out=np.mean([part.leave_one_out for part in parts], axis=0),
     )
 
 
@@ -77,33 +89,33 @@ def over_seeds(parts: Sequence[Resampled], training_seeds: Sequence[int], *, see
     parts: one per run, of the same image (or pair) resamples, so that all runs drawn share them; for two methods with
     the same seeds hand in the runs' differences. Runs with the same `training_seeds` get the same draws, whatever the
     method; a single run, which tells nothing of seeds, only its images'. Few runs know their variance badly, which
-    `degrees_of_freedom` says to the intervals.
+    `degrees_of_freedom` tells the intervals.
     """
     runs = len(parts)
     if runs == 1:
-        return replace(parts[0], leave_one_out=None)
+        return parts[0]
     rng = stream("significance", seed, "training seeds", *training_seeds)
     resamples = parts[0].resamples.shape[1]
     picks = rng.integers(0, runs, size=(resamples, runs))
     counts = np.stack([(picks == run).sum(axis=1) for run in range(runs)])
     estimates = np.stack([part.estimate for part in parts])
     return replace(
-        parts[0],
-        estimate=estimates.mean(axis=0),
+        average(parts),
         # Not a matrix product: a run that is not drawn must not spread its undefined values.
         resamples=sum(np.where(count > 0, count * part.resamples, 0) for count, part in zip(counts, parts, strict=True))
         / runs,
-        leave_one_out=None,
         seed_parts=((estimates.var(axis=0, ddof=1) / runs, runs),),
     )
 
 
-def draws(is_seen: np.ndarray, resamples: int, *names: object, block: int = 64) -> Iterator[np.ndarray]:
+def draws(is_seen: np.ndarray, resamples: int, *names: object, block: int | None = None) -> Iterator[np.ndarray]:
     """Yield how often each unit is drawn, float64 [M, b] a block, b <= `block`, `resamples` columns in all.
 
     is_seen: bool [M]. As many units are drawn with replacement as there are, seen and unseen apart, each group from its
-    own stream of `names`.
+    own stream of `names`. block: by default what fits into a processor's cache; it changes no number.
     """
+    if block is None:
+        block = min(max(2**19 // max(len(is_seen), 1), 64), 1024)
     strata = [
         (np.flatnonzero(is_seen == seen), stream("significance", *names, "seen" if seen else "unseen"))
         for seen in (True, False)
@@ -128,7 +140,7 @@ def bootstrap(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    block: int = 64,
+    block: int | None = None,
 ) -> list[Resampled]:
     """Return the bootstrap distribution of the statistics of each run; all runs see the same resamples.
 
@@ -142,6 +154,6 @@ def bootstrap(
         for part, one in zip(blocks, weighted, strict=True):
             part.append(one.weighted(weights))
     return [
-        Resampled(one.statistics, one.estimate(), np.concatenate(part, axis=1), one.leave_one_out(), units.is_seen)
+        Resampled(one.statistics, one.estimate(), np.concatenate(part, axis=1), one.leave_one_out(), units)
         for part, one in zip(blocks, weighted, strict=True)
     ]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from benchmarks.significance.bootstrap import Resampled
 
@@ -27,9 +26,9 @@ class Interval:
 class Estimate:
     """A statistic, or a difference of two, with what resampling says about it.
 
-    standard_error: standard deviation over resamples. percentile: expanded where seeds were resampled too. bca: None
-    for differences and where seeds were resampled. p_value: two-sided, of no difference; None for single values.
-    undefined: resamples that left the statistic undefined and were passed over.
+    standard_error: standard deviation over resamples. percentile: expanded where pairs or seeds were resampled, which
+    are few. bca: None for differences and where seeds were resampled. p_value: two-sided, of no difference; None for
+    single values. undefined: resamples that left the statistic undefined and were passed over.
     """
 
     value: float
@@ -41,7 +40,7 @@ class Estimate:
 
 
 def estimate(resampled: Resampled, level: float = 0.95) -> Mapping[str, Estimate]:
-    """Return each statistic with its percentile and, where units were left out in turn, its BCa interval."""
+    """Return each statistic with its percentile and, unless seeds were resampled too, its BCa interval."""
     return {name: _estimate(resampled, row, level, single=True) for row, name in enumerate(resampled.statistics)}
 
 
@@ -55,8 +54,9 @@ def _estimate(resampled: Resampled, row: int, level: float, *, single: bool) -> 
     known = values[~np.isnan(values)] if not np.isnan(value) else values[:0]
     freedom = resampled.degrees_of_freedom(row)
     bca = None
-    if single and resampled.leave_one_out is not None and resampled.is_seen is not None:
-        bca = bca_interval(value, known, resampled.leave_one_out[row], resampled.is_seen, level)
+    if single and not resampled.seed_parts:
+        left_out, is_seen = resampled.leave_one_out[row], resampled.units.is_seen
+        bca = bca_interval(value, known, left_out, is_seen, level, freedom)
     return Estimate(
         value=value,
         standard_error=float(known.std(ddof=1)) if len(known) > 1 else np.nan,
@@ -73,19 +73,29 @@ def percentile_interval(resamples: np.ndarray, level: float = 0.95, freedom: flo
     The quantiles are (1 - level) / 2 and (1 + level) / 2 if the variance is as good as known, else further out by as
     much as Student's t with `freedom` degrees of freedom lies outside the normal distribution (Hesterberg, What
     teachers should know about the bootstrap, The American Statistician 69, 2015: the expanded percentile interval).
+    No quantile lies outside the resamples: with two degrees of freedom it would take more than a hundred thousand.
     """
-    tail = (1 - level) / 2
-    method: Literal["percentile", "expanded percentile"] = "percentile"
-    if not np.isinf(freedom):
-        tail, method = float(norm.sf(student.isf(tail, freedom))), "expanded percentile"
+    method: Literal["percentile", "expanded percentile"] = "percentile" if np.isinf(freedom) else "expanded percentile"
     if len(resamples) == 0:
         return Interval(np.nan, np.nan, level, method)
-    low, high = np.quantile(resamples, [tail, 1 - tail])
+    low, high = np.quantile(resamples, ndtr(_quantiles(level, freedom)))
     return Interval(float(low), float(high), level, method)
 
 
+def _quantiles(level: float, freedom: float) -> np.ndarray:
+    """The two-sided quantiles of Student's t, of the normal distribution for infinite degrees of freedom."""
+    tail = (1 - level) / 2
+    reach = float(ndtri(tail) if np.isinf(freedom) else stdtrit(freedom, tail))
+    return np.array([reach, -reach])
+
+
 def bca_interval(
-    value: float, resamples: np.ndarray, leave_one_out: np.ndarray, is_seen: np.ndarray, level: float = 0.95
+    value: float,
+    resamples: np.ndarray,
+    leave_one_out: np.ndarray,
+    is_seen: np.ndarray,
+    level: float = 0.95,
+    freedom: float = np.inf,
 ) -> Interval:
     """Return the bias-corrected and accelerated interval (Efron, Better bootstrap confidence intervals, JASA 82, 1987).
 
@@ -93,16 +103,18 @@ def bca_interval(
     is_seen: bool [M], the two groups that are resampled apart. The bias z0 = Phi^-1(share of resamples below the
     estimate, those at it half) shifts the quantiles, which a maximum such as best HM needs; the acceleration a =
     sum U^3 / n^3 / (6 (sum U^2 / n^2)^(3/2)) bends them, U the jackknife influences (n - 1) (mean - value without a
-    unit) within a group of n units.
+    unit) within a group of n units. With finite `freedom` it is expanded as the percentile interval is.
     """
     if len(resamples) == 0:
         return Interval(np.nan, np.nan, level, "BCa")
     share = np.mean(resamples < value) + np.mean(resamples == value) / 2
     # An estimate beyond all resamples would ask for a quantile beyond them; half a resample is the nearest there is.
-    bias = norm.ppf(np.clip(share, 0.5 / len(resamples), 1 - 0.5 / len(resamples)))
+    bias = ndtri(np.clip(share, 0.5 / len(resamples), 1 - 0.5 / len(resamples)))
     acceleration = _acceleration([leave_one_out[is_seen], leave_one_out[~is_seen]])
-    shifted = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(resamples, norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    shifted = bias + _quantiles(level, freedom)
+    bend = 1 - acceleration * shifted
+    target = np.where(bend > 0, bias + shifted / np.where(bend > 0, bend, 1), np.copysign(np.inf, shifted))
+    low, high = np.quantile(resamples, ndtr(target))
     return Interval(float(low), float(high), level, "BCa")
 
 
@@ -129,4 +141,4 @@ def bootstrap_p_value(resamples: np.ndarray, freedom: float = np.inf) -> float:
         return np.nan
     beyond = min(int((resamples <= 0).sum()), int((resamples >= 0).sum()))
     p_value = min(1.0, 2 * (beyond + 1) / (len(resamples) + 1))
-    return p_value if np.isinf(freedom) else float(2 * student.sf(norm.isf(p_value / 2), freedom))
+    return p_value if np.isinf(freedom) else float(2 * stdtr(freedom, ndtri(p_value / 2)))

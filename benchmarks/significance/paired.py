@@ -115,13 +115,16 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
     differences = one - other
     runs, mean = len(differences), float(differences.mean())
     interval = mean_over_seeds(differences, level)
-    varies = runs > 1 and float(np.ptp(differences)) > 0
-    spread = float(differences.std(ddof=1)) if varies else 0.0 if runs > 1 else np.nan
-    if varies:
-        t_p_value = float(2 * student.sf(abs(mean) / (spread / np.sqrt(runs)), runs - 1))
-    else:
-        t_p_value = 1.0 if runs > 1 and mean == 0 else np.nan
+    spread = t_p_value = effect_size = np.nan
+    if runs > 1 and np.ptp(differences) == 0:
+        # Not through the mean, which rounds: what does not vary at all has no spread.
+        spread, t_p_value = 0.0, 1.0 if differences[0] == 0 else np.nan
+    elif runs > 1:
+        spread = float(differences.std(ddof=1))
+        effect_size = mean / spread
+        t_p_value = float(2 * student.sf(abs(effect_size) * np.sqrt(runs), runs - 1))
     flip_p_value, outcomes, smallest = sign_flip(differences)
+    wins = (one[:, None] > other) + 0.5 * (one[:, None] == other)
     return SeedTest(
         runs,
         mean,
@@ -131,8 +134,8 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
         flip_p_value if runs > 1 else np.nan,
         outcomes,
         smallest,
-        mean / spread if varies else np.nan,
-        float(np.mean((one[:, None] > other) + 0.5 * (one[:, None] == other))),
+        effect_size,
+        np.nan if np.isnan(mean) else float(wins.mean()),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from math import factorial, prod
 
@@ -98,7 +99,7 @@ def nemenyi(values: np.ndarray, level: float = 0.95) -> Nemenyi:
     values = _table(values)
     datasets, methods = values.shape
     average = _ranks(values).mean(axis=0)
-    q = float(studentized_range.ppf(level, methods, np.inf) / np.sqrt(2))
+    q = _quantile(level, methods)
     critical = q * float(np.sqrt(methods * (methods + 1) / (6 * datasets)))
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy(dtype=np.float64)
     groups = _groups(average, critical)
@@ -149,6 +150,11 @@ def wilcoxon(differences: np.ndarray) -> float:
     if len(rounded) == 0:
         return 1.0
     return sign_flip(rankdata(np.abs(rounded)) * np.sign(rounded))[0]
+
+
+@cache
+def _quantile(level: float, methods: int) -> float:
+    return float(studentized_range.ppf(level, methods, np.inf) / np.sqrt(2))
 
 
 def _table(values: np.ndarray) -> np.ndarray:
