@@ -9,7 +9,6 @@ Icons: Font Awesome Free (fontawesome.com), icons CC BY 4.0, font SIL OFL 1.1, s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from datasets.streams import stream as stream  # where data sets and pretraining look for it
 
 SIZE = 64  # pixels, both ways
 GLYPH = 160  # pixels at which a glyph is rasterised once, before it is scaled and turned
@@ -48,12 +49,6 @@ class Look:
     texture: float = 0.7
     clutter: float = 0.4
     dark_icon: float = 0.05
-
-
-def stream(*names: object) -> np.random.Generator:
-    """Return the random generator of a named stream: the same names give the same numbers, whatever else was drawn."""
-    key = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
-    return np.random.default_rng(int.from_bytes(key[:16], "little"))
 
 
 @cache

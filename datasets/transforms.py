@@ -7,7 +7,6 @@ tensor (docs/protocol.md). The view of an image is a function of (seed, epoch, i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,14 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from datasets.streams import derived_seed as derived_seed  # where training looks for it
+
 Augmentation = Literal["clip", "none"]
 Transform = Callable[[Image.Image], Tensor]
-
-
-def derived_seed(*names: object) -> int:
-    """Return a 63-bit seed of a named stream: the same names, the same seed; no stream depends on another's use."""
-    key = hashlib.sha256("/".join(str(name) for name in names).encode()).digest()
-    return int.from_bytes(key[:8], "little") >> 1
 
 
 def build_transform(

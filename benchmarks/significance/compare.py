@@ -1,0 +1,297 @@
+"""Everything a table says about methods on one test set: values, intervals, differences to a baseline, p-values.
+
+One call makes the same resamples for all methods, so that values and differences of a table fit together
+(docs/statistics.md says in words what each number answers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.significance.bootstrap import RESAMPLES, Resampled, average, bootstrap, over_seeds
+from benchmarks.significance.closed_form import NormalEstimate, auc_difference, auc_estimate
+from benchmarks.significance.intervals import Estimate, Interval, difference, estimate
+from benchmarks.significance.multiple import holm
+from benchmarks.significance.paired import (
+    McNemar,
+    SeedTest,
+    compare_over_seeds,
+    mcnemar_by_group,
+    mean_over_seeds,
+)
+from benchmarks.significance.reweighting import HEADLINE, Units
+from benchmarks.significance.runs import ScoredRun, check_same_images
+from errors import UserError, did_you_mean
+
+Source = Literal["images", "pairs", "seeds and images", "seeds and pairs"]
+"""What is taken to be drawn by chance: test images, pairs with all their images, and beside them training seeds."""
+
+_SOURCES: tuple[tuple[Source, Source], ...] = (("images", "seeds and images"), ("pairs", "seeds and pairs"))
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """A method's statistic less the baseline's, a difference of means over seeds.
+
+    sources: by source of chance, interval and p-value; those with seeds only if both methods have two runs or more (or
+    no training). decided_by: the source whose `p_value` stands in the family; adjusted_p: after Holm over the family,
+    NaN if the statistic is not in it. seeds: the paired test over the seeds that both have; None for fewer than two.
+    closed_form: of the AUC alone, over images.
+    """
+
+    value: float
+    sources: Mapping[Source, Estimate]
+    decided_by: Source
+    p_value: float
+    adjusted_p: float
+    seeds: SeedTest | None
+    closed_form: NormalEstimate | None
+
+    @property
+    def interval(self) -> Interval:
+        """The interval that belongs to `p_value`."""
+        return self.sources[self.decided_by].percentile
+
+
+@dataclass(frozen=True, eq=False)
+class StatisticSummary:
+    """A method's statistic: mean over seeds and its uncertainty; fractions in [0, 1].
+
+    per_seed: in order of seed. standard_deviation: over seeds, NaN for one. seed_interval: t interval of the mean over
+    seeds, test images as given. sources: by source of chance. difference: to the baseline; None for the baseline.
+    """
+
+    statistic: str
+    value: float
+    per_seed: tuple[float, ...]
+    standard_deviation: float
+    seed_interval: Interval
+    sources: Mapping[Source, Estimate]
+    closed_form: NormalEstimate | None
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodSummary:
+    """A method: its seeds in order, its statistics by name, and McNemar's test against the baseline.
+
+    seeds: of one run only where there is no training. mcnemar: by seed (of the runs paired by seed), then "seen",
+    "unseen" and "all"; empty for the baseline; without the seeds whose runs have no bias from validation.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    trained: bool
+    statistics: Mapping[str, StatisticSummary]
+    mcnemar: Mapping[int, Mapping[str, McNemar]]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All methods on one test set, in the order given, and what the numbers rest on.
+
+    tested: statistics in Holm's family, which holds `family` comparisons. images, pairs: numbers of seen and unseen.
+    """
+
+    methods: Mapping[str, MethodSummary]
+    baseline: str | None
+    tested: tuple[str, ...]
+    family: int
+    level: float
+    resamples: int
+    seed: int
+    images: tuple[int, int]
+    pairs: tuple[int, int]
+
+
+def compare(
+    runs: Mapping[str, Sequence[ScoredRun]],
+    baseline: str | None = None,
+    statistics: Sequence[str] = HEADLINE,
+    *,
+    tested: Sequence[str] | None = None,
+    decided_by: Source = "seeds and images",
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare methods, each with a run per seed, on the same test images.
+
+    baseline: the method the others are compared with; None for values alone. statistics: names of `STATISTICS`. tested:
+    those whose comparisons make Holm's family, by default all: everything the table marks. decided_by: the source of
+    chance whose p-values count; where a method has too few seeds, the same without seeds. seed: of the resampling.
+    `UserError` for an unknown baseline or runs of other images, ValueError for a method without runs or with two of one
+    seed, and for unknown statistics.
+    """
+    ordered = {name: sorted(own, key=lambda run: run.seed) for name, own in runs.items()}
+    _check(ordered, baseline)
+    # Without training one run says all; more would only pretend that seeds were looked at.
+    ordered = {name: own if own[0].trained else own[:1] for name, own in ordered.items()}
+    tested = tuple(statistics if tested is None else tested)
+    if not set(tested) <= set(statistics):
+        raise ValueError(f"{sorted(set(tested) - set(statistics))} are tested, but not among the statistics")
+    every = [run for own in ordered.values() for run in own]
+    units = (Units.images(every[0].scores), Units.pairs(every[0].scores, every[0].labels))
+    found: dict[str, dict[str, list[Resampled]]] = {}
+    for unit in units:
+        parts = iter(bootstrap(every, statistics, unit, resamples=resamples, seed=seed))
+        found[unit.name] = {name: [next(parts) for _ in own] for name, own in ordered.items()}
+    methods = {}
+    for name, own in ordered.items():
+        differences: Mapping[str, Difference] = {}
+        mcnemar: Mapping[int, Mapping[str, McNemar]] = {}
+        if baseline is not None and name != baseline:
+            pairs = _paired(own, ordered[baseline])
+            mine, theirs = ([by_name[key] for by_name in found.values()] for key in (name, baseline))
+            differences = _differences(own, ordered[baseline], mine, theirs, pairs, decided_by, level, seed)
+            mcnemar = _mcnemar(own, ordered[baseline], pairs)
+        summaries = _summaries(own, [by_name[name] for by_name in found.values()], differences, level, seed)
+        methods[name] = MethodSummary(name, tuple(run.seed for run in own), own[0].trained, summaries, mcnemar)
+    methods, family = _adjusted(methods, tested)
+    counts = [(int(unit.is_seen.sum()), int((~unit.is_seen).sum())) for unit in units]
+    return Comparison(methods, baseline, tested, family, level, resamples, seed, counts[0], counts[1])
+
+
+def _check(runs: Mapping[str, Sequence[ScoredRun]], baseline: str | None) -> None:
+    if baseline is not None and baseline not in runs:
+        raise UserError(
+            f"The baseline '{baseline}' is not among the methods compared.",
+            f"There are {', '.join(runs) or 'none'}.",
+            did_you_mean(baseline, runs) or "Choose one of these.",
+        )
+    for name, own in runs.items():
+        seeds = [run.seed for run in own]
+        if not own or len(set(seeds)) < len(seeds):
+            raise ValueError(f"{name} has {len(own)} runs of the seeds {seeds}; one run per seed is needed")
+    check_same_images((f"{name}, seed {run.seed},", run) for name, own in runs.items() for run in own)
+
+
+def _summaries(
+    runs: Sequence[ScoredRun],
+    parts: Sequence[Sequence[Resampled]],
+    differences: Mapping[str, Difference],
+    level: float,
+    seed: int,
+) -> dict[str, StatisticSummary]:
+    """The statistics of one method's runs. parts: by unit (images, pairs), then by run."""
+    seeds = [run.seed for run in runs]
+    drawn: dict[Source, Mapping[str, Estimate]] = {}
+    for (plain, with_seeds), own in zip(_SOURCES, parts, strict=True):
+        drawn[plain] = estimate(average(own), level)
+        if _replicated(runs):
+            drawn[with_seeds] = estimate(over_seeds(own, seeds, seed=seed), level)
+    per_seed = np.stack([part.estimate for part in parts[0]])
+    summaries = {}
+    for place, statistic in enumerate(parts[0][0].statistics):
+        values = per_seed[:, place]
+        summaries[statistic] = StatisticSummary(
+            statistic,
+            float(values.mean()),
+            tuple(values.tolist()),
+            float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+            mean_over_seeds(values, level),
+            {source: estimates[statistic] for source, estimates in drawn.items()},
+            auc_estimate(runs, level) if statistic == "auc" else None,
+            differences.get(statistic),
+        )
+    return summaries
+
+
+def _differences(
+    runs: Sequence[ScoredRun],
+    others: Sequence[ScoredRun],
+    parts: Sequence[Sequence[Resampled]],
+    other_parts: Sequence[Sequence[Resampled]],
+    pairs: Sequence[tuple[int, int]],
+    decided_by: Source,
+    level: float,
+    seed: int,
+) -> dict[str, Difference]:
+    """The statistics of `runs` less those of `others`, not adjusted yet. pairs: places of runs that belong together."""
+    drawn: dict[Source, Mapping[str, Estimate]] = {}
+    for (plain, with_seeds), own, theirs in zip(_SOURCES, parts, other_parts, strict=True):
+        drawn[plain] = difference(average(own) - average(theirs), level)
+        if not _replicated(runs) or not _replicated(others):
+            continue
+        if {i for i, _ in pairs} == set(range(len(runs))) and {j for _, j in pairs} == set(range(len(others))):
+            joint = [own[i] - theirs[j] for i, j in pairs]
+            both = over_seeds(joint, [_pair_seed(runs[i], others[j]) for i, j in pairs], seed=seed)
+        else:
+            both = over_seeds(own, [run.seed for run in runs], seed=seed)
+            both = both - over_seeds(theirs, [run.seed for run in others], seed=seed)
+        drawn[with_seeds] = difference(both, level)
+    if decided_by not in drawn:
+        decided_by = next(plain for plain, with_seeds in _SOURCES if with_seeds == decided_by)
+    found = {}
+    for place, statistic in enumerate(parts[0][0].statistics):
+        seeds = None
+        if len(pairs) > 1:
+            mine, theirs = ([part.estimate[place] for part in own] for own in (parts[0], other_parts[0]))
+            seeds = compare_over_seeds([mine[i] for i, _ in pairs], [theirs[j] for _, j in pairs], level)
+        sources = {source: estimates[statistic] for source, estimates in drawn.items()}
+        p_value = sources[decided_by].p_value
+        found[statistic] = Difference(
+            sources["images"].value,
+            sources,
+            decided_by,
+            np.nan if p_value is None else p_value,
+            np.nan,
+            seeds,
+            auc_difference(runs, others, level) if statistic == "auc" else None,
+        )
+    return found
+
+
+def _mcnemar(
+    runs: Sequence[ScoredRun], others: Sequence[ScoredRun], pairs: Sequence[tuple[int, int]]
+) -> dict[int, Mapping[str, McNemar]]:
+    return {
+        _pair_seed(runs[i], others[j]): mcnemar_by_group(runs[i], others[j])
+        for i, j in pairs
+        if not np.isnan([runs[i].bias, others[j].bias]).any()
+    }
+
+
+def _replicated(runs: Sequence[ScoredRun]) -> bool:
+    """Whether the runs tell how seeds vary: there are two, or there is nothing that a seed could change."""
+    return len(runs) > 1 or not runs[0].trained
+
+
+def _paired(runs: Sequence[ScoredRun], others: Sequence[ScoredRun]) -> list[tuple[int, int]]:
+    """Places of the runs that belong together: of one seed, or the one run without training with each of the other."""
+    if not runs[0].trained:
+        return [(0, place) for place in range(len(others))]
+    if not others[0].trained:
+        return [(place, 0) for place in range(len(runs))]
+    places = {run.seed: place for place, run in enumerate(others)}
+    return [(place, places[run.seed]) for place, run in enumerate(runs) if run.seed in places]
+
+
+def _pair_seed(run: ScoredRun, other: ScoredRun) -> int:
+    return run.seed if run.trained else other.seed
+
+
+def _adjusted(methods: Mapping[str, MethodSummary], tested: Sequence[str]) -> tuple[dict[str, MethodSummary], int]:
+    """Put Holm's p-values of the whole family into the summaries, and count the family."""
+    family = [
+        (name, statistic)
+        for name, method in methods.items()
+        for statistic in tested
+        if method.statistics[statistic].difference is not None
+    ]
+    p_values = np.array([methods[name].statistics[statistic].difference.p_value for name, statistic in family])
+    adjusted = dict(zip(family, holm(p_values).tolist(), strict=True))
+    found = {}
+    for name, method in methods.items():
+        statistics = {
+            statistic: replace(summary, difference=replace(summary.difference, adjusted_p=adjusted[name, statistic]))
+            if (name, statistic) in adjusted
+            else summary
+            for statistic, summary in method.statistics.items()
+        }
+        found[name] = replace(method, statistics=statistics)
+    return found, int((~np.isnan(p_values)).sum())

@@ -1,0 +1,177 @@
+"""Paired tests of two trained models on the same images (McNemar) and of two methods over the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from benchmarks.image_scores import ImageScores
+from benchmarks.significance.intervals import Interval
+from benchmarks.significance.runs import ScoredRun
+from datasets.streams import stream
+
+EXACT_RUNS = 16
+"""Up to so many pairs of runs all sign flips are tried, 2^16; beyond, as many are drawn."""
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Images that only one of two models gets right, and how likely so uneven a split is between equals.
+
+    first_only, second_only: the discordant images. discordant: their share of all `images`. p_value: exact, two-sided;
+    1 without discordant images. accuracy_difference: (first_only - second_only) / images.
+    """
+
+    images: int
+    first_only: int
+    second_only: int
+    discordant: float
+    accuracy_difference: float
+    p_value: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Compare two models' right answers, bool [N] each, by the exact binomial test of the discordant images.
+
+    McNemar, Note on the sampling error of the difference between correlated proportions or percentages, Psychometrika
+    12, 1947.
+    """
+    first_only, second_only = int((first & ~second).sum()), int((~first & second).sum())
+    images, discordant = len(first), first_only + second_only
+    return McNemar(
+        images,
+        first_only,
+        second_only,
+        discordant / images if images else np.nan,
+        (first_only - second_only) / images if images else np.nan,
+        float(binomtest(first_only, discordant).pvalue) if discordant else 1.0,
+    )
+
+
+def predictions(scores: ImageScores, bias: float) -> np.ndarray:
+    """Return the predicted column of each image at a bias, int64 [N], -1 for none.
+
+    A tie inside a group gives its first column, a tie between the groups the seen one.
+    """
+    return np.where(bias <= scores.margins, scores.seen_winner, scores.unseen_winner)
+
+
+def right_at_own_bias(run: ScoredRun) -> np.ndarray:
+    """Return which images' predicted pair is the true one at the run's validation bias, bool [N]."""
+    if np.isnan(run.bias):
+        raise ValueError("the run has no bias from validation")
+    return (run.scores.true_column >= 0) & (predictions(run.scores, run.bias) == run.scores.true_column)
+
+
+def mcnemar_by_group(first: ScoredRun, second: ScoredRun) -> Mapping[str, McNemar]:
+    """Return McNemar's test for "seen", "unseen" and "all" images, each model at its own validation bias.
+
+    One bias trades seen images for unseen ones, so a difference in both groups with opposite signs is a matter of the
+    bias, not of the model.
+    """
+    one, other, is_seen = right_at_own_bias(first), right_at_own_bias(second), first.scores.is_seen
+    groups = {"seen": is_seen, "unseen": ~is_seen, "all": np.ones(len(is_seen), dtype=bool)}
+    return {name: mcnemar(one[group], other[group]) for name, group in groups.items()}
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Two methods over r runs each, paired by seed: first - second.
+
+    interval, t_p_value: Student's t with r - 1 degrees of freedom. flip_p_value: of the sign-flip permutation test with
+    its number of `outcomes`; no p below `smallest_p` can come of it, whatever the data. effect_size: Cohen's d_z, mean
+    difference / standard deviation of differences. improvement: the probability that a run of the first beats a run of
+    the second, ties half. NaN: with one run all but the mean; where differences do not vary at all, what rests on
+    their spread (equal runs have p-values of 1).
+    """
+
+    runs: int
+    mean_difference: float
+    standard_deviation: float
+    interval: Interval
+    t_p_value: float
+    flip_p_value: float
+    outcomes: int
+    smallest_p: float
+    effect_size: float
+    improvement: float
+
+
+def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> SeedTest:
+    """Compare a statistic of two methods over the same seeds, float [r] each, in the same order of seeds.
+
+    The test images are the same in all runs and count as given. References: Bouthillier et al., Accounting for
+    variance in machine learning benchmarks, MLSys 2021; probability of improvement: Agarwal et al., Deep reinforcement
+    learning at the edge of the statistical precipice, NeurIPS 2021. ValueError if the numbers of runs differ.
+    """
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
+        raise ValueError(f"runs of shapes {one.shape} and {other.shape} cannot be paired")
+    differences = one - other
+    runs, mean = len(differences), float(differences.mean())
+    interval = mean_over_seeds(differences, level)
+    spread = t_p_value = effect_size = np.nan
+    if runs > 1 and np.ptp(differences) == 0:
+        # Not through the mean, which rounds: what does not vary at all has no spread.
+        spread, t_p_value = 0.0, 1.0 if differences[0] == 0 else np.nan
+    elif runs > 1:
+        spread = float(differences.std(ddof=1))
+        effect_size = mean / spread
+        t_p_value = float(2 * student.sf(abs(effect_size) * np.sqrt(runs), runs - 1))
+    flip_p_value, outcomes, smallest = sign_flip(differences)
+    wins = (one[:, None] > other) + 0.5 * (one[:, None] == other)
+    return SeedTest(
+        runs,
+        mean,
+        spread,
+        interval,
+        t_p_value,
+        flip_p_value if runs > 1 else np.nan,
+        outcomes,
+        smallest,
+        effect_size,
+        np.nan if np.isnan(mean) else float(wins.mean()),
+    )
+
+
+def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Return the t interval of a mean over r runs, r - 1 degrees of freedom; NaN with one run.
+
+    Runs that do not vary at all tell nothing about how runs vary: NaN too, unless all are 0.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2 or np.isnan(values).any():
+        return Interval(np.nan, np.nan, level, "t")
+    if np.ptp(values) == 0:
+        edge = 0.0 if values[0] == 0 else np.nan
+        return Interval(edge, edge, level, "t")
+    half = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Interval(float(values.mean() - half), float(values.mean() + half), level, "t")
+
+
+def sign_flip(differences: np.ndarray) -> tuple[float, int, float]:
+    """Return (two-sided p-value, number of outcomes, smallest p-value that can come of it) of differences float64 [r].
+
+    Between equals each difference is as likely as its negative, so the sum is one of 2^r equally likely sums (Fisher,
+    The design of experiments, 1935). Above `EXACT_RUNS` differences 2^16 of them are drawn from a named stream, and 1
+    is added to numerator and denominator.
+    """
+    runs = len(differences)
+    if np.isnan(differences).any():
+        return np.nan, 0, np.nan
+    exact = runs <= EXACT_RUNS
+    if exact:
+        signs = np.array(list(product((1.0, -1.0), repeat=runs)))
+    else:
+        signs = stream("significance", "sign flips", runs).choice([1.0, -1.0], size=(2**EXACT_RUNS, runs))
+    sums = np.abs((signs * differences).sum(axis=1))
+    # Sums that are equal but for rounding are equal.
+    extreme = int((sums >= abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
+    if exact:
+        return extreme / len(signs), len(signs), min(1.0, 2 / len(signs))
+    return (extreme + 1) / (len(signs) + 1), len(signs), 1 / (len(signs) + 1)
