@@ -20,7 +20,7 @@ METHODS.add(
     "refiner_style",
     "methods.refiner_style:RefinerStyle",
     title="Refiner-style",
-    paper="our design after the abstract of Refiner, ICASSP 2025",
+    paper="our design, after ICASSP 2025",
 )
 
 # One loader serves them all: it is handed the name. These are listed because the suite uses or recommends them.
