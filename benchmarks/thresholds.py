@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Arrangement:
         """Number of unseen candidates that each threshold removes, int64 [T]."""
         return len(self.columns) - self.edges[-2:0:-1]
 
-    @property
+    @cached_property
     def first_removed(self) -> np.ndarray:
         """First candidate that each threshold removes, int64 [T]; P where it removes none."""
         count = len(self.thresholds)
