@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.significance.compare import Comparison, MethodSummary, compare
+from benchmarks.significance.compare import compare
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.ranks import friedman, nemenyi, pairwise_wilcoxon
 from benchmarks.significance.simulation import Population
+from benchmarks.significance.summaries import Comparison, MethodSummary
 from datasets.streams import stream
 
 ALPHA = 0.05

@@ -6,14 +6,7 @@ over several data sets. docs/statistics.md says in plain words which question ea
 
 from benchmarks.significance.bootstrap import RESAMPLES, Resampled, average, bootstrap, draws, over_seeds
 from benchmarks.significance.closed_form import NormalEstimate, auc_difference, auc_estimate
-from benchmarks.significance.compare import (
-    Comparison,
-    Difference,
-    MethodSummary,
-    Source,
-    StatisticSummary,
-    compare,
-)
+from benchmarks.significance.compare import compare
 from benchmarks.significance.intervals import Estimate, Interval, difference, estimate
 from benchmarks.significance.multiple import holm
 from benchmarks.significance.paired import (
@@ -38,6 +31,7 @@ from benchmarks.significance.ranks import (
 )
 from benchmarks.significance.reweighting import HEADLINE, STATISTICS, Reweighting, Units
 from benchmarks.significance.runs import ScoredRun, check_same_images
+from benchmarks.significance.summaries import Comparison, Difference, MethodSummary, Source, StatisticSummary
 
 __all__ = [
     "HEADLINE",

@@ -119,6 +119,15 @@ def test_a_run_without_a_validation_bias_has_no_statistics_at_it() -> None:
     assert all(np.isnan(value) == name.startswith("at_bias") for name, value in values.items())
 
 
+@pytest.mark.parametrize("few", [("auc",), ("at_zero.hm", "at_bias.unseen_object"), ("gate", "at_bias.pair")])
+def test_statistics_do_not_depend_on_which_others_are_asked_for(few: tuple[str, ...]) -> None:
+    run = as_run(random_problem(10))
+    units = Units.images(run.scores)
+    every = dict(zip(STATISTICS, Reweighting(run, STATISTICS, units).leave_one_out(), strict=True))
+    for name, values in zip(few, Reweighting(run, few, units).leave_one_out(), strict=True):
+        np.testing.assert_array_equal(values, every[name])
+
+
 def test_unknown_statistics_and_none_are_refused() -> None:
     run = as_run(random_problem(3))
     with pytest.raises(ValueError, match=r"no statistic 'acu'\. Did you mean 'auc'"):
