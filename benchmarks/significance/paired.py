@@ -166,7 +166,7 @@ def sign_flip(differences: np.ndarray) -> tuple[float, int, float]:
     if np.isnan(differences).any():
         return np.nan, 0, np.nan
     signs = _signs(runs)
-    sums = np.abs((signs * differences).sum(axis=1))
+    sums = np.abs(signs @ differences)
     # Sums that are equal but for rounding are equal.
     extreme = int((sums >= abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
     if runs <= EXACT_RUNS:
