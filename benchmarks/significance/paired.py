@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -164,14 +165,18 @@ def sign_flip(differences: np.ndarray) -> tuple[float, int, float]:
     runs = len(differences)
     if np.isnan(differences).any():
         return np.nan, 0, np.nan
-    exact = runs <= EXACT_RUNS
-    if exact:
-        signs = np.array(list(product((1.0, -1.0), repeat=runs)))
-    else:
-        signs = stream("significance", "sign flips", runs).choice([1.0, -1.0], size=(2**EXACT_RUNS, runs))
-    sums = np.abs((signs * differences).sum(axis=1))
+    signs = _signs(runs)
+    sums = np.abs(signs @ differences)
     # Sums that are equal but for rounding are equal.
     extreme = int((sums >= abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
-    if exact:
+    if runs <= EXACT_RUNS:
         return extreme / len(signs), len(signs), min(1.0, 2 / len(signs))
     return (extreme + 1) / (len(signs) + 1), len(signs), 1 / (len(signs) + 1)
+
+
+@lru_cache(maxsize=4)
+def _signs(runs: int) -> np.ndarray:
+    """All rows of r signs, float64 [2^r, r], or as many drawn ones as are allowed."""
+    if runs <= EXACT_RUNS:
+        return np.array(list(product((1.0, -1.0), repeat=runs)))
+    return stream("significance", "sign flips", runs).choice([1.0, -1.0], size=(2**EXACT_RUNS, runs))

@@ -114,7 +114,7 @@ class Reweighting:
         """The statistics under weights float64 [M, b] on the units, one column per resample; float64 [s, b]."""
         return self._values(self._rows @ weights, self.units.sizes @ weights)
 
-    def leave_one_out(self, block: int = 256) -> np.ndarray:
+    def leave_one_out(self, block: int = 64) -> np.ndarray:
         """The statistics without each unit in turn, float64 [s, M]."""
         total, images = np.asarray(self._rows.sum(axis=1)), self.units.sizes.sum(axis=1, keepdims=True)
         columns = self._rows.tocsc()
