@@ -16,7 +16,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 # A library that is also called `datasets` may be installed; this project's own packages come first wherever it starts.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -26,8 +26,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cli_data import data
+from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmarks.report import Report
 
 app = typer.Typer(
     help="Benchmark suite for compositional zero-shot learning.",
@@ -203,16 +206,6 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
     return names[0] if names in (["all"], ["none"]) else tuple(names)
 
 
-def load_plugins(paths: list[Path] | None) -> None:
-    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
-    from registry import load_plugin
-
-    for path in paths or ():
-        problem = load_plugin(path)
-        if problem is not None:
-            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
-
-
 def show_plan(planned: list, workbench) -> None:
     """Print the runs with what would be done about each, and where their settings come from."""
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
@@ -222,9 +215,7 @@ def show_plan(planned: list, workbench) -> None:
         table.add_row(item.spec.run_id, item.status, item.action)
     out.print(table)
     for item in planned:
-        settings = {**item.spec.training.model_dump(), **item.spec.method_config}
-        if item.spec.open_world is not None:
-            settings |= item.spec.open_world.model_dump()
+        settings = item.spec.settings
         texts = [
             f"{key}={settings[key]} ({note['origin']})"
             for key, note in sorted(item.provenance.items())
@@ -277,8 +268,8 @@ def run_all(planned: list, workbench) -> int:
     return failures
 
 
-def show_report(results: Path, run_ids: set[str] | None = None) -> None:
-    """Write the report of all records and print the main tables of the runs asked for (None: of all)."""
+def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
+    """Write the report of all records, print the main tables of the runs asked for (None: of all) and return it."""
     from benchmarks.report import of_runs, terminal, write_report
 
     found = write_report(results)
@@ -293,6 +284,7 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> None:
         err.print(f"Not read: {problem}", style="yellow", soft_wrap=True)
     if found.runs or found.problems:
         out.print(f"Report: {found.path}", soft_wrap=True)
+    return found
 
 
 @app.command()
@@ -301,22 +293,18 @@ def report(
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
-    from benchmarks.records import find_runs
+    from benchmarks.report import write_files
 
     load_plugins(plugin)
-    runs, problems = find_runs(results)
-    if not runs and not problems:
+    found = show_report(results)
+    if not found.runs and not found.problems:
         raise UserError(
             f"There is nothing to report in '{results}'.",
             "It holds no run records.",
             "Run 'python bench.py run' first, or pass --results with another folder.",
         )
-    show_report(results)
-    from benchmarks.report import write_files
-
-    written = write_files(results)
-    folders = sorted({path.parent for path in written})
-    for folder in folders:
+    written = write_files(found)
+    for folder in sorted({path.parent for path in written}):
         names = sorted(path.name for path in written if path.parent == folder)
         out.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
 

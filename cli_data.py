@@ -23,6 +23,16 @@ PLACES = (0, 7, 14, 21, 28, 35, 42, 49)
 """Places of the threshold grid that `feasibility` shows."""
 
 
+def load_plugins(paths: list[Path] | None) -> None:
+    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
+    from registry import load_plugin
+
+    for path in paths or ():
+        problem = load_plugin(path)
+        if problem is not None:
+            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
+
+
 @data.callback()
 def commands() -> None:
     """Keep `data` a group of commands, however few there are."""
@@ -39,12 +49,9 @@ def feasibility(
 
     Scores that are not shipped are made and kept in the cache folder.
     """
-    from registry import BACKBONES, DATASETS, load_plugin
+    from registry import BACKBONES, DATASETS
 
-    for path in plugin or ():
-        problem = load_plugin(path)
-        if problem is not None:
-            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
+    load_plugins(plugin)
     DATASETS.check(name)
     BACKBONES.check(backbone)
 

@@ -17,6 +17,23 @@ from datasets.base import Phase
 from errors import UserError
 
 
+def phase_arrays(stored: Mapping[str, np.ndarray], phase: Phase) -> dict[str, np.ndarray]:
+    """Return what a run keeps of one phase, by name."""
+    return {name.removeprefix(f"{phase}."): values for name, values in stored.items() if name.startswith(f"{phase}.")}
+
+
+def scores_and_labels(own: Mapping[str, np.ndarray]) -> tuple[ImageScores, Labels]:
+    """Return the per-image record of a phase; KeyError or ValueError if an array is missing or does not fit."""
+    pairs = own["candidate_pairs"]
+    return ImageScores.from_arrays(own), Labels(pairs[:, 0], pairs[:, 1], own["states"], own["objects"])
+
+
+def validation_bias(record: RunRecord) -> float:
+    """Return the bias that a finished run chose on validation; NaN where there was none to choose."""
+    bias = record.result["selection"]["bias"]  # type: ignore[index]
+    return np.nan if bias is None else float(bias)
+
+
 def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
     """Read one finished run's per-image record of a phase; an unfinished run or an incomplete file is a `UserError`."""
     if record.result is None:
@@ -25,17 +42,11 @@ def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
             f"It is {record.status}, not done.",
             "Finish it with bench.py run, or leave it out.",
         )
-    arrays = RunFolder(record.path).read_arrays()
-    own = {name.removeprefix(f"{phase}."): values for name, values in arrays.items() if name.startswith(f"{phase}.")}
     try:
-        pairs = own["candidate_pairs"]
-        labels = Labels(pairs[:, 0], pairs[:, 1], own["states"], own["objects"])
-        bias = record.result["selection"]["bias"]
-        scores = ImageScores.from_arrays(own)
+        own = phase_arrays(RunFolder(record.path).read_arrays(), phase)
+        scores, labels = scores_and_labels(own)
         trained = record.result["cost"]["trained_parameters"] > 0
-        # Null stands for NaN: validation had no bias to choose.
-        bias = np.nan if bias is None else float(bias)
-        return ScoredRun(scores, labels, bias, record.spec.seed, trained=trained)
+        return ScoredRun(scores, labels, validation_bias(record), record.spec.seed, trained=trained)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f"The per-image scores of {record.run_id} cannot be used.",

@@ -162,6 +162,14 @@ class RunSpec(BaseModel):
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     @property
+    def settings(self) -> dict[str, JsonValue]:
+        """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method."""
+        values = self.training.model_dump(mode="json")
+        if self.open_world is not None:
+            values |= self.open_world.model_dump(mode="json", exclude={"feasibility_digest"})
+        return {**values, **self.method_config}
+
+    @property
     def run_id(self) -> str:
         """Name of the run and of its folder: readable parts first, then the start of the digest, which decides."""
         parts = [self.method, self.dataset, self.backbone, self.world, self.profile]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import files
-from benchmarks.records import RunRecord, find_runs
+from benchmarks.records import Problem, RunRecord, find_runs
 from benchmarks.report.formats import csv_text, latex, slug
 from benchmarks.report.render import markdown, terminal, write_markdown
 from benchmarks.report.tables import Group, Table, groups, tables
@@ -19,22 +19,36 @@ REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
 @dataclass(frozen=True)
 class Report:
-    """What was found below a results folder. path: the Markdown page; problems: a line per unreadable record."""
+    """What was found below a results folder. groups: the runs that may be compared. unread: other records."""
 
+    root: Path
     runs: Sequence[RunRecord]
-    tables: Sequence[Table]
-    path: Path
-    problems: Sequence[str]
+    groups: Sequence[Group]
+    unread: Sequence[Problem]
+
+    @property
+    def path(self) -> Path:
+        """Where the Markdown page is written."""
+        return self.root / REPORT
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of all groups."""
+        return [table for group in self.groups for table in group.tables]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each record that could not be read."""
+        return [f"{problem.path}: {problem.message}" for problem in self.unread]
 
 
 def write_report(root: Path) -> Report:
     """Write the tables of every record below `root` as one Markdown page."""
     runs, problems = find_runs(root)
-    found = tables(runs)
-    path = root / REPORT
+    report = Report(root, runs, groups(runs), problems)
     if runs or problems:
-        write_markdown(path, found, problems)
-    return Report(runs, found, path, [f"{problem.path}: {problem.message}" for problem in problems])
+        write_markdown(report.path, report.tables, problems)
+    return report
 
 
 def of_runs(all_runs: Sequence[RunRecord], run_ids: set[str]) -> list[Table]:
@@ -42,28 +56,27 @@ def of_runs(all_runs: Sequence[RunRecord], run_ids: set[str]) -> list[Table]:
     return tables(run for run in all_runs if run.run_id in run_ids)
 
 
-def write_files(root: Path) -> list[Path]:
-    """Write below `root`/report every table as Markdown, LaTeX and CSV, every figure, and report.html; return them.
+def write_files(report: Report) -> list[Path]:
+    """Write below its root every table as Markdown, LaTeX and CSV, every figure, and report.html; return the files.
 
     Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out.
     """
     from benchmarks.report import page
     from benchmarks.report.pictures import draw
 
-    runs, problems = find_runs(root)
-    problems = list(problems)
+    problems = list(report.unread)
     written: list[Path] = []
     sections = []
-    for group in groups(runs):
-        folder = root / FOLDER / slug(group.title)
-        for table in group.tables():
+    for group in report.groups:
+        folder = report.root / FOLDER / slug(group.title)
+        for table in group.tables:
             written += _write_table(folder, table, group)
         pictures, files_drawn, unread = draw(group, folder)
         written += files_drawn
         problems += unread
-        sections.append(page.Section(group.title, group.tables(), pictures))
-    path = root / PAGE
-    content = page.page(sections, runs, problems)
+        sections.append(page.Section(group.title, group.tables, pictures))
+    path = report.root / PAGE
+    content = page.page(sections, report.runs, problems)
     files.write_aside(path, lambda file: file.write(content.encode()))
     return [*written, path]
 

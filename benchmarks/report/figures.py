@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.evaluation import primitive_credit
 from benchmarks.report.scored import Scored
-from benchmarks.report.tables import Row
+from benchmarks.report.tables import Row, paired_differences, test_metric
 from registry import METHODS
 
 if TYPE_CHECKING:
@@ -108,17 +108,11 @@ def auc_of_runs(rows: Sequence[Row]) -> Figure:
 def ablation_bars(full: Row, switches: Sequence[Row]) -> Figure:
     """Draw the change of mean AUC, in points, that each switch makes to the full model, on the seeds they share."""
     pyplot = _pyplot()
-    reference = {run.spec.seed: run.result["metrics"]["test"]["auc"] for run in full.done}  # type: ignore[index]
     names, changes = [], []
     for row in switches:
-        differences = [
-            (run.result["metrics"]["test"]["auc"] - reference[run.spec.seed]) * 100  # type: ignore[index]
-            for run in row.done
-            if run.spec.seed in reference
-        ]
-        if differences:
+        if differences := paired_differences(full, row, test_metric("auc")):
             names.append(str(row.ablation))
-            changes.append(differences)
+            changes.append(np.multiply(differences, 100))
     order = np.argsort([np.mean(values) for values in changes])
     figure, axes = pyplot.subplots(figsize=(WIDTH, 0.5 + 0.2 * len(names)))
     for place, index in enumerate(order):

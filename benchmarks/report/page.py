@@ -60,7 +60,7 @@ def reproduce(run: RunRecord) -> str:
     parts += ["--backbone", spec.backbone, "--precision", spec.precision]
     if spec.ablation is not None:
         parts += ["--ablations", spec.ablation]
-    values = {**spec.training.model_dump(mode="json"), **spec.method_config}
+    values = spec.settings
     given = [key for key, note in run.provenance.items() if note["origin"] in ("file", "command line")]
     if given:
         parts += ["--set", *(f"{spec.method}.{key}={_toml(values[key])}" for key in given if key in values)]
@@ -105,7 +105,7 @@ def _inline(path: Path) -> str:
 
 
 def _run(run: RunRecord) -> dict[str, Any]:
-    values = {**run.spec.training.model_dump(mode="json"), **run.spec.method_config}
+    values = run.spec.settings
     origins = {key: note.get("where") or note["origin"] for key, note in run.provenance.items()}
     environment = run.environment
     git = environment.get("git") or {}

@@ -11,6 +11,8 @@ import numpy as np
 from benchmarks.curve import Curve, exact_curve
 from benchmarks.image_scores import ImageScores, Labels
 from benchmarks.records import RunFolder, RunRecord
+from benchmarks.scored_runs import phase_arrays, scores_and_labels, validation_bias
+from datasets.base import Phase
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Scored:
     @property
     def bias(self) -> float:
         """The bias that was chosen on validation."""
-        return float(self.run.result["selection"]["bias"])  # type: ignore[index]
+        return validation_bias(self.run)
 
     def predictions(self, bias: float) -> np.ndarray:
         """Return the predicted column of each image at a bias, int64 [N]; -1 where there is no candidate at all."""
@@ -45,16 +47,14 @@ class Scored:
         return np.append(self.labels.candidate_states, -1)[self.predictions(bias)]
 
 
-def read_scored(run: RunRecord, phase: str = "test") -> Scored:
+def read_scored(run: RunRecord, phase: Phase = "test") -> Scored:
     """Return a finished run's per-image record; a missing or damaged file is a `UserError`."""
     stored = RunFolder(run.path).read_arrays()
-    arrays = {name.removeprefix(f"{phase}."): value for name, value in stored.items() if name.startswith(f"{phase}.")}
-    pairs = arrays["candidate_pairs"]
-    labels = Labels(pairs[:, 0], pairs[:, 1], arrays["states"], arrays["objects"])
+    arrays = phase_arrays(stored, phase)
+    scores, labels = scores_and_labels(arrays)
     names = {
         # A record from before names were kept shows numbers.
-        kind: tuple(stored.get(f"names.{kind}s", [f"{kind} {index}" for index in range(pairs[:, place].max() + 1)]))
-        for place, kind in enumerate(("state", "object"))
+        kind: tuple(stored.get(f"names.{kind}s", [f"{kind} {index}" for index in range(column.max() + 1)]))
+        for kind, column in (("state", labels.candidate_states), ("object", labels.candidate_objects))
     }
-    scores = ImageScores.from_arrays(arrays)
     return Scored(run, scores, labels, names["state"], names["object"], tuple(arrays.get("images", ())))

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from benchmarks.records import RunRecord
@@ -158,14 +159,16 @@ class Group:
         """Return the rows of a full model's ablations, which differ from it in the switched settings alone."""
         return [row for row in self.rows if row.ablation is not None and _switched(full, row)]
 
+    @cached_property
     def tables(self) -> list[Table]:
-        """Return the main table, those of ablations, the slices and the cost."""
+        """The main table, those of ablations, the slices and the cost."""
         full, main = self.full, [run for row in self.full for run in row.runs]
         found = [_main(full, main), *_slices(full, main), _cost(full, main)] if full else []
+        shown = []
         for row in full:
             if switches := self.switches(row):
                 found.append(_ablations(row, switches))
-        shown = [id(switch) for row in full for switch in self.switches(row)]
+                shown += map(id, switches)
         alone = [row for row in self.rows if row.ablation is not None and id(row) not in shown]
         if alone:  # ablations whose full model was not run are shown without a comparison
             found.append(_main(alone, [run for row in alone for run in row.runs]))
@@ -177,7 +180,7 @@ def _switched(full: Row, row: Row) -> bool:
     if row.method != full.method:
         return False
     declared = {ablation.name: ablation.changes for ablation in METHODS.get(row.method).info.ablations}
-    ours, base = _settings(row.runs[0]), _settings(full.runs[0])
+    ours, base = row.runs[0].spec.settings, full.runs[0].spec.settings
     return all(value == base.get(key) for key, value in ours.items() if key not in declared.get(row.ablation or "", ()))
 
 
@@ -191,13 +194,7 @@ def groups(runs: Iterable[RunRecord]) -> list[Group]:
 
 def tables(runs: Iterable[RunRecord]) -> list[Table]:
     """Return the tables of every group of comparable runs."""
-    return [table for group in groups(runs) for table in group.tables()]
-
-
-def _settings(run: RunRecord) -> dict[str, Any]:
-    world = run.spec.open_world
-    own = {} if world is None else world.model_dump(mode="json", include={"threshold", "selection_world"})
-    return {**run.spec.training.model_dump(mode="json"), **own, **run.spec.method_config}
+    return [table for group in groups(runs) for table in group.tables]
 
 
 def _rows(runs: Sequence[RunRecord]) -> list[Row]:
@@ -211,14 +208,14 @@ def _rows(runs: Sequence[RunRecord]) -> list[Row]:
     for method in sorted(by_method, key=lambda name: (order.get(name, len(order)), name)):
         variants: dict[str, list[RunRecord]] = {}
         for run in by_method[method]:
-            key = repr((run.spec.ablation, sorted(_settings(run).items())))
+            key = repr((run.spec.ablation, sorted(run.spec.settings.items())))
             variants.setdefault(key, []).append(run)
-        first = [_settings(group[0]) for group in variants.values() if group[0].spec.ablation is None]
+        first = [group[0].spec.settings for group in variants.values() if group[0].spec.ablation is None]
         differing = [
             key for key in (first[0] if first else {}) if len({repr(setting.get(key)) for setting in first}) > 1
         ]
         for group in variants.values():
-            setting = _settings(group[0])
+            setting = group[0].spec.settings
             ablation = group[0].spec.ablation
             marks = [ablation] if ablation is not None else [f"{key}={setting[key]}" for key in differing]
             label = titles.get(method, method) + (f" ({', '.join(marks)})" if marks else "")
@@ -366,9 +363,14 @@ def _ablations(full: Row, switches: Sequence[Row]) -> Table:
     return Table(f"Ablations of {full.label}", caption, heads, lines, [*_gaps(runs), *questions])
 
 
-def _change(full: Row, row: Row, read: Callable[[RunRecord], float | None]) -> Cell:
+def paired_differences(full: Row, row: Row, read: Callable[[RunRecord], float | None]) -> list[float]:
+    """Return what `read` gives for a row less what it gives for the full model, for each seed that both have."""
     reference = {run.spec.seed: read(run) for run in full.done}
-    differences = [read(run) - reference[run.spec.seed] for run in row.done if run.spec.seed in reference]  # type: ignore[operator]
+    return [read(run) - reference[run.spec.seed] for run in row.done if run.spec.seed in reference]  # type: ignore[operator]
+
+
+def _change(full: Row, row: Row, read: Callable[[RunRecord], float | None]) -> Cell:
+    differences = paired_differences(full, row, read)
     if not differences:
         return Cell(text="–")
     return Cell(statistics.fmean(differences), statistics.stdev(differences) if len(differences) > 1 else None)

@@ -15,12 +15,13 @@ from test_report import record
 
 from benchmarks.image_scores import ImageScores
 from benchmarks.records import RunFolder
-from benchmarks.report import write_files
+from benchmarks.report import write_files, write_report
 from benchmarks.report.formats import csv_text, escaped, latex, slug
 from benchmarks.report.page import reproduce
 from benchmarks.report.render import markdown
 from benchmarks.report.scored import read_scored
 from benchmarks.report.tables import groups, tables
+from benchmarks.spec import OpenWorld
 
 THREE = [record(seed=seed, auc=auc) for seed, auc in enumerate((0.2, 0.3))]
 THREE += [record("clip_zero_shot", auc=0.1), record("coop", auc=0.15)]
@@ -116,6 +117,11 @@ def test_the_command_repeats_the_run():
         "python bench.py run --methods csp --dataset icon_states --seeds 0 --world closed --profile clean "
         "--backbone tiny-icons --precision fp32 --ablations no_dropout --set csp.lr=0.001"
     )
+    run = record(world="open", open_world=OpenWorld(feasibility="clip", threshold=0.4))
+    run = run.__class__(**{**vars(run), "provenance": {"threshold": {"origin": "command line"}}})
+    assert reproduce(run).endswith(
+        "--world open --profile clean --backbone tiny-icons --precision fp32 --set csp.threshold=0.4"
+    )
 
 
 def test_predictions_agree_with_the_matrix(tmp_path):
@@ -151,7 +157,7 @@ def test_files_of_a_results_folder(tmp_path):
         stored(tmp_path, run, number)
     broken = stored(tmp_path, record("msci", auc=0.4), 9)
     (broken.path / "scores.npz").write_bytes(b"not an archive")
-    written = write_files(tmp_path)
+    written = write_files(write_report(tmp_path))
     assert all(path.is_file() and path.stat().st_size > 0 for path in written)
     names = {path.name for path in written}
     for stem in (
@@ -173,7 +179,8 @@ def test_files_of_a_results_folder(tmp_path):
     assert "Its figures are left out" in page
     assert page.count("python bench.py run --methods") == 6
     before = {path: path.read_bytes() for path in written}
-    assert {path: path.read_bytes() for path in write_files(tmp_path)} == before, "same records, same files"
+    again = write_files(write_report(tmp_path))
+    assert {path: path.read_bytes() for path in again} == before, "same records, same files"
 
 
 def test_titles_make_file_names():

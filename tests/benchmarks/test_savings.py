@@ -9,16 +9,10 @@ import pytest
 
 from benchmarks import savings
 
-OPTIONS = argparse.Namespace(backbone="tiny", pairs=260, images=3, repeats=1, device="cpu")
+OPTIONS = argparse.Namespace(backbone="tiny-icons", pairs=260, images=3, repeats=1, device="cpu")
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Let `problem` build on the tiny-icons backbone, which needs no download and little time."""
-    monkeypatch.setattr(OPTIONS, "backbone", "tiny-icons", raising=False)
-
-
-def test_the_problem_has_every_word(small):
+def test_the_problem_has_every_word():
     method, candidates, batch = savings.problem(OPTIONS, "csp")
     assert len(candidates) == 260 and len(batch) == 3
     assert set(candidates.states) == set(range(115)) and set(candidates.objects) == set(range(245))
@@ -26,7 +20,7 @@ def test_the_problem_has_every_word(small):
 
 
 @pytest.mark.parametrize("name", ["prefix_train", "query_once", "memory_once", "chunked_scores", "recompute_msci"])
-def test_both_variants_can_be_measured(name, small):
+def test_both_variants_can_be_measured(name):
     for saved in (False, True):
         found = savings.measure(OPTIONS, name, saved)
         assert found["seconds"] > 0 and found["bytes"] >= 0
