@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cli_data import data
+from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
 app = typer.Typer(
@@ -148,6 +148,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
+    allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
     recompute: Annotated[
@@ -182,6 +183,7 @@ def run(
         workers=workers,
         recompute=recompute,
         on_existing=on_existing.value,
+        allow_missing=allow_missing,
     )
     workbench = Workbench(choices)
     planned = plan_runs(requests, workbench)
@@ -201,16 +203,6 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
     if not names:
         return None
     return names[0] if names in (["all"], ["none"]) else tuple(names)
-
-
-def load_plugins(paths: list[Path] | None) -> None:
-    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
-    from registry import load_plugin
-
-    for path in paths or ():
-        problem = load_plugin(path)
-        if problem is not None:
-            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
 
 
 def show_plan(planned: list, workbench) -> None:
