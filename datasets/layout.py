@@ -80,7 +80,7 @@ class LayoutReader:
         problems = judge(layout, self.published)
         if problems:
             first = problems[0]
-            more = f" There are {len(problems) - 1} more problems." if len(problems) > 1 else ""
+            more = f" That is the first of {len(problems)} problems." if len(problems) > 1 else ""
             step = f"{first.next_step} See 'python bench.py data check {self.published.name}'."
             raise UserError(first.asked, first.there + more, step)
         return assemble(layout, self.published)

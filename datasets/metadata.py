@@ -72,7 +72,7 @@ def _read_saved(path: Path) -> list[dict[str, Any]]:
     except Exception as error:  # torch raises nearly anything for a file that is not its own
         # Not torch's own words: they advise to load without weights_only, which would run what the file says.
         problem = "it was not written by torch.save, or it is damaged"
-        if "Unsupported" in str(error):
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             problem = "it holds more than lists, dictionaries and strings, which could run code and is never loaded"
     if not isinstance(entries, list) or not entries or not all(isinstance(item, dict) for item in entries):
         raise UserError(f"The metadata {path} cannot be read.", f"The reason: {problem}.", MEND)

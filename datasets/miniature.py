@@ -209,26 +209,46 @@ def make(name: str, root: Path, pairs: int | None = 4, **options: object) -> Pat
     return write_miniature(reader.published, root, chosen, **options)  # type: ignore[arg-type]  # passed through
 
 
+def positive(word: str) -> int:
+    """Return a number of 1 or more; argparse words the error of anything else."""
+    if int(word) < 1:
+        raise ValueError
+    return int(word)
+
+
+def pair_count(word: str) -> int | None:
+    """Return a number of pairs; None is all of them."""
+    return None if word == "all" else positive(word)
+
+
 def main() -> None:
     """Write a miniature as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="mit_states, ut_zappos or cgqa")
     parser.add_argument("out", type=Path, help="the folder that CZSL_DATA will name")
-    parser.add_argument("--pairs", default="4", help="unseen and seen pairs of val and of test, or 'all'")
     parser.add_argument(
-        "--images", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), default=list(PER_PAIR.values())
+        "--pairs",
+        type=pair_count,
+        default=4,
+        help="unseen and seen pairs of val and of test, or 'all'",
     )
-    parser.add_argument("--pixels", type=int, default=32, help="shorter side of a picture")
+    parser.add_argument(
+        "--images", type=positive, nargs=3, metavar=("TRAIN", "VAL", "TEST"), default=list(PER_PAIR.values())
+    )
+    parser.add_argument("--pixels", type=positive, default=32, help="shorter side of a picture")
     parser.add_argument("--metadata", choices=ENDINGS, default=".t7", help="kind of metadata file")
     options = parser.parse_args()
-    folder = make(
-        options.name,
-        options.out,
-        None if options.pairs == "all" else int(options.pairs),
-        images=dict(zip(PHASES, options.images, strict=True)),
-        pixels=options.pixels,
-        metadata=options.metadata,
-    )
+    try:
+        folder = make(
+            options.name,
+            options.out,
+            options.pairs,
+            images=dict(zip(PHASES, options.images, strict=True)),
+            pixels=options.pixels,
+            metadata=options.metadata,
+        )
+    except UserError as error:
+        parser.error(str(error))
     print(f"{folder} is written: CZSL_DATA={options.out} python bench.py run --dataset {options.name} --epochs 1")
 
 

@@ -66,7 +66,7 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
         there = f"Missing in {dataset.images}: {listed}."
         step = f"Restore them, or leave them out with --allow-missing {count}, which makes other data of it."
         if emptied:
-            there = f"{there} No {' and no '.join(emptied)} image is left."
+            there = f"{there} Nothing is left of {', '.join(emptied)}."
             step = "Put the images there."
         raise UserError(f"{count:,} of the {total:,} images of {dataset.name} are missing.", there, step)
     kept = {phase: _part(split, ~missing[phase]) for phase, split in dataset.splits.items()}
