@@ -151,6 +151,7 @@ def run(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
+    allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
     recompute: Annotated[
@@ -185,6 +186,7 @@ def run(
         workers=workers,
         recompute=recompute,
         on_existing=on_existing.value,
+        allow_missing=allow_missing,
     )
     workbench = Workbench(choices)
     planned = plan_runs(requests, workbench)

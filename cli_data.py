@@ -1,5 +1,7 @@
 """The `data` commands of the command line: what is known of a data set.
 
+    python bench.py data info mit_states
+    python bench.py data check mit_states
     python bench.py data feasibility mit_states
     python bench.py data feasibility cgqa --source glove:glove.6B.300d.txt
 
@@ -8,12 +10,18 @@ They parse, call `datasets` and `benchmarks`, print, and nothing else; torch is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
+
+if TYPE_CHECKING:
+    from datasets.check import Size
+    from datasets.image_check import Progress
 
 data = typer.Typer(help="Commands about data sets.", no_args_is_help=True)
 out = Console(highlight=False, markup=False)
@@ -21,6 +29,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 PLACES = (0, 7, 14, 21, 28, 35, 42, 49)
 """Places of the threshold grid that `feasibility` shows."""
+
+
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or data.")]
 
 
 def load_plugins(paths: list[Path] | None) -> None:
@@ -33,9 +44,76 @@ def load_plugins(paths: list[Path] | None) -> None:
             err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
 
 
-@data.callback()
-def commands() -> None:
-    """Keep `data` a group of commands, however few there are."""
+@data.command()
+def info(name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")], plugin: Plugins = None):
+    """Show a data set's sizes, source, licence, where it lies and what is special about it; offline."""
+    load_plugins(plugin)
+    from datasets.check import about
+
+    found = about(name)
+    out.print(f"{found.name}: {found.title}", style="bold", soft_wrap=True)
+    if found.published is not None:
+        out.print(f"Source: {found.published.source}.", soft_wrap=True)
+        out.print(f"Home page: {found.published.homepage}", soft_wrap=True)
+        out.print(f"Licence: {found.published.licence}.", soft_wrap=True)
+    out.print(f"Here: {found.problem or found.root}", soft_wrap=True)
+    out.print(size_table(found.sizes))
+    for text in () if found.published is None else found.published.special:
+        out.print(f"- {text}", soft_wrap=True)
+
+
+@data.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Only whether images exist; do not read them.")] = False,
+    plugin: Plugins = None,
+):
+    """Compare a data set with what is published, read every image, look for leakage; offline. Exit code 1: problems."""
+    load_plugins(plugin)
+    from datasets import check as checks
+
+    with reading_bar() as progress:
+        report = checks.check(name, fast=fast, progress=progress)
+    out.print(f"{report.title} in {report.root}", style="bold", soft_wrap=True)
+    out.print(size_table(report.sizes))
+    for finding in report.findings:
+        kind, style = ("Problem", "red") if finding.problem else ("Note", "yellow")
+        out.print(f"{kind}: {finding.text}", style=style, soft_wrap=True)
+    if report.digest is not None:
+        out.print(f"Digest of pair lists and image lists: {report.digest}", soft_wrap=True)
+    if report.content is not None:
+        out.print(f"Digest of the pictures: {report.content}", soft_wrap=True)
+    problems = len(report.problems)
+    count = {0: "No problem", 1: "1 problem"}.get(problems, f"{problems} problems")
+    out.print(f"{count}. {'Images were looked for, not read.' if fast else 'Images were read.'}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def size_table(sizes: Sequence[Size]) -> RichTable:
+    """Return the table of sizes: there, published, and those of the pair lists that ship with the suite."""
+    table = RichTable()
+    table.add_column("size", no_wrap=True)
+    columns = {"there": "here", "published": "published", "shipped": "lists in the suite"}
+    used = [key for key in columns if any(getattr(size, key) is not None for size in sizes)]
+    for key in used:
+        table.add_column(columns[key], justify="right")
+    for size in sizes:
+        values = [getattr(size, key) for key in used]
+        table.add_row(size.name, *("" if value is None else f"{value:,}" for value in values))
+    return table
+
+
+@contextmanager
+def reading_bar() -> Iterator[Progress]:
+    """Give a callback that shows how many images are read, at a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+        task = bars.add_task("Reading images", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 @data.command()
@@ -43,7 +121,7 @@ def feasibility(
     name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
     source: Annotated[str, typer.Option(help="auto, shipped, clip or glove:<file of word vectors>.")] = "auto",
     backbone: Annotated[str, typer.Option(help="CLIP whose text features 'clip' takes.")] = "tiny-icons",
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers data sets.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Show how plausible the unseen pairs of the open world are, and what thresholds would keep.
 
@@ -58,7 +136,7 @@ def feasibility(
     from benchmarks.feasibility_summary import summarise
     from benchmarks.run import Choices, Workbench
 
-    workbench = Workbench(Choices(device="cpu"))
+    workbench = Workbench(Choices(device="cpu", allow_missing=None))
     dataset = workbench.dataset(name)
     table = workbench.feasibility(name, source, backbone)
     summary = summarise(dataset, table.scores, PLACES)

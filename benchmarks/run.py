@@ -19,6 +19,7 @@ from benchmarks.plan import RunRequest
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
+from datasets.presence import with_images_there
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -30,6 +31,7 @@ class Choices:
     """What the command line chose beside the names. `None` leaves the preset's or the default's value.
 
     device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts. recompute: see `Backbone`.
+    allow_missing: up to how many missing images a data set is used without them; None does not look for images.
     """
 
     results: Path = Path("results")
@@ -41,6 +43,7 @@ class Choices:
     workers: int | None = None
     recompute: bool = False
     on_existing: OnExisting = "resume"
+    allow_missing: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,13 @@ class Workbench:
         self.precision = choose_precision(self.choices.precision, self.device)
 
     def dataset(self, name: str) -> Any:
-        """Return a data set, loaded (or prepared) once."""
+        """Return a data set, loaded (or prepared) once, with all its images there but for those that may be missing."""
         if name not in self.datasets:
-            self.datasets[name] = DATASETS.get(name)()
+            dataset = DATASETS.get(name)()
+            if self.choices.allow_missing is not None:
+                dataset = with_images_there(dataset, self.choices.allow_missing)
+            self.notes += dataset.notes
+            self.datasets[name] = dataset
         return self.datasets[name]
 
     def backbone(self, name: str) -> Any:

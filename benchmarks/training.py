@@ -321,6 +321,7 @@ class Trainer:
                 "test_images": len(test_scores),
                 **{f"{phase}_candidates": len(candidates) for phase, candidates in self.candidates.items()},
             },
+            **({"left_out_images": list(self.dataset.left_out)} if self.dataset.left_out else {}),
             "cost": {
                 "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
                 "train_seconds": train_seconds,

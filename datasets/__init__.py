@@ -7,3 +7,7 @@ DATASETS.add(
     "datasets.icon_states:load",
     title="rendered icons in different states; offline, small, deterministic",
 )
+DATASETS.add("mit_states", "datasets.mit_states:load", title="MIT-States: photos, 115 states x 245 objects")
+DATASETS.add("ut_zappos", "datasets.ut_zappos:load", title="UT-Zappos50K: shoes, 16 materials x 12 kinds")
+DATASETS.add("cgqa", "datasets.cgqa:load", title="C-GQA (updated): 413 states x 674 objects, long-tailed")
+DATASETS.add("vaw_czsl", "datasets.vaw_czsl:load", title="VAW-CZSL: 440 states x 541 objects, long-tailed")

@@ -22,6 +22,10 @@ World = Literal["closed", "open"]
 Phase = Literal["train", "val", "test"]
 Pair = tuple[str, str]
 
+PHASES: tuple[Phase, ...] = ("train", "val", "test")
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is missing, cut off, no picture, or far too large for one."""
+
 
 def clean_label(name: str) -> str:
     """Return a label as prompts spell it: "." becomes a space, lower case, nothing more (protocol A.6).
@@ -137,7 +141,10 @@ class CompositionDataset:
     """A CZSL data set: vocabulary, pair lists (train in file order), splits, and where the images lie.
 
     digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists). feasibility:
-    float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores.
+    float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores. image_folder: what the
+    splits' paths start from, by default `images` below root; where it is given, the images are the user's own, and
+    nothing will ever suggest to delete them. notes: sentences that a person who starts a run should read. left_out:
+    images that are listed but missing, and were left out of the splits by the user's leave.
     """
 
     name: str
@@ -150,6 +157,9 @@ class CompositionDataset:
     splits: Mapping[Phase, Split]
     digest: str
     feasibility: np.ndarray | None = None
+    image_folder: Path | None = None
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def seen(self) -> np.ndarray:
@@ -179,15 +189,31 @@ class CompositionDataset:
         feasibility = self.feasibility[states, objects] if world == "open" and self.feasibility is not None else None
         return Candidates(self.vocabulary, pairs, self.seen[states, objects], world, feasibility)
 
+    @property
+    def images(self) -> Path:
+        """The folder that the splits' paths start from."""
+        return self.root / "images" if self.image_folder is None else self.image_folder
+
+    def image_path(self, phase: Phase, index: int) -> Path:
+        """Return where image `index` of a phase lies."""
+        return self.images / self.splits[phase].images[index]
+
     def load_image(self, phase: Phase, index: int) -> Image.Image:
         """Return image `index` of a phase as an RGB picture; a missing or unreadable file is a `UserError`."""
-        path = self.root / "images" / self.splits[phase].images[index]
+        path = self.image_path(phase, index)
         try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except (OSError, SyntaxError) as error:
+            return read_picture(path)
+        except UNREADABLE as error:
             raise UserError(
                 f"The image '{path.name}' of the {phase} split of {self.name} cannot be read ({error}).",
                 f"It should lie at {path}.",
-                f"Restore the file, or delete {self.root} to have it prepared again.",
+                f"Restore the file, or delete {self.root} to have it prepared again."
+                if self.image_folder is None
+                else "Restore the file, or remove it and pass --allow-missing 1 to run without it.",
             ) from error
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return the picture of a file, decoded and in RGB; raises one of `UNREADABLE`."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")

@@ -13,12 +13,10 @@ import csv
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from datasets.base import CompositionDataset, Pair, Phase, Split, Vocabulary
 from datasets.icon_paint import STATES
 from datasets.icon_render import SIZE, render, stream
 from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
+from datasets.workers import worker_pool
 from errors import UserError
 
 VERSION = 1  # raise whenever a rendered pixel or a split changes
@@ -139,20 +138,10 @@ def _metadata(drawings: list[Drawing]) -> str:
     return text.getvalue()
 
 
-def render_workers() -> ProcessPoolExecutor:
-    """Return a pool of as many processes as there are cores, at most 8.
-
-    Forked on Linux, as torch's own loaders are: the workers touch nothing but numpy and Pillow, and a spawned worker
-    would run a script without a main guard once more.
-    """
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    return ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context)
-
-
 def _render_all(drawings: list[Drawing], seed: int, folder: Path) -> Iterator[list[str]]:
     """Yield the pixel digests of consecutive chunks, rendered by as many processes as there are cores."""
     chunks = [drawings[i : i + CHUNK] for i in range(0, len(drawings), CHUNK)]
-    with render_workers() as pool:
+    with worker_pool() as pool:
         yield from pool.map(_draw_files, chunks, [seed] * len(chunks), [folder / "images"] * len(chunks))
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from datasets.check import about
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -39,3 +41,18 @@ def test_the_example_method_runs_as_a_plugin(tmp_path):
     assert "Word sum" in done.stdout
     result = json.loads(next(tmp_path.glob("results/word_sum-*/result.json")).read_text())
     assert result["cost"]["trained_parameters"] == 8 * 128 + 1
+
+
+def test_the_table_of_sizes_is_what_the_pair_lists_and_the_readers_say():
+    names = ("mit_states", "ut_zappos", "cgqa", "vaw_czsl")
+    sizes = {name: {size.name: size for size in about(name).sizes} for name in names}
+    page = (ROOT / "docs/datasets.md").read_text()
+    rows = re.findall(r"^\|(.*?)\| (published|from the lists) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 21
+    head = ""
+    for first, kind, cells in rows:
+        head = first.strip() or head
+        for name, cell in zip(names, cells.split(" | "), strict=True):
+            size = sizes[name].get(head)
+            value = None if size is None else size.published if kind == "published" else size.shipped
+            assert cell == ("-" if value is None else f"{value:,}"), (head, kind, name)

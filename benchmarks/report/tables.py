@@ -245,8 +245,12 @@ def _seeds(row: Row) -> str:
     return f"{len(row.done)}" + (f" (+{missing} missing)" if missing else "")
 
 
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
 def _mean(row: Row, read: Callable[[RunRecord], float | None]) -> Cell:
-    values = [value for value in map(read, row.done) if value is not None and not math.isnan(value)]
+    values = [value for value in map(read, row.done) if _known(value)]
     if not values:
         return Cell(text="–")
     spread = statistics.stdev(values) if len(values) > 1 else None
@@ -279,7 +283,11 @@ def _masking(runs: Sequence[RunRecord]) -> str:
 
 
 def _gaps(runs: Sequence[RunRecord]) -> list[str]:
+    """Return notes on what is not there: images that were left out (the same for all runs), and results."""
     notes = []
+    names = next((run.result["left_out_images"] for run in runs if "left_out_images" in (run.result or {})), None)
+    if names is not None:
+        notes.append(f"{len(names)} images that the splits list were missing and left out; the records name them.")
     for run in runs:
         if run.status == "failed" and run.error is not None:
             notes.append(f"{run.run_id} failed: {run.error['message']}")
@@ -317,15 +325,19 @@ def _slices(rows: Sequence[Row], runs: Sequence[RunRecord]) -> list[Table]:
     """Return a table per tag, with a column for each of its values and groups."""
     done = [run for run in runs if run.result is not None]
     tags: dict[str, dict[str, None]] = {}
+    measured = set()  # an unseen pair has no training images, so some values belong to one group alone
     for run in done:
         for entry in run.result["slices"]:  # type: ignore[index]
             tags.setdefault(entry["tag"], {})[entry["value"]] = None
+            if _known(entry["own_pair"]):
+                measured.add((entry["tag"], entry["value"], entry["group"]))
     found = []
     for tag, values in tags.items():
         columns = [
             (Column(f"{value} {group}"), _slice_value(tag, value, group))
             for value in values
             for group in ("seen", "unseen")
+            if (tag, value, group) in measured
         ]
         heads = [Column("method"), Column("seeds"), *(column for column, _ in columns)]
         caption = f"Pair accuracy inside an image's own group (seen or unseen), by {tag}. {_caption(runs)}"

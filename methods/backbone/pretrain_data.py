@@ -15,8 +15,9 @@ import numpy as np
 
 from datasets.icon_paint import EXTRA_STATES, STATES
 from datasets.icon_render import SIZE, Look, render, stream
-from datasets.icon_states import VERSION, plan_pairs, render_workers
+from datasets.icon_states import VERSION, plan_pairs
 from datasets.icon_words import CATEGORIES, CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
+from datasets.workers import worker_pool
 
 ALL_STATES = {**STATES, **EXTRA_STATES}
 STATE_WORDS = tuple(sorted(ALL_STATES))
@@ -130,7 +131,7 @@ def render_pool(folder: Path, seed: int, pool: int, stage: int, size: int) -> tu
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         starts = list(range(0, size, 250))
-        with render_workers() as workers:
+        with worker_pool() as workers:
             jobs = [workers.submit(_render_rows, seed, pool, stage, at, pairs[at : at + 250]) for at in starts]
             images = np.concatenate([job.result() for job in jobs])
         partial = path.with_suffix(".part.npy")

@@ -62,3 +62,9 @@ def test_subset_keeps_flags(toy):
     part = candidates.subset(~candidates.seen)
     assert len(part) == 2
     assert not part.seen.any()
+
+
+def test_a_picture_far_too_large_is_refused_as_an_unreadable_one(toy, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="cannot be read"):
+        toy.load_image("val", 0)

@@ -1,0 +1,225 @@
+"""`data check` and `data info`: every kind of finding, and what is no finding."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from made_layouts import add_line, pair_file, reader, rewrite, small, small_vaw, unmark
+
+from datasets import check as checks
+from datasets.base import PHASES
+from datasets.check import about, check
+from datasets.metadata import STEM
+from errors import UserError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return small("mit_states", tmp_path_factory.mktemp("whole"), pictures=True, pixels=8)
+
+
+@pytest.fixture
+def folder(whole, tmp_path, monkeypatch):
+    """A copy that a test may damage, where the data sets are looked for."""
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    return shutil.copytree(whole, tmp_path / "mit-states")
+
+
+def problems(fast: bool = True) -> list[str]:
+    return [finding.text for finding in check("mit_states", fast=fast).problems]
+
+
+def notes(fast: bool = True) -> list[str]:
+    return [finding.text for finding in check("mit_states", fast=fast).findings if not finding.problem]
+
+
+def test_a_whole_miniature_has_no_problem_and_two_digests(folder):
+    seen = []
+    report = check("mit_states", progress=lambda done, total: seen.append((done, total)))
+    assert report.problems == []
+    assert [finding.text for finding in report.findings] == ["2 entries of the metadata are NA and never used."]
+    assert report.digest == reader("mit_states")().digest
+    assert seen[-1] == (104, 104)
+    sizes = {size.name: size[1:] for size in report.sizes}
+    assert sizes["train pairs"] == (24, 1262, 1262)
+    assert sizes["val images"] == (16, 10_420, None)
+    again = check("mit_states")
+    assert again.content == report.content
+    fast = check("mit_states", fast=True)
+    assert (fast.content, fast.digest) == (None, report.digest)
+
+
+def test_the_digest_of_the_pictures_follows_them(folder):
+    before = check("mit_states").content
+    a, b = (reader("mit_states")().image_path("val", row) for row in (0, 1))
+    content = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(content)
+    assert check("mit_states").content != before
+
+
+def test_missing_and_unreadable_images_are_counted_and_named(folder):
+    dataset = reader("mit_states")()
+    lost, cut, text = (dataset.image_path("test", row) for row in (0, 3, 9))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:120])
+    text.write_text("no picture")
+    missing, unreadable = problems(fast=False)
+    assert missing.startswith("1 images are missing in ") and lost.name in missing
+    assert unreadable.startswith("2 images cannot be read: ") and cut.name in unreadable and text.name in unreadable
+    assert check("mit_states").content is None
+    assert problems(fast=True) == [missing]
+
+
+def test_leakage_between_splits(folder):
+    def leak(rows):
+        train = [row for row in rows if row["set"] == "train"]
+        val = next(row for row in rows if row["set"] == "val")
+        return [*rows, {**train[0], "set": "test"}, {**val, "set": "test"}]
+
+    rewrite(folder, leak)
+    found = problems()
+    assert any(text.startswith("1 images are in train and in test: ") for text in found)
+    assert any(text.startswith("1 images are in val and in test: ") for text in found)
+
+
+def test_copies_of_training_images_are_noted(folder):
+    dataset = reader("mit_states")()
+    shutil.copy(dataset.image_path("train", 5), dataset.image_path("test", 2))
+    assert [text for text in notes(fast=False) if "byte for byte" in text] == [
+        f"1 val or test images equal a training image byte for byte: {dataset.splits['test'].images[2]}."
+    ]
+
+
+def test_an_unseen_pair_in_validation_and_test(folder):
+    dataset = reader("mit_states")()
+    unseen = next(pair for pair in dataset.val_pairs if pair not in dataset.train_pairs)
+    add_line(folder, "test", " ".join(unseen))
+    assert problems() == [f"1 unseen pairs are in val and in test: {' '.join(unseen)}."]
+    assert f"1 pairs of test have no test image: {' '.join(unseen)}." in notes()
+
+
+def test_an_unseen_pair_with_training_images_does_not_hide_the_other_problems(folder):
+    def move(rows):
+        train = {(row["attr"], row["obj"]) for row in rows if row["set"] == "train"}
+        for row in rows:
+            if row["set"] == "val" and (row["attr"], row["obj"]) not in train:
+                row["set"] = "train"
+
+    rewrite(folder, move)
+    add_line(folder, "test", "ancientt building")
+    found = problems()
+    assert sum("it is unseen, yet it has training images" in text for text in found) == 4
+    assert sum("'ancientt'" in text for text in found) == 1
+
+
+def test_pairs_without_images(folder):
+    dataset = reader("mit_states")()
+    state, obj = dataset.train_pairs[0]
+    rewrite(folder, lambda rows: [r for r in rows if (r["attr"], r["obj"], r["set"]) != (state, obj, "train")])
+    assert problems() == [f"1 pairs of train have no train image: {state} {obj}."]
+
+
+def test_an_image_that_is_listed_twice_is_noted(folder):
+    rewrite(folder, lambda rows: [*rows, rows[0]])
+    assert problems() == []
+    assert any(text.startswith("Images that are twice in train: ") for text in notes())
+
+
+def test_files_that_cannot_be_read_are_a_finding(folder):
+    (folder / f"{STEM}.t7").write_text("nothing")
+    report = check("mit_states")
+    assert [finding.text[:12] for finding in report.problems] == ["The metadata"]
+    assert report.digest is None
+    assert {size.there for size in report.sizes} == {None}
+    pair_file(folder, "val").unlink()
+    assert problems()[0].startswith("The file val_pairs.txt is missing.")
+
+
+def test_real_lists_are_compared_with_those_of_the_suite(tmp_path, monkeypatch):
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    folder = small("ut_zappos", tmp_path, pairs=None)
+    unmark(folder)
+    found = [finding for finding in check("ut_zappos", fast=True).findings if "ships with the suite" in finding.text]
+    assert found == []
+    for phase, problem in (("train", True), ("test", False)):
+        path = pair_file(folder, phase)
+        lines = path.read_text().splitlines()
+        swapped = lines[-1]
+        path.write_text("\n".join([*lines[:-1], "Wool Shoes.Boat.Shoes"]))
+        report = check("ut_zappos", fast=True)
+        (found,) = [f for f in report.findings if f.text.startswith(f"{phase}_pairs.txt differs from the list")]
+        assert found.problem is problem
+        assert f"(more: Wool Shoes.Boat.Shoes; less: {swapped})" in found.text
+        path.write_text("\n".join(lines))
+
+
+def test_real_lists_with_other_sizes_are_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    unmark(small("ut_zappos", tmp_path, pairs=None))
+    texts = [finding.text for finding in check("ut_zappos", fast=True).problems]
+    assert texts[0].startswith("Not of the published size: train images 249 instead of 22,998")
+    assert texts[1].startswith("381 images are missing")
+
+
+def test_sizes_that_were_never_compared_with_the_files_are_no_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    unmark(small_vaw(tmp_path, pictures=True, pixels=8))
+    report = check("vaw_czsl")
+    assert report.problems == []
+    assert any("states 3 instead of 440" in finding.text for finding in report.findings)
+
+
+def test_any_registered_data_set_can_be_checked(toy, monkeypatch):
+    from registry import DATASETS
+
+    monkeypatch.setattr(DATASETS, "get", lambda name: lambda: toy)
+    report = check("toy")
+    assert report.problems == []
+    assert {size.name: size.there for size in report.sizes}["train pairs"] == 12
+    assert {size.published for size in report.sizes} == {None}
+    assert about("toy").published is None
+
+
+def test_data_that_is_not_there_cannot_be_checked_but_described(tmp_path, monkeypatch):
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="data fetch cgqa"):
+        check("cgqa")
+    found = about("cgqa")
+    assert found.root is None
+    assert "data fetch cgqa" in found.problem
+    assert {size.name: size[1:] for size in found.sizes}["val pairs unseen"] == (None, 1252, 1252)
+
+
+def test_data_that_is_there_is_described_with_its_sizes(folder):
+    found = about("mit_states")
+    assert (found.root, found.problem) == (folder, "")
+    assert {size.name: size.there for size in found.sizes}["train images"] == 72
+    unmark(folder)
+    assert "are not those of MIT-States" in about("mit_states").problem
+
+
+@pytest.mark.parametrize("name", ["mit_states", "ut_zappos", "cgqa"])
+def test_the_lists_in_the_suite_have_the_published_sizes(name):
+    """The table of `data info`, from the real pair lists."""
+    sizes = about(name).sizes
+    compared = [size for size in sizes if None not in (size.published, size.shipped)]
+    assert len(compared) == 8
+    assert all(size.published == size.shipped for size in compared)
+
+
+def test_a_stopped_check_reads_no_further(folder, monkeypatch):
+    monkeypatch.setattr("datasets.image_check.CHUNK", 1)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("mit_states", progress=stop)
+
+
+def test_names_in_a_finding_are_few():
+    assert checks.some("abc") == "a, b, c"
+    assert checks.some(map(str, range(1200))).endswith("8, 9 and 1,190 more")
+    assert PHASES == ("train", "val", "test")
