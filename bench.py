@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cli_data import data
 from errors import UserError, did_you_mean
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data, name="data")
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)

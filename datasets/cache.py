@@ -12,3 +12,9 @@ def home() -> Path:
     """Return the suite's cache folder. It is not made here; whoever writes makes it."""
     chosen = os.environ.get("CZSL_HOME")
     return Path(chosen).expanduser() if chosen else user_cache_path("czsl-bench", appauthor=False)
+
+
+def data_root() -> Path:
+    """Return the folder that holds the data sets' own folders: `CZSL_DATA`, by default `data` in the cache folder."""
+    chosen = os.environ.get("CZSL_DATA")
+    return Path(chosen).expanduser() if chosen else home() / "data"
