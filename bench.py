@@ -183,6 +183,9 @@ def run(
     )
     workbench = Workbench(choices)
     planned = plan_runs(requests, workbench)
+    for dataset_used in workbench.datasets.values():
+        for note in dataset_used.notes:
+            out.print(note, soft_wrap=True)
     if dry_run:
         show_plan(planned, workbench)
         return

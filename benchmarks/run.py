@@ -43,13 +43,17 @@ class Choices:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with everything that decides its numbers. action: what will be done about it."""
+    """A run with everything that decides its numbers. action: what will be done about it.
+
+    dataset: the data set as it was asked for, which may be a path; the specification keeps the name it has for itself.
+    """
 
     spec: RunSpec
     provenance: Provenance
     folder: RunFolder
     status: Status
     action: Literal["run", "resume", "nothing"]
+    dataset: str
 
 
 @dataclass
@@ -158,12 +162,13 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             # How a method without training would be trained does not make another run of it.
             training = TrainingConfig(epochs=0)
         backbone, digest = workbench.backbone_identity(request.backbone)
+        dataset = workbench.dataset(request.dataset)
         spec = RunSpec(
             method=request.method,
             method_config=method_config,
             training=training,
-            dataset=request.dataset,
-            dataset_digest=workbench.dataset(request.dataset).digest,
+            dataset=dataset.name,
+            dataset_digest=dataset.digest,
             backbone=backbone,
             backbone_digest=digest,
             world=request.world,
@@ -173,7 +178,8 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             ablation=request.ablation,
         )
         folder = RunFolder(choices.results / spec.run_id)
-        planned.append(PlannedRun(spec, provenance, folder, folder.status, _action(folder.status, choices.on_existing)))
+        action = _action(folder.status, choices.on_existing)
+        planned.append(PlannedRun(spec, provenance, folder, folder.status, action, request.dataset))
     return planned
 
 
@@ -215,7 +221,7 @@ def execute(
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(backbone_name).to(device)
         backbone.recompute = workbench.choices.recompute
-        dataset = workbench.dataset(spec.dataset)
+        dataset = workbench.dataset(planned.dataset)
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)

@@ -136,7 +136,9 @@ class Split:
 class CompositionDataset:
     """A CZSL data set: vocabulary, pair lists (train in file order), splits, and where the images lie.
 
-    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists).
+    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists). image_folder:
+    what the splits' paths start from, by default `images` below root; a user's own folder is given there and nothing
+    will ever suggest to delete it. notes: sentences that a person who starts a run should read.
     """
 
     name: str
@@ -148,6 +150,8 @@ class CompositionDataset:
     test_pairs: tuple[Pair, ...]
     splits: Mapping[Phase, Split]
     digest: str
+    image_folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def candidates(self, phase: Phase, world: World = "closed") -> Candidates:
         """Return the candidates of a phase.
@@ -172,7 +176,7 @@ class CompositionDataset:
 
     def load_image(self, phase: Phase, index: int) -> Image.Image:
         """Return image `index` of a phase as an RGB picture; a missing or unreadable file is a `UserError`."""
-        path = self.root / "images" / self.splits[phase].images[index]
+        path = self.image_path(phase, index)
         try:
             with Image.open(path) as picture:
                 return picture.convert("RGB")
@@ -180,5 +184,12 @@ class CompositionDataset:
             raise UserError(
                 f"The image '{path.name}' of the {phase} split of {self.name} cannot be read ({error}).",
                 f"It should lie at {path}.",
-                f"Restore the file, or delete {self.root} to have it prepared again.",
+                f"Restore the file, or delete {self.root} to have it prepared again."
+                if self.image_folder is None
+                else "Restore the file, or take it out of the data.",
             ) from error
+
+    def image_path(self, phase: Phase, index: int) -> Path:
+        """Return where image `index` of a phase lies."""
+        folder = self.root / "images" if self.image_folder is None else self.image_folder
+        return folder / self.splits[phase].images[index]
