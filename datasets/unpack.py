@@ -99,7 +99,7 @@ def unpack(
             for target in targets:
                 path = folder / target
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if written.get(target.as_posix()) is not None or path.exists():
+                if path.exists():
                     raise UserError(
                         f"The archive {archive.name} is refused: two of its members become {target.as_posix()!r}.",
                         f"The second is {member.name!r}.",
