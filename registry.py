@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,10 @@ class Entry:
 
 @dataclass
 class _Slot(Generic[T]):
-    """A registered name: what was said about it, and its target, a string until a lazy one is resolved."""
+    """A registered name: what was said about it, and its target, a string until a lazy one is resolved.
+
+    fits, bound: see `Registry.add_family`.
+    """
 
     name: str
     title: str
@@ -68,6 +72,8 @@ class _Slot(Generic[T]):
     target: T | str
     lazy: bool
     error: str = ""
+    fits: Callable[[str], bool] | None = None
+    bound: bool = False
 
     def entry(self) -> Entry:
         return Entry(self.name, self.title, self.paper, self.origin, "broken" if self.error else "ok", self.error)
@@ -131,12 +137,24 @@ class Registry(Generic[T]):
         """Register a lazy "module:Name" target, imported at the first `get`."""
         self._insert(self._lazy_slot(name, target, title, paper))
 
-    def add_family(self, pattern: str, target: str, *, title: str = "") -> None:
+    def add_family(
+        self,
+        pattern: str,
+        target: str,
+        *,
+        title: str = "",
+        fits: Callable[[str], bool] | None = None,
+        bound: bool = False,
+    ) -> None:
         """Let a lazy target answer to every name not registered that fits a shell pattern, such as "*/*".
 
         A family is listed under its pattern and is none of the `names`; its target judges the names it is handed.
+        fits: decides in place of the pattern, which is then only what the listing shows. bound: `get` gives the target
+        with the name as its first argument, for a registry whose things are called without one.
         """
-        self._families[pattern] = self._lazy_slot(pattern, target, title, "")
+        slot = self._lazy_slot(pattern, target, title, "")
+        slot.fits, slot.bound = fits, bound
+        self._families[pattern] = slot
 
     def get(self, name: str) -> T:
         """Return what is registered under `name`, importing it if need be; otherwise a `UserError`."""
@@ -153,6 +171,8 @@ class Registry(Generic[T]):
                     "Install what is missing or mend the module; the full trace is in the cause of this error.",
                 ) from error
             slot.target, slot.lazy, slot.error = target, False, ""
+        if slot.bound:
+            return partial(slot.target, name)  # type: ignore[return-value, arg-type]  # a function of the name
         return slot.target  # type: ignore[return-value]  # no longer lazy, so no longer a string
 
     def check(self, name: str) -> None:
@@ -183,7 +203,7 @@ class Registry(Generic[T]):
                 if name in self._slots:
                     return self._slots[name]
         for pattern, family in self._families.items():
-            if fnmatchcase(name, pattern):
+            if family.fits(name) if family.fits is not None else fnmatchcase(name, pattern):
                 return family
         names = self.names()
         there = f"The {self.kind}s are {', '.join(names)}" if names else f"No {self.kind} is registered"

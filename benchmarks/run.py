@@ -50,11 +50,13 @@ class Choices:
 class PlannedRun:
     """A run with everything that decides its numbers.
 
-    backbone: as asked for. action: what will be done about it. feasibility: the setting that names the source of an
-    open world's scores, which a specification knows by kind and digest alone.
+    dataset, backbone: as asked for; a data set may be a path, the specification has the name it gives itself. action:
+    what will be done about it. feasibility: the setting that names the source of an open world's scores, which a
+    specification knows by kind and digest alone.
     """
 
     spec: RunSpec
+    dataset: str
     backbone: str
     provenance: Provenance
     folder: RunFolder
@@ -203,12 +205,13 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             # How a method without training would be trained does not make another run of it.
             training = TrainingConfig(epochs=0)
         backbone, digest = workbench.backbone_identity(request.backbone)
+        dataset = workbench.dataset(request.dataset)
         spec = RunSpec(
             method=request.method,
             method_config=method_config,
             training=training,
-            dataset=request.dataset,
-            dataset_digest=workbench.dataset(request.dataset).digest,
+            dataset=dataset.name,
+            dataset_digest=dataset.digest,
             backbone=backbone,
             backbone_digest=digest,
             world=request.world,
@@ -220,7 +223,11 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
         )
         folder = RunFolder(choices.results / spec.run_id)
         action = _action(folder.status, choices.on_existing)
-        planned.append(PlannedRun(spec, request.backbone, provenance, folder, folder.status, action, source))
+        planned.append(
+            PlannedRun(
+                spec, request.dataset, request.backbone, provenance, folder, folder.status, action, feasibility=source
+            )
+        )
     workbench.notes += [
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
     ]
@@ -265,9 +272,9 @@ def execute(
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(device)
         backbone.recompute = workbench.choices.recompute
-        dataset = workbench.dataset(spec.dataset)
+        dataset = workbench.dataset(planned.dataset)
         if spec.open_world is not None:
-            table = workbench.feasibility(spec.dataset, planned.feasibility, planned.backbone)
+            table = workbench.feasibility(planned.dataset, planned.feasibility, planned.backbone)
             dataset = replace(dataset, feasibility=table.scores)
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)

@@ -1,5 +1,7 @@
 """Data sets: what the images and labels are. The table of built-in data sets, by lazy target."""
 
+from pathlib import Path
+
 from registry import DATASETS
 
 DATASETS.add(
@@ -11,3 +13,17 @@ DATASETS.add("mit_states", "datasets.mit_states:load", title="MIT-States: photos
 DATASETS.add("ut_zappos", "datasets.ut_zappos:load", title="UT-Zappos50K: shoes, 16 materials x 12 kinds")
 DATASETS.add("cgqa", "datasets.cgqa:load", title="C-GQA (updated): 413 states x 674 objects, long-tailed")
 DATASETS.add("vaw_czsl", "datasets.vaw_czsl:load", title="VAW-CZSL: 440 states x 541 objects, long-tailed")
+
+
+def is_path(name: str) -> bool:
+    """Return whether a data set's name is a place: it has a separator or the ending .csv, or there is such a folder."""
+    return "/" in name or "\\" in name or name.lower().endswith(".csv") or Path(name).is_dir()
+
+
+DATASETS.add_family(
+    "<folder or .csv>",
+    "datasets.folder:load",
+    title="your own images: a folder of 'state object' folders, or a CSV file (docs/add_a_dataset.md)",
+    fits=is_path,
+    bound=True,
+)

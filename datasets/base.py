@@ -209,7 +209,7 @@ class CompositionDataset:
                 f"It should lie at {path}.",
                 f"Restore the file, or delete {self.root} to have it prepared again."
                 if self.image_folder is None
-                else "Restore the file, or remove it and pass --allow-missing 1 to run without it.",
+                else "Restore the file, or pass --allow-missing 1 to run without it.",
             ) from error
 
 

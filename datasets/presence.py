@@ -1,4 +1,7 @@
-"""Whether every image that a data set lists is there, by listing folders instead of asking for each file."""
+"""Whether every image that a data set lists is there, by listing folders instead of asking for each file.
+
+Where images may be left out, every picture is decoded as well, so that one that cannot be read counts as missing.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from datasets.base import CompositionDataset, Phase, Split
+from datasets.reading import read_all
 from errors import UserError
 
 SHOWN = 5  # names in a message
@@ -44,34 +48,41 @@ def absent_names(folder: Path, names: Iterable[str]) -> set[str]:
 
 
 def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> CompositionDataset:
-    """Return the data set if all its images are there, or, up to `allowed`, without those that are missing.
+    """Return the data set if all its images are there, or, up to `allowed`, without those that are not.
 
-    What was left out is in `left_out`, and the digest is another one, because the numbers are those of fewer images.
-    More missing images than allowed, or a split without any, is a `UserError`. A class that reads its images in a way
-    of its own is left as it is.
+    allowed: with 0, files are looked for and not opened; with more, all of them are read, and what is no picture is
+    left out like what is missing. `left_out` names them, and the digest is another one, because the numbers are of
+    fewer images. More than allowed, or a split without any image, is a `UserError`. A class that reads its images in a
+    way of its own is left as it is.
     """
     if type(dataset).load_image is not CompositionDataset.load_image:
         return dataset
-    missing = missing_images(dataset)
-    count = sum(int(gone.sum()) for gone in missing.values())
+    listed = {name for split in dataset.splits.values() for name in split.images}
+    absent = absent_names(dataset.images, listed)
+    broken = read_all(dataset.images, sorted(listed - absent))[1] if allowed else {}
+    gone = {
+        phase: np.array([name in absent or name in broken for name in split.images], dtype=bool)
+        for phase, split in dataset.splits.items()
+    }
+    count = sum(int(rows.sum()) for rows in gone.values())
     if count == 0:
         return dataset
-    names = sorted(
-        split.images[row] for phase, split in dataset.splits.items() for row in np.flatnonzero(missing[phase])
-    )
+    what = "missing or unreadable" if broken else "missing"
+    names = sorted(split.images[row] for phase, split in dataset.splits.items() for row in np.flatnonzero(gone[phase]))
     total = sum(len(split) for split in dataset.splits.values())
-    listed = ", ".join(names[:SHOWN]) + (" and so on" if count > SHOWN else "")
-    emptied = [phase for phase, gone in missing.items() if gone.all()]
+    shown = ", ".join(f"{name} ({broken[name]})" if name in broken else name for name in names[:SHOWN])
+    shown += " and so on" if count > SHOWN else ""
+    emptied = [phase for phase, rows in gone.items() if rows.all()]
     if count > allowed or emptied:
-        there = f"Missing in {dataset.images}: {listed}."
+        there = f"{what.capitalize()} in {dataset.images}: {shown}."
         step = f"Restore them, or leave them out with --allow-missing {count}, which makes other data of it."
         if emptied:
             there = f"{there} Nothing is left of {', '.join(emptied)}."
             step = "Put the images there."
-        raise UserError(f"{count:,} of the {total:,} images of {dataset.name} are missing.", there, step)
-    kept = {phase: _part(split, ~missing[phase]) for phase, split in dataset.splits.items()}
+        raise UserError(f"{count:,} of the {total:,} images of {dataset.name} are {what}.", there, step)
+    kept = {phase: _part(split, ~gone[phase]) for phase, split in dataset.splits.items()}
     unpictured = len(_pairs(dataset.splits["train"])) - len(_pairs(kept["train"]))
-    note = f"{count} of the {total:,} images of {dataset.name} are missing and left out: {listed}."
+    note = f"{count} of the {total:,} images of {dataset.name} are {what} and left out: {shown}."
     if unpictured:
         note += f" {unpictured} training pairs have no image left."
     return replace(

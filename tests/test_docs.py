@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from toy_world import make_toy
 
 from datasets.check import about
 
@@ -24,11 +26,16 @@ def test_links_between_documents_resolve(page):
             assert (page.parent / target).exists(), target
 
 
-def test_the_example_method_runs_as_a_plugin(tmp_path):
-    text = (ROOT / "docs/add_a_method.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+def example(page: str, heading: str = "") -> str:
+    """The first Python block of a page, after a heading if one is given."""
+    text = (ROOT / page).read_text()
+    code = re.search(r"```python\n(.*?)```", text[text.index(heading) :], re.DOTALL).group(1)
     assert code.count("\n") < 60
-    (tmp_path / "word_sum.py").write_text(code)
+    return code
+
+
+def test_the_example_method_runs_as_a_plugin(tmp_path):
+    (tmp_path / "word_sum.py").write_text(example("docs/add_a_method.md"))
     (tmp_path / "toy.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
         "from pathlib import Path\nfrom toy_world import make_toy\nfrom registry import DATASETS\n"
@@ -56,3 +63,21 @@ def test_the_table_of_sizes_is_what_the_pair_lists_and_the_readers_say():
             size = sizes[name].get(head)
             value = None if size is None else size.published if kind == "published" else size.shipped
             assert cell == ("-" if value is None else f"{value:,}"), (head, kind, name)
+
+
+def test_the_example_reader_runs_as_a_plugin(tmp_path):
+    (tmp_path / "flat.py").write_text(example("docs/add_a_dataset.md", "## A reader of your own"))
+    command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", "flat.py", "--dataset", "flat"]
+    command += ["--methods", "csp", "--epochs", "1"]
+    empty = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert (empty.returncode, empty.stderr.count("The data set 'flat' has no images.")) == (2, 1)
+    toy = make_toy(tmp_path / "toy")
+    (tmp_path / "flat_images").mkdir()
+    for phase, split in toy.splits.items():
+        for number, name in enumerate(split.images):
+            state, obj = name.partition("/")[0].split("_")
+            shutil.copy(toy.image_path(phase, number), tmp_path / f"flat_images/{phase}-{state}-{obj}-{number}.png")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(tmp_path.glob("results/csp-flat-*/result.json")).read_text())
+    assert result["counts"]["test_candidates"] == 14

@@ -155,6 +155,16 @@ def test_family_answers_to_fitting_names_after_the_registered_ones(things):
         things.get("plain")
 
 
+def test_family_with_a_rule_of_its_own_and_the_name_handed_over(things):
+    things.add_family("<even>", "json:dumps", fits=lambda name: len(name) % 2 == 0, bound=True)
+    things.add("ab", "json:loads")
+    assert things.get("abcd")() == '"abcd"'
+    assert things.get("ab") is json.loads
+    things.check("xy")
+    with pytest.raises(UserError):
+        things.get("<even")
+
+
 # Threads
 
 

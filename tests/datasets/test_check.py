@@ -210,7 +210,7 @@ def test_the_lists_in_the_suite_have_the_published_sizes(name):
 
 
 def test_a_stopped_check_reads_no_further(folder, monkeypatch):
-    monkeypatch.setattr("datasets.image_check.CHUNK", 1)
+    monkeypatch.setattr("datasets.reading.CHUNK", 1)
 
     def stop(done, total):
         raise KeyboardInterrupt

@@ -49,6 +49,22 @@ def test_a_missing_image_stops_a_run_and_is_named(folder):
         with_images_there(dataset, 1)
 
 
+def test_a_corrupt_image_counts_as_missing_where_images_may_be_left_out(folder):
+    dataset = reader("mit_states")(folder)
+    broken, missing = dataset.image_path("test", 1), dataset.splits["train"].images[5]
+    broken.write_bytes(broken.read_bytes()[:100])
+    name = dataset.splits["test"].images[1]
+    assert with_images_there(dataset) is dataset, "files are only looked for"
+    rest = with_images_there(dataset, 1)
+    assert rest.left_out == (name,)
+    assert len(rest.splits["test"]) == len(dataset.splits["test"]) - 1
+    assert f"1 of the 104 images of mit_states are missing or unreadable and left out: {name} (" in rest.notes[-1]
+    dataset.image_path("train", 5).unlink()
+    with pytest.raises(UserError, match="2 of the 104 images of mit_states are missing or unreadable") as caught:
+        with_images_there(dataset, 1)
+    assert name in str(caught.value) and missing in str(caught.value) and "--allow-missing 2" in str(caught.value)
+
+
 def test_what_may_be_missing_is_left_out_of_everything(folder):
     dataset = reader("mit_states")(folder)
     names = gone(dataset, ("val", 3), ("train", 70), ("train", 0))
@@ -130,5 +146,5 @@ def test_an_unreadable_image_is_named_with_what_can_be_done(folder):
     with pytest.raises(UserError) as caught:
         dataset.load_image("val", 2)
     assert path.name in str(caught.value)
-    assert "remove it and pass --allow-missing 1" in str(caught.value)
+    assert "or pass --allow-missing 1 to run without it" in str(caught.value)
     assert "delete" not in str(caught.value), "nobody shall be told to delete a folder of downloads"
