@@ -70,7 +70,7 @@ class MadeFeatures(Method):
     def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
         """Return 100 cosines [B, n]."""
         start = time.perf_counter()
-        scores = (SCALE * batch.features["image"]) @ prepared.tensors["text"][chunk].T
+        scores = (SCALE * batch.encoded["image"]) @ prepared.tensors["text"][chunk].T
         self.seconds["products"] += time.perf_counter() - start
         return scores
 
