@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cli_cache import cache
 from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
@@ -39,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -46,7 +49,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
-FLAGS = ("--dry-run", "--recompute")
+FLAGS = ("--dry-run", "--recompute", "--feature-cache")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -145,6 +148,7 @@ def run(
     profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None,
     backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs, instead of the preset's.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Train on so many augmented views of an image.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. --set csp.lr=1e-3.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -157,6 +161,9 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")
     ] = False,
+    feature_cache: Annotated[
+        bool, typer.Option("--feature-cache/--no-feature-cache", help="Keep frozen image features on disk.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Train and evaluate methods; without options: every method on icon_states, one seed."""
@@ -181,6 +188,8 @@ def run(
         overrides=tuple(set_ or ()),
         config_file=config,
         epochs=epochs,
+        views=views,
+        feature_cache=feature_cache,
         device=device,
         precision=precision,
         workers=workers,
@@ -248,6 +257,7 @@ def run_all(planned: list, workbench) -> int:
             def report(what: str, done: int, total: int, note: str, name: str = name) -> None:
                 bars.update(bar, description=f"{name}: {what}", completed=done, total=total, note=note)
 
+            workbench.features.notify = partial(bars.console.print, style="yellow", soft_wrap=True)
             start = time.perf_counter()
             try:
                 record = execute(item, workbench, report, sys.argv)

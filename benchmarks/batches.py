@@ -1,26 +1,34 @@
-"""Batches for a method: from images, or from frozen features that were computed once and kept in memory.
+"""Batches for a method: from images, or from frozen features that were computed once and are kept on disk.
 
 A method that declares `frozen_image_features` needs its vision tower once per image instead of once per epoch, as long
-as the image is not augmented. The features are those of `Method.image_features`, so nothing else changes.
+as the image is not augmented, or comes in a fixed number of augmented views. The features are those of
+`Method.image_features`, computed in the batches of an evaluation, so nothing else changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from benchmarks.frozen_features import FeatureStore, feature_key
 from benchmarks.spec import Precision
 from datasets.base import Candidates, CompositionDataset, Phase
-from datasets.loaders import epoch_order, image_batches
-from datasets.transforms import Augmentation, Transform, build_transform
+from datasets.features import FeatureKey
+from datasets.loaders import Rows, ahead, epoch_order, image_batches
+from datasets.transforms import Augmentation, build_transform
 from methods.base import Batch, Method
 
-FEATURE_LIMIT = 2 * 1024**3  # bytes of features of one phase kept in memory; above it they are computed again each time
+if TYPE_CHECKING:
+    from datasets.feature_shards import StoredFeatures
+
+Report = Callable[[str, int, int, str], None]
+"""Progress: (what is being done, steps done, steps in all, a word on how it goes)."""
+
+LABELS = ("label.state", "label.object", "label.pair")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,14 +53,12 @@ class Execution:
         return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
 
-FeatureStore = dict[tuple[Any, ...], dict[str, Tensor] | None]
-"""Frozen features of earlier runs, by everything they depend on."""
-
-
 class PhaseBatches:
     """The images of one phase for one method.
 
-    seed: of the order and the augmented views. store: where frozen features are looked for and left for other runs.
+    seed: of the order and the augmented views. views: the augmented views of an image are those of so many epochs, None
+    draws new ones in every epoch. store: where frozen features are looked for and left for other runs; None keeps none.
+    report: progress of computing them. cached: whether batches came from kept features.
     """
 
     def __init__(
@@ -65,11 +71,15 @@ class PhaseBatches:
         *,
         augmentation: Augmentation = "none",
         seed: int = 0,
+        views: int | None = None,
         store: FeatureStore | None = None,
+        report: Report = lambda what, done, total, note: None,
     ) -> None:
         self.method, self.dataset, self.phase, self.execution = method, dataset, phase, execution
-        self.augmentation, self.seed = augmentation, seed
-        self.store: FeatureStore = {} if store is None else store
+        self.augmentation, self.seed, self.views, self.report = augmentation, seed, views, report
+        self.store = FeatureStore(enabled=False) if store is None else store
+        self.cached = False
+        self._keys: dict[tuple[Augmentation, int, int], FeatureKey] = {}
         split = dataset.splits[phase]
         self.states = torch.from_numpy(split.states)
         self.objects = torch.from_numpy(split.objects)
@@ -80,77 +90,82 @@ class PhaseBatches:
 
     def ordered(self) -> Iterator[Batch]:
         """Yield the images as listed, not augmented, in evaluation batches."""
-        yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, self._transform("none"), epoch=0)
+        yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, "none", view=0)
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield the images of a training epoch in its own order, augmented where that is asked for."""
         order = epoch_order(len(self), self.seed, epoch)
-        yield from self._batches(order, batch_size, self._transform(self.augmentation), epoch)
+        view = epoch if self.views is None else epoch % self.views
+        yield from self._batches(order, batch_size, self.augmentation, view)
 
-    def _transform(self, augmentation: Augmentation) -> Transform:
-        backbone = self.method.backbone
-        return build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, augmentation)
+    def _batches(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Batch]:
+        kept = self._kept(augmentation, view)
+        self.cached = self.cached or kept is not None
+        if kept is None:
+            batches = self._images(order, batch_size, augmentation, view)
+        else:
+            batches = ((rows, self._pinned(kept.rows(rows))) for rows in order.split(batch_size))
+        labelled = ((rows, {**self._labels(rows), **tensors}) for rows, tensors in batches)
+        for _, tensors in ahead(labelled, self.execution.device):
+            labels = [tensors[name] for name in LABELS]
+            rest = {name: values for name, values in tensors.items() if name not in LABELS}
+            if kept is None:
+                yield Batch(*labels, images=rest["images"])
+            else:
+                yield Batch(*labels, features=rest)
 
-    def _batches(self, order: Tensor, batch_size: int, transform: Transform, epoch: int) -> Iterator[Batch]:
-        if self.augmentation == "none" and self._features is not None:
-            for rows in order.split(batch_size):
-                features = {name: self._to_device(values[rows]) for name, values in self._features.items()}
-                yield self._batch(rows, features=features)
-            return
-        for rows, images in self._images(order, batch_size, transform, epoch):
-            yield self._batch(rows, images=images)
+    def _labels(self, rows: Tensor) -> dict[str, Tensor]:
+        values = (self.states, self.objects, self.pairs)
+        return self._pinned({name: value[rows] for name, value in zip(LABELS, values, strict=True)})
 
-    def _batch(
-        self, rows: Tensor, *, images: Tensor | None = None, features: Mapping[str, Tensor] | None = None
-    ) -> Batch:
-        labels = (self._to_device(values[rows]) for values in (self.states, self.objects, self.pairs))
-        return Batch(*labels, images=images, features=features)
-
-    def _images(
-        self, order: Tensor, batch_size: int, transform: Transform, epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        execution = self.execution
+    def _images(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Rows]:
+        backbone, execution = self.method.backbone, self.execution
         for batch in image_batches(
             self.dataset,
             self.phase,
-            transform,
+            build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, augmentation),
             batch_size,
             order=order,
             seed=self.seed,
-            epoch=epoch,
+            epoch=view,
             workers=execution.workers,
             pin_memory=execution.device.type == "cuda",
         ):
-            yield batch.index, self._to_device(batch.images)
+            yield batch.index, {"images": batch.images}
 
-    def _to_device(self, values: Tensor) -> Tensor:
-        return values.to(self.execution.device, non_blocking=True)
+    def _pinned(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in memory that the device can copy from by itself."""
+        if self.execution.device.type != "cuda":
+            return tensors
+        return {name: values.pin_memory() for name, values in tensors.items()}
 
-    @cached_property
-    def _features(self) -> dict[str, Tensor] | None:
-        """The frozen features of every image in the order listed, on the CPU; None where they cannot be kept."""
-        if not self.method.info.frozen_image_features:
+    # Frozen features --------------------------------------------------------------------------------------------------
+
+    def _kept(self, augmentation: Augmentation, view: int) -> StoredFeatures | None:
+        """Return the kept features of a view of the images; None where features may not or can not be kept."""
+        augmented = augmentation != "none"
+        if not (self.store.enabled and self.method.info.frozen_image_features and len(self)):
             return None
-        backbone, execution = self.method.backbone, self.execution
-        key = (
-            *(type(self.method).image_features, backbone.name, backbone.digest, self.dataset.digest, self.phase),
-            *(execution.device, execution.precision, execution.eval_batch),
-        )
-        if key not in self.store:
-            self.store[key] = self._compute_features()
-        return self.store[key]
+        if augmented and self.views is None:
+            return None  # every epoch has views of its own
+        place = (augmentation, view if augmented else 0, self.execution.eval_batch)
+        if place not in self._keys:
+            seed_and_view = (self.seed, view) if augmented else None
+            key = feature_key(self.method, self.dataset, self.phase, self.execution, augmentation, seed_and_view)
+            self._keys[place] = key
 
-    def _compute_features(self) -> dict[str, Tensor] | None:
-        parts: dict[str, list[Tensor]] = {}
-        order = torch.arange(len(self))
-        for _, images in self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0):
+        def compute(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+            return self._features(start, stop, augmentation, view)
+
+        return self.store.get(self._keys[place], len(self), compute)
+
+    def _features(self, start: int, stop: int, augmentation: Augmentation, view: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the features of images start .. stop - 1 as listed, in evaluation batches, on the CPU."""
+        what, size = f"image features of {self.phase}", self.execution.eval_batch
+        self.report(what, start, len(self), "")
+        batches = self._images(torch.arange(start, stop), size, augmentation, view)
+        for rows, tensors in ahead(batches, self.execution.device):
             with torch.no_grad(), self.execution.autocast():
-                features = self.method.image_features(images)
-            if not parts:
-                size = sum(values[0].numel() * values.element_size() for values in features.values()) * len(self)
-                if size > FEATURE_LIMIT:
-                    return None
-            for name, values in features.items():
-                # Cloned, because tensors made in inference mode could not enter a training graph later.
-                parts.setdefault(name, []).append(values.detach().cpu().clone())
-        return {name: torch.cat(values) for name, values in parts.items()}
+                features = self.method.image_features(tensors["images"])
+            yield {name: values.detach().cpu() for name, values in features.items()}
+            self.report(what, int(rows[-1]) + 1, len(self), "")

@@ -17,7 +17,7 @@ def capture_environment() -> dict[str, Any]:
     """Return versions, platform, processor and git state; neither torch is imported nor the machine's name recorded."""
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": {"name": _cpu_name(), "count": _usable_cpus()},
         "git": git_state(PROJECT),
@@ -48,7 +48,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(distribution: str) -> str | None:
+def package_version(distribution: str) -> str | None:
+    """Return the installed version of a distribution; None if it is not there."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -31,6 +31,7 @@ class Choices:
     """What the command line chose beside the names. `None` leaves the preset's or the default's value.
 
     device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts. recompute: see `Backbone`.
+    views: see `TrainingConfig`. feature_cache: whether frozen image features are kept on disk and read from there.
     allow_missing: up to how many missing images a data set is used without them; None does not look for images.
     """
 
@@ -42,6 +43,8 @@ class Choices:
     precision: str = "auto"
     workers: int | None = None
     recompute: bool = False
+    views: int | None = None
+    feature_cache: bool = True
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
 
@@ -77,11 +80,14 @@ class Workbench:
     precision: str = "fp32"
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
-    features: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    features: Any = None
     notes: list[str] = field(default_factory=list)
     tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from benchmarks.frozen_features import FeatureStore
+
+        self.features = FeatureStore(enabled=self.choices.feature_cache)
         self.device = choose_device(self.choices.device)
         self.precision = choose_precision(self.choices.precision, self.device)
 
@@ -184,6 +190,8 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
         values = dict(line.get(request.method, {}))
         if choices.epochs is not None:
             values["epochs"] = choices.epochs
+        if choices.views is not None:
+            values["views"] = choices.views
         sources = {
             "profile": request.profile,
             "file_values": file.get(request.method, {}),
@@ -256,6 +264,7 @@ def execute(
 
     from benchmarks import training
     from benchmarks.batches import Execution
+    from datasets.loaders import dead_worker
     from datasets.transforms import derived_seed
 
     spec, folder = planned.spec, planned.folder
@@ -265,7 +274,7 @@ def execute(
         folder.clear()
     device = workbench.device
     execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
-    environment = capture_environment() | _device_facts(device)
+    environment = capture_environment() | _device_facts(device) | {"feature_cache": workbench.features.enabled}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     try:
         deterministic()
@@ -286,7 +295,10 @@ def execute(
         folder.finish(result)
         training.forget_state(folder)
     except Exception as error:
-        folder.fail(error)
+        dead = dead_worker(error)
+        folder.fail(dead or error)
+        if dead is not None:
+            raise dead from error
         raise
     return folder.read()
 

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 PROTOCOL_VERSION = 1
 """Version of data handling and evaluation. Raise it when the same settings give other numbers than before."""
 
-LATER_SETTINGS = {"clip_norm": None}
+LATER_SETTINGS = {"clip_norm": None, "views": None}
 """Training settings that came after records were made, with the value at which a run is what it was before them."""
 
 THRESHOLD_GRID = 50
@@ -43,7 +43,9 @@ class TrainingConfig(BaseModel):
 
     "adam" couples its weight decay, "early_adamw" is the AdamW of MSCI's released code (`optimizers.py`). clip_norm:
     largest L2 norm of the gradient of all trained tensors, None clips nothing. step_size (epochs) and gamma are read by
-    the "step" scheduler alone. selection names the epoch that counts.
+    the "step" scheduler alone. selection names the epoch that counts. views: K keeps to the augmented views of the
+    first K epochs, epoch e takes those of epoch e mod K, so that their frozen features can be kept; None draws new ones
+    in every epoch.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -60,6 +62,14 @@ class TrainingConfig(BaseModel):
     gamma: float = Field(0.5, gt=0)
     selection: Selection = "val_auc"
     augmentation: Literal["clip", "none"] = "clip"
+    views: int | None = Field(None, ge=1)
+
+    @field_validator("views")
+    @classmethod
+    def _views_of_augmented_images(cls, views: int | None, info: ValidationInfo) -> int | None:
+        if views is not None and info.data.get("augmentation") == "none":
+            raise ValueError("an image has one view only where augmentation is none")
+        return views
 
     @field_validator("micro_batch")
     @classmethod

@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from benchmarks import breakdowns, files
-from benchmarks.batches import Execution, FeatureStore, PhaseBatches
+from benchmarks.batches import Execution, PhaseBatches, Report
 from benchmarks.evaluation import Labels, Metrics, evaluate
+from benchmarks.frozen_features import FeatureStore
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import legacy_from_image_scores
 from benchmarks.open_world import ThresholdedWorld
@@ -36,9 +37,6 @@ from errors import UserError
 from methods.base import Method
 
 BEST, STATE = "best.safetensors", "state.pt"
-
-Report = Callable[[str, int, int, str], None]
-"""Progress: (what is being done, steps done, steps in all, a word on how it goes)."""
 
 
 def silent(what: str, done: int, total: int, note: str) -> None:
@@ -84,20 +82,22 @@ class Trainer:
         self.spec, self.folder, self.method = spec, folder, method
         self.dataset, self.execution, self.report = dataset, execution, report
         self.config: TrainingConfig = spec.training
+        self.store = FeatureStore() if store is None else store
+        self.store_seconds = self.store.seconds
         self.candidates: dict[Phase, Candidates] = {
             phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
         }
         self.batches: dict[Phase, PhaseBatches] = {
-            phase: self._phase_batches(phase, self.candidates[phase], store) for phase in ("train", "val", "test")
+            phase: self._phase_batches(phase, self.candidates[phase]) for phase in ("train", "val", "test")
         }
         self.world = None if spec.open_world is None else ThresholdedWorld(spec.open_world, self.candidates["val"])
         # What validation selects the epoch by: another world than the reported one where the run says so.
         self.selection_candidates, self.selection_batches = self.candidates["val"], self.batches["val"]
         if spec.open_world is not None and spec.open_world.selection_world != spec.world:
             self.selection_candidates = dataset.candidates("val", spec.open_world.selection_world)
-            self.selection_batches = self._phase_batches("val", self.selection_candidates, store)
+            self.selection_batches = self._phase_batches("val", self.selection_candidates)
 
-    def _phase_batches(self, phase: Phase, candidates: Candidates, store: FeatureStore | None) -> PhaseBatches:
+    def _phase_batches(self, phase: Phase, candidates: Candidates) -> PhaseBatches:
         return PhaseBatches(
             self.method,
             self.dataset,
@@ -106,7 +106,9 @@ class Trainer:
             self.execution,
             augmentation=self.config.augmentation if phase == "train" else "none",
             seed=self.spec.seed,
-            store=store,
+            views=self.config.views,
+            store=self.store,
+            report=self.report,
         )
 
     def run(self) -> dict[str, Any]:
@@ -329,6 +331,8 @@ class Trainer:
                 "test_seconds": test_seconds,
                 "test_images_per_second": len(test_scores) / test_seconds if test_seconds > 0 else None,
                 "peak_memory_bytes": peak_memory(self.execution.device),
+                "feature_cache": [phase for phase, batches in self.batches.items() if batches.cached],
+                "feature_seconds": self.store.seconds - self.store_seconds,
             },
         }
 

@@ -1,4 +1,4 @@
-"""Batches of images with their labels, in a reproducible order, decoded in worker processes.
+"""Batches of images, in a reproducible order, decoded in worker processes and handed to the device one batch ahead.
 
 The order of an epoch is a function of (seed, epoch); the augmented view of an image of (seed, epoch, image). Neither
 depends on the number of workers or on what ran before.
@@ -6,8 +6,10 @@ depends on the number of workers or on what ran before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +26,33 @@ class ImageBatch:
 
     images: Tensor
     index: Tensor
+
+    def pin_memory(self) -> ImageBatch:
+        """Return the batch in memory that a device can copy from by itself; the loader calls this by its name."""
+        return ImageBatch(self.images.pin_memory(), self.index)
+
+
+class DeadWorker(UserError):
+    """A decoding process died; `error` is torch's word of it."""
+
+    def __init__(self, error: BaseException) -> None:
+        shared = Path("/dev/shm")
+        room = f", of which {shutil.disk_usage(shared).free / 1e9:.1f} GB are free" if shared.is_dir() else ""
+        super().__init__(
+            f"A process that decodes images died ({str(error).rstrip('. ').splitlines()[0]}).",
+            f"Most often memory ran out, or the shared memory that batches are handed over in{room}.",
+            "Run the same command with fewer decoding processes or none (--workers 0), or give the machine more memory "
+            "(a container: --shm-size=4g).",
+        )
+
+
+def dead_worker(error: BaseException) -> DeadWorker | None:
+    """Return what to tell a user if `error` is torch's word that a decoding process died, else None.
+
+    torch raises it where the death is noticed: at the next batch, or out of a signal handler in the middle of anything.
+    """
+    died = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+    return DeadWorker(error) if died else None
 
 
 class _Images(Dataset):
@@ -72,7 +101,8 @@ def image_batches(
 ) -> Iterator[ImageBatch]:
     """Yield the images of a split in batches (the last may be smaller), in the order given or as listed.
 
-    Raises UserError naming the file when an image is missing or cannot be decoded.
+    Raises UserError naming the file when an image is missing or cannot be decoded, and `DeadWorker` when one of
+    `workers` processes dies. Neither the order nor the views depend on `workers`.
     """
     images = _Images(dataset, phase, transform, seed, epoch)
     rows = list(range(len(images))) if order is None else order.tolist()
@@ -87,7 +117,50 @@ def image_batches(
         multiprocessing_context="fork" if workers > 0 else None,
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global one
     )
-    for batch in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            raise dead_worker(error) or error from error
+        if batch is None:
+            return
         if isinstance(batch, str):
             raise UserError(*batch.split("\n"))
         yield batch
+
+
+Rows = tuple[Tensor, Mapping[str, Tensor]]
+"""int64 [B], the rows of the split on the CPU, and named tensors [B, ...] of them."""
+
+
+def ahead(batches: Iterable[Rows], device: torch.device) -> Iterator[Rows]:
+    """Yield the batches with their tensors on the device; on cuda the next one is copied while this one is computed on.
+
+    That takes pinned memory, as the loader gives it there, and a stream of the device's own for copies. Elsewhere
+    batches are moved as they are asked for.
+    """
+    if device.type != "cuda":
+        for rows, tensors in batches:
+            yield rows, {name: values.to(device, non_blocking=True) for name, values in tensors.items()}
+        return
+    copies = torch.cuda.Stream(device)
+    waiting: tuple[Rows, torch.cuda.Event] | None = None
+    for rows, tensors in batches:
+        with torch.cuda.stream(copies):
+            moved = {name: values.to(device, non_blocking=True) for name, values in tensors.items()}
+        copied = copies.record_event()
+        if waiting is not None:
+            yield _arrived(*waiting, device)
+        waiting = (rows, moved), copied
+    if waiting is not None:
+        yield _arrived(*waiting, device)
+
+
+def _arrived(batch: Rows, copied: torch.cuda.Event, device: torch.device) -> Rows:
+    """Have the computing stream wait for the copy, and keep its memory from being used again before that is done."""
+    computing = torch.cuda.current_stream(device)
+    computing.wait_event(copied)
+    for values in batch[1].values():
+        values.record_stream(computing)
+    return batch

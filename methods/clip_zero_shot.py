@@ -14,8 +14,6 @@ from methods.base import Batch, Losses, MethodInfo, Prepared
 from methods.parts.frozen import GlobalImageFeature
 from methods.parts.scoring import unit
 
-TEMPLATE = "a photo of {state} {object}"
-
 
 class CLIPZeroShot(GlobalImageFeature):
     """CLIP with the full names of state and object in the prompt."""
@@ -35,10 +33,15 @@ class CLIPZeroShot(GlobalImageFeature):
     )
 
     def pair_text(self, candidates: Candidates) -> Tensor:
-        """Return the text features [K, d] of the candidates before normalisation."""
-        return self.backbone.encode_sentences(
-            [TEMPLATE.format(state=clean_label(state), object=clean_label(obj)) for state, obj in candidates.names()]
-        )
+        """Return the text features [K, d] of "a photo of {state} {object}", before normalisation.
+
+        Words are tokenised once each, not once per pair.
+        """
+        words = candidates.vocabulary
+        parts = ["a photo of", *map(clean_label, words.states), *map(clean_label, words.objects)]
+        pairs = torch.from_numpy(candidates.pairs) + torch.tensor([1, 1 + len(words.states)])
+        rows = torch.cat([torch.zeros_like(pairs[:, :1]), pairs], dim=1)
+        return self.backbone.encode_ids(self.backbone.tokenize_joined(parts, rows))
 
     @torch.no_grad()
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:

@@ -60,6 +60,29 @@ class TextSide:
             )
         return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(-1, length)
 
+    def tokenize_joined(self, parts: Sequence[str], rows: Tensor) -> Tensor:
+        """Return the ids that `tokenize` gives for the texts of joined parts, each part tokenised once.
+
+        rows: int64 [K, n] of `parts`, whose texts are joined by blanks. The ids are int64 [K, length of the longest],
+        on the CPU. A text longer than the context is a `UserError`.
+        """
+        tokens = [torch.tensor(self.tokenizer.encode(part), dtype=torch.int64) for part in parts]
+        table = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # [parts, longest part]
+        counts = torch.tensor(list(map(len, tokens)))[rows]  # [K, n]
+        ends = 1 + counts.sum(dim=1)
+        needed = int(ends.max()) + 1 if len(rows) else 0
+        if needed > self.context_length:
+            self.tokenize([" ".join(parts[row] for row in rows[int(ends.argmax())].tolist())])  # which says so
+        ids = torch.zeros(len(rows), needed, dtype=torch.int64)
+        ids[:, :1] = self.tokenizer.sot_token_id
+        starts = 1 + counts.cumsum(dim=1) - counts
+        for column in range(rows.shape[1]):
+            for step in range(table.shape[1]):
+                texts = torch.nonzero(counts[:, column] > step).squeeze(1)
+                ids[texts, starts[texts, column] + step] = table[rows[texts, column], step]
+        ids[torch.arange(len(rows)), ends] = self.tokenizer.eot_token_id
+        return ids
+
     def token_embedding(self, ids: Tensor) -> Tensor:
         """Return the rows [..., T] of the token embedding table for ids [...]; no positions are added."""
         return self.clip.token_embedding(ids.to(self.clip.token_embedding.weight.device))
@@ -159,15 +182,19 @@ class TextSide:
         features, *tokens = (torch.cat(parts) for parts in zip(*passes, strict=True))
         return (features, tokens[0]) if all_tokens else features
 
-    @torch.no_grad()
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:
-        """Return CLIP's ordinary text features [K, d] of full sentences, not normalised, without gradient.
+        """Return CLIP's ordinary text features [K, d] of full sentences, not normalised, without gradient."""
+        return self.encode_ids(self.tokenize(texts))
 
-        Sentences go in passes of `text_chunk`, so memory does not grow with K beyond the features.
+    @torch.no_grad()
+    def encode_ids(self, ids: Tensor) -> Tensor:
+        """Return CLIP's ordinary text features [K, d] of token ids [K, L], not normalised, without gradient.
+
+        They go in passes of `text_chunk`, so memory does not grow with K beyond the ids and the features.
         """
         passes = []
-        for start in range(0, len(texts), self.text_chunk):
-            ids = self.tokenize(texts[start : start + self.text_chunk])
-            embeddings = self.token_embedding(ids)
-            passes.append(self.encode_text(embeddings, ids.argmax(dim=1).to(embeddings.device)))
+        for part in ids.split(self.text_chunk):
+            ends = part.argmax(dim=1)  # the end token has the largest id
+            embeddings = self.token_embedding(part[:, : int(ends.max()) + 1])
+            passes.append(self.encode_text(embeddings, ends.to(embeddings.device)))
         return torch.cat(passes)

@@ -44,6 +44,7 @@ def test_training_defaults_are_pinned():
         "gamma": 0.5,
         "selection": "val_auc",
         "augmentation": "clip",
+        "views": None,
     }
 
 
@@ -51,13 +52,20 @@ def test_a_later_setting_counts_once_it_is_used():
     clipped = SPEC.model_copy(update={"training": TrainingConfig(clip_norm=1.0)})
     assert clipped.digest() != SPEC.digest()
     assert clipped.digest() != SPEC.model_copy(update={"training": TrainingConfig(clip_norm=2.0)}).digest()
+    digests = {SPEC.model_copy(update={"training": TrainingConfig(views=views)}).digest() for views in (None, 1, 2)}
+    assert len(digests) == 3 and SPEC.digest() in digests
+
+
+def test_views_need_an_augmentation():
+    with pytest.raises(ValidationError, match="one view only"):
+        TrainingConfig(views=2, augmentation="none")
 
 
 def test_a_record_from_before_thresholds_keeps_its_identity():
     """Closed, or open with every pair as a candidate: what such runs were before, they are still."""
     for world, digest in (("closed", SPEC.digest()), ("open", OPEN_DIGEST)):
         content = SPEC.model_copy(update={"world": world}).model_dump(mode="json")
-        del content["open_world"], content["training"]["clip_norm"]
+        del content["open_world"], content["training"]["clip_norm"], content["training"]["views"]
         assert RunSpec.model_validate(content).digest() == digest
 
 
@@ -144,7 +152,8 @@ def test_run_ids_differ_where_the_readable_part_does_not():
 
 def test_canonical_json_is_the_hashed_text():
     content = SPEC.model_dump(mode="json")
-    assert content["training"].pop("clip_norm") is None, "a later setting that is not used"
+    for later in ("clip_norm", "views"):
+        assert content["training"].pop(later) is None, "a later setting that is not used"
     assert content.pop("open_world") is None, "a closed world"
     text = canonical_json(content)
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import training
-from benchmarks.batches import Execution, PhaseBatches
+from benchmarks.batches import Execution
 from benchmarks.evaluation import ImageScores, Labels, evaluate
 from benchmarks.records import RunFolder
 from benchmarks.spec import RunSpec, TrainingConfig
@@ -46,7 +46,9 @@ def backbone() -> Backbone:
     return make_backbone()
 
 
-def make_trainer(folder, toy, backbone, *, method=CSP, config=None, report=training.silent, execution=CPU, **settings):
+def make_trainer(
+    folder, toy, backbone, *, method=CSP, config=None, report=training.silent, execution=CPU, store=None, **settings
+):
     config = CSPConfig(dropout=0.3) if config is None else config
     settings = {"epochs": 3, "batch_size": 16, "lr": 3e-3, "augmentation": "clip", **settings}
     spec = RunSpec(
@@ -63,7 +65,7 @@ def make_trainer(folder, toy, backbone, *, method=CSP, config=None, report=train
     record.start(spec, provenance={}, command_line=[], environment={})
     torch.manual_seed(derived_seed("init", spec.seed))
     built = method(backbone, toy.vocabulary, config if isinstance(config, method.Config) else method.Config())
-    return Trainer(spec, record, built, toy, execution, report)
+    return Trainer(spec, record, built, toy, execution, report, store)
 
 
 def numbers(result: dict) -> str:
@@ -144,38 +146,6 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path, toy, backbone
     start = CSP(backbone, toy.vocabulary, CSPConfig(dropout=0.0)).table.weight
     assert (tables[0] - start).abs().max() > 1e-3, "training moved nothing"
     assert torch.allclose(tables[0], tables[1], atol=2e-5)
-
-
-def test_kept_features_equal_features_computed_each_time(tmp_path, toy, backbone, monkeypatch):
-    results, tables = [], []
-    for kept in (True, False):
-        monkeypatch.setattr(CSP, "info", dataclasses.replace(CSP.info, frozen_image_features=kept))
-        trainer = make_trainer(tmp_path / str(kept), toy, backbone, augmentation="none")
-        results.append(trainer.run()["metrics"]["test"])
-        tables.append(trainer.method.table.weight.detach().clone())
-    assert torch.allclose(*tables, atol=1e-5)
-    assert results[0]["auc"] == pytest.approx(results[1]["auc"], abs=1e-6)
-
-
-def test_features_are_computed_once_per_image(toy, backbone, monkeypatch):
-    method = CSP(backbone, toy.vocabulary, CSPConfig())
-    images = []
-    compute = method.image_features
-    monkeypatch.setattr(method, "image_features", lambda batch: images.append(len(batch)) or compute(batch))
-    batches = PhaseBatches(method, toy, "train", toy.candidates("train"), CPU)
-    for epoch in range(3):
-        assert sum(len(batch) for batch in batches.epoch(epoch, 10)) == 48
-    assert sum(images) == 48
-
-
-def test_features_are_shared_by_methods_that_see_images_alike(toy, backbone, monkeypatch):
-    store = {}
-    csp = CSP(backbone, toy.vocabulary, CSPConfig())
-    next(PhaseBatches(csp, toy, "val", toy.candidates("val"), CPU, store=store).ordered())
-    clip = CLIPZeroShot(backbone, toy.vocabulary, CLIPZeroShot.Config())
-    monkeypatch.setattr(toy.__class__, "load_image", lambda *_: pytest.fail("an image was read again"))
-    next(PhaseBatches(clip, toy, "val", toy.candidates("val"), CPU, store=store).ordered())
-    assert len(store) == 1
 
 
 def test_mixed_precision_scores_stay_float32(tmp_path, toy, backbone):
