@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -62,6 +62,15 @@ def _mapped(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
 
 
+def _unreadable(path: Path) -> str | None:
+    """Return what is wrong with the header of a shard, None if nothing."""
+    try:
+        _mapped(path)
+    except SafetensorError as error:
+        return f"is no file of tensors ({error})"
+    return None
+
+
 def write_all(
     folder: Path, count: int, compute: Compute, room: Callable[[int], bool] = lambda per_image: True
 ) -> list[dict[str, Any]] | None:
@@ -92,7 +101,7 @@ def repair(folder: Path, index: dict[str, Any], compute: Compute, notify: Callab
     small = sum(shard["bytes"] for shard in index["shards"]) <= READ_BYTES
     for position, shard in enumerate(index["shards"]):
         path, stop = folder / shard["file"], start + shard["rows"]
-        if wrong := damage(path, shard, read=small):
+        if wrong := damage(path, shard, read=small) or _unreadable(path):
             notify(f"{path} {wrong}: its {shard['rows']} images are encoded again.")
             index["shards"][position] = shard = _write(path, list(compute(start, stop)))
             if shard["rows"] != stop - start:

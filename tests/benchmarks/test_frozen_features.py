@@ -26,7 +26,7 @@ FROZEN = {
     "csp": (CSP, CSPConfig(dropout=0.3)),
     "coop": (CoOp, CoOpConfig()),
     "dfsp": (DFSP, DFSPConfig()),
-    "refiner": (RefinerStyle, RefinerStyleConfig(adapters="none", regions="all")),
+    "refiner": (RefinerStyle, RefinerStyleConfig(adapters="none")),
 }
 
 
