@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from datasets import cache
 from datasets.base import CompositionDataset, Phase
+from datasets.content import content_hashes
 from datasets.files import write_whole
 from errors import UserError
 
@@ -94,20 +95,17 @@ class FeatureKey:
 
 
 def images_digest(dataset: CompositionDataset, phase: Phase) -> str:
-    """Return the SHA-256 of a phase's list of images with each file's size and time of change.
+    """Return the SHA-256 of a phase's list of images and of each file's content.
 
     The digest of a data set of photographs covers its lists and not every pixel; a picture that was replaced since its
-    features were computed is noticed here.
+    features were computed is noticed here. Contents are read once and remembered (`content.py`).
     """
-    digest = hashlib.sha256()
-    for index, name in enumerate(dataset.splits[phase].images):
-        try:
-            state = dataset.image_path(phase, index).stat()
-            facts = f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n"
-        except OSError:
-            facts = f"{name}\n"  # whoever decodes it will say what is wrong
-        digest.update(facts.encode())
-    return digest.hexdigest()
+    names = dataset.splits[phase].images
+    try:
+        contents = content_hashes([dataset.image_path(phase, index).absolute() for index in range(len(names))])
+    except UserError:
+        contents = [""] * len(names)  # no such files: pictures of another kind, or whoever decodes them will say it
+    return hashlib.sha256("\n".join(map("\0".join, zip(names, contents, strict=True))).encode()).hexdigest()
 
 
 def root() -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_world import make_toy
 
 from datasets import feature_shards, features
 from datasets.feature_entries import damages, entries, remove, select
@@ -272,7 +273,7 @@ def start(home: Path) -> subprocess.Popen:
     environment = {
         **os.environ,
         "CZSL_HOME": str(home),
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])]),
+        "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, here.parents[1]))),
     }
     command = [sys.executable, "-c", WORKER, str(home / "log")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -325,12 +326,16 @@ def test_entries_say_what_they_belong_to_and_are_selected_by_it():
     assert remove(first) and [entry.name for entry in entries()] == [KEY.name]
 
 
-def test_a_replaced_image_is_another_phase(toy):
+def test_a_replaced_image_is_other_features_and_a_copied_one_is_not(tmp_path):
+    toy = make_toy(tmp_path / "toy")
     before = images_digest(toy, "train"), images_digest(toy, "val")
     path = toy.image_path("train", 0)
     os.utime(path)
-    after = images_digest(toy, "train"), images_digest(toy, "val")
-    assert before[0] != after[0] and before[1] == after[1]
+    assert images_digest(toy, "train") == before[0]
+    path.write_bytes(toy.image_path("train", 1).read_bytes())
+    assert images_digest(toy, "train") != before[0] and images_digest(toy, "val") == before[1]
+    path.unlink()
+    assert images_digest(toy, "train") not in before
 
 
 def test_listing_imports_no_torch(home):

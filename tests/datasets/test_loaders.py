@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
+import signal
+
 import pytest
 import torch
 from toy_world import make_toy
 
-from datasets.loaders import epoch_order, image_batches
+from datasets import loaders
+from datasets.base import CompositionDataset
+from datasets.loaders import DeadWorker, ImageBatch, ahead, dead_worker, epoch_order, image_batches
 from datasets.transforms import build_transform, derived_seed, with_stream
 from errors import UserError
 
@@ -77,3 +84,99 @@ def test_a_broken_image_is_one_clear_error_from_a_worker_too(tmp_path, workers):
     with pytest.raises(UserError, match=lost.name) as caught:
         views(damaged, workers=workers)
     assert "Traceback" not in str(caught.value)
+
+
+class Deadly(CompositionDataset):
+    """Its seventh image ends the process that loads it, as the system does when memory runs out."""
+
+    def load_image(self, phase, index):
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load_image(phase, index)
+
+
+def test_a_worker_that_dies_is_one_clear_error(toy):
+    deadly = Deadly(**{field.name: getattr(toy, field.name) for field in dataclasses.fields(toy)})
+    with pytest.raises(DeadWorker, match=r"decodes images died \(DataLoader worker.*memory ran out.*--workers 0") as caught:
+        views(deadly, workers=1)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_only_the_death_of_a_worker_is_taken_for_one():
+    assert dead_worker(RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error. ")) is not None
+    for other in (RuntimeError("CUDA error"), ValueError("DataLoader worker (pid 5) is killed"), KeyboardInterrupt()):
+        assert dead_worker(other) is None
+
+
+def some_batches(log):
+    for number in range(3):
+        log.append(f"loaded {number}")
+        yield torch.tensor([number]), {"images": Fake(number, log)}
+
+
+class Fake:
+    """A tensor of a device that is not here."""
+
+    def __init__(self, number, log, place="host"):
+        self.number, self.log, self.place = number, log, place
+
+    def to(self, device, non_blocking=False):
+        assert non_blocking
+        self.log.append(f"copy {self.number} on {Stream.current}")
+        return Fake(self.number, self.log, str(device))
+
+    def record_stream(self, stream):
+        self.log.append(f"kept for {stream.name}")
+
+
+class Stream:
+    """A stream that notes what it is asked for."""
+
+    current = "compute"
+
+    def __init__(self, log, name):
+        self.log, self.name, self.copied = log, name, 0
+
+    def record_event(self):
+        self.copied += 1
+        return self.copied - 1
+
+    def wait_event(self, event):
+        self.log.append(f"wait for {event}")
+
+
+def test_on_cuda_the_next_batch_is_copied_while_one_is_computed_on(monkeypatch):
+    log: list[str] = []
+    copies, computing = Stream(log, "copies"), Stream(log, "compute")
+
+    @contextlib.contextmanager
+    def stream(chosen):
+        Stream.current = chosen.name
+        yield
+        Stream.current = "compute"
+
+    monkeypatch.setattr(loaders.torch.cuda, "Stream", lambda device: copies)
+    monkeypatch.setattr(loaders.torch.cuda, "stream", stream)
+    monkeypatch.setattr(loaders.torch.cuda, "current_stream", lambda device: computing)
+    for rows, tensors in ahead(some_batches(log), torch.device("cuda", 0)):
+        assert tensors["images"].place == "cuda:0" and tensors["images"].number == int(rows)
+        log.append(f"compute {int(rows)}")
+    assert log == [
+        *("loaded 0", "copy 0 on copies", "loaded 1", "copy 1 on copies"),
+        *("wait for 0", "kept for compute", "compute 0", "loaded 2", "copy 2 on copies"),
+        *("wait for 1", "kept for compute", "compute 1", "wait for 2", "kept for compute", "compute 2"),
+    ]
+
+
+def test_elsewhere_batches_are_loaded_as_they_are_asked_for():
+    log: list[str] = []
+    for rows, _ in ahead(some_batches(log), torch.device("cpu")):
+        log.append(f"compute {int(rows)}")
+    assert log[:4] == ["loaded 0", "copy 0 on compute", "compute 0", "loaded 1"]
+
+
+def test_the_loader_can_pin_a_batch(monkeypatch):
+    """It asks a batch of a class of its own for this method, and leaves it as it is where there is none."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = torch.utils.data._utils.pin_memory.pin_memory(ImageBatch(torch.zeros(2), torch.zeros(2)))
+    assert pinned.images.tolist() == [1, 1]

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from datasets.base import Vocabulary, clean_label
+from datasets.published import shipped_lists
 from errors import UserError
 
 SENTENCES = ["a photo of wet dog", "red", "a photo of faux leather boots mid-calf", "an old, rusty bridge at night"]
@@ -177,6 +179,22 @@ def test_tokenize_never_cuts(backbone):
         backbone.tokenize(["red", "a photo of wet dog"], 6)
     with pytest.raises(UserError, match="The context length is 77"):
         backbone.tokenize(["word " * 80])
+
+
+@pytest.mark.parametrize("name", ["mit_states", "ut_zappos", "cgqa"])
+def test_words_tokenised_once_give_the_ids_of_every_sentence(backbone, name):
+    pairs = [pair for pairs in shipped_lists(name).values() for pair in pairs]
+    vocabulary = Vocabulary.from_pairs(pairs)
+    parts = ["a photo of", *map(clean_label, vocabulary.states), *map(clean_label, vocabulary.objects)]
+    rows = torch.from_numpy(vocabulary.indices(pairs)) + torch.tensor([1, 1 + len(vocabulary.states)])
+    rows = torch.cat([torch.zeros_like(rows[:, :1]), rows], dim=1)
+    sentences = [f"a photo of {clean_label(state)} {clean_label(obj)}" for state, obj in pairs]
+    assert torch.equal(backbone.tokenize_joined(parts, rows), backbone.tokenize(sentences))
+
+
+def test_joined_words_that_do_not_fit_are_named(backbone):
+    with pytest.raises(UserError, match=r"The text 'red car car.*The context length is 77"):
+        backbone.tokenize_joined(["red", "car " * 80], torch.tensor([[0, 0], [0, 1]]))
 
 
 def test_encode_text_equals_open_clips(backbone, tokenizer):

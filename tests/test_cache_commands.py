@@ -1,0 +1,96 @@
+"""The feature cache as a user meets it: filled by runs, listed, checked and cleared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_bench import bench, results_of
+from test_bench import plugin as plugin  # the toy data set of the command line's own tests
+
+RUN = ("run", "--methods", "csp", "clip_zero_shot", "--dataset", "toy", "--epochs", "2")
+
+
+def environment_of(results: Path, method: str) -> tuple[dict, dict]:
+    folder = next(results.glob(f"{method}-*"))
+    cost = json.loads((folder / "result.json").read_text())["cost"]
+    return cost, json.loads((folder / "spec.json").read_text())["starts"][-1]["environment"]
+
+
+@pytest.fixture(scope="module")
+def filled(plugin, tmp_path_factory) -> tuple[dict, Path]:
+    """A cache that two runs have filled, and their records."""
+    home, results = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("results")
+    environment = {"CZSL_HOME": str(home)}
+    bench(*RUN, "--set", "augmentation=none", "--results", results, "--plugin", plugin, env=environment)
+    return environment, results
+
+
+def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_numbers(filled, plugin, tmp_path):
+    environment, results = filled
+    cost, made_with = environment_of(results, "csp")
+    assert cost["feature_cache"] == ["train", "val", "test"] and cost["feature_seconds"] > 0
+    assert made_with["feature_cache"] is True
+    arguments = (*RUN, "--set", "augmentation=none", "--results", tmp_path, "--plugin", plugin, "--no-feature-cache")
+    bench(*arguments, env=environment)
+    cost, made_with = environment_of(tmp_path, "csp")
+    assert cost["feature_cache"] == [] and made_with["feature_cache"] is False
+    own, other = results_of(results), results_of(tmp_path)
+    assert own.keys() == other.keys(), "the cache is not part of a run's identity"
+    for name, result in own.items():
+        for phase in ("val", "test"):
+            assert result["metrics"][phase]["auc"] == pytest.approx(other[name]["metrics"][phase]["auc"], abs=1e-6)
+
+
+def test_list_says_what_belongs_to_what(filled):
+    shown = bench("cache", "list", env=filled[0]).stdout
+    assert shown.count("GlobalImageFeature") == 3, "two methods share three phases"
+    for phase in ("train", "val", "test"):
+        assert f"toy-{phase}-tiny-icons-" in shown
+    assert "whole, last used 20" in shown and "3 folders" in shown
+
+
+def test_check_names_a_damaged_shard_and_a_run_repairs_it(filled, plugin, tmp_path):
+    environment, _ = filled
+    assert "3 folders" in bench("cache", "check", env=environment).stdout
+    shard = next(Path(environment["CZSL_HOME"]).glob("features/toy-test-*/shard-*"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    done = bench("cache", "check", "toy", env=environment, check=False)
+    assert done.returncode == 1 and f"{shard.parent.name}/{shard.name} does not have the digest" in done.stdout
+    arguments = ("run", "--methods", "clip_zero_shot", "--dataset", "toy", "--results", tmp_path, "--plugin", plugin)
+    done = bench(*arguments, env=environment)
+    assert f"{shard.name} does not have the digest" in done.stderr.replace("\n", "")
+    assert "no problems" in bench("cache", "check", env=environment).stdout
+
+
+def test_views_are_another_run_and_are_kept(filled, plugin, tmp_path):
+    arguments = ("run", "--methods", "csp", "--dataset", "toy", "--epochs", "3", "--views", "2")
+    bench(*arguments, "--results", tmp_path, "--plugin", plugin, env=filled[0])
+    cost, _ = environment_of(tmp_path, "csp")
+    assert cost["feature_cache"] == ["train", "val", "test"]
+    specification = json.loads(next(tmp_path.glob("csp-*/spec.json")).read_text())
+    assert specification["spec"]["training"]["views"] == 2
+    assert "augmented view 1 of seed 0" in bench("cache", "list", env=filled[0]).stdout
+    refused = bench(*arguments, "--set", "augmentation=none", "--plugin", plugin, env=filled[0], check=False)
+    assert refused.returncode == 2 and "one view only" in refused.stderr.replace("\n", " ")
+
+
+def test_clear_asks_deletes_what_was_named_and_leaves_the_rest(filled, tmp_path):
+    environment, _ = filled
+    home = tmp_path / "home"
+    shutil.copytree(environment["CZSL_HOME"], home)
+    environment = {"CZSL_HOME": str(home)}
+    name = next(home.glob("features/toy-val-*")).name
+    done = bench("cache", "clear", name, env=environment, check=False)
+    assert done.returncode == 2 and "Pass --yes" in done.stderr
+    assert "1 folder" in bench("cache", "clear", name, "--yes", env=environment).stdout
+    assert name not in bench("cache", "list", env=environment).stdout
+    done = bench("cache", "clear", "toi", "--yes", env=environment, check=False)
+    assert done.returncode == 2 and "Did you mean 'toy'" in done.stderr
+    bench("cache", "clear", "--yes", env=environment)
+    assert "There are no image features" in bench("cache", "list", env=environment).stdout.replace("\n", " ")
+    assert "nothing to delete" in bench("cache", "clear", env=environment).stdout
