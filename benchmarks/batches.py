@@ -107,12 +107,12 @@ class PhaseBatches:
             batches = ((rows, self._pinned(kept.rows(rows))) for rows in order.split(batch_size))
         labelled = ((rows, {**self._labels(rows), **tensors}) for rows, tensors in batches)
         for _, tensors in ahead(labelled, self.execution.device):
-            labels = [tensors[name] for name in LABELS]
-            rest = {name: values for name, values in tensors.items() if name not in LABELS}
+            states, objects, pairs = (tensors[name] for name in LABELS)
             if kept is None:
-                yield Batch(*labels, images=rest["images"])
+                yield Batch(states, objects, pairs, images=tensors["images"])
             else:
-                yield Batch(*labels, features=rest)
+                features = {name: values for name, values in tensors.items() if name not in LABELS}
+                yield Batch(states, objects, pairs, features=features)
 
     def _labels(self, rows: Tensor) -> dict[str, Tensor]:
         values = (self.states, self.objects, self.pairs)

@@ -97,7 +97,9 @@ class Deadly(CompositionDataset):
 
 def test_a_worker_that_dies_is_one_clear_error(toy):
     deadly = Deadly(**{field.name: getattr(toy, field.name) for field in dataclasses.fields(toy)})
-    with pytest.raises(DeadWorker, match=r"decodes images died \(DataLoader worker.*memory ran out.*--workers 0") as caught:
+    with pytest.raises(
+        DeadWorker, match=r"decodes images died \(DataLoader worker.*memory ran out.*--workers 0"
+    ) as caught:
         views(deadly, workers=1)
     assert "Traceback" not in str(caught.value)
 
