@@ -14,6 +14,7 @@ from test_training import CPU, make_backbone, numbers, without_times
 from benchmarks.evaluation import ImageScores, Labels, evaluate
 from benchmarks.feasibility_source import clip_vectors, feasibility, from_clip, open_world, source_of
 from benchmarks.feasibility_summary import summarise
+from benchmarks.frozen_features import FeatureStore
 from benchmarks.legacy import official_feasibility_mask
 from benchmarks.open_scoring import score_thresholds
 from benchmarks.open_world import ThresholdedWorld
@@ -35,7 +36,7 @@ from methods.dfsp import DFSP
 from methods.troika import Troika
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FEATURES: dict = {}
+FEATURES = FeatureStore()
 """Image features, computed once for all runs here."""
 MIDDLE = 0.1
 """A threshold that keeps some of the toy data set's unseen pairs."""
