@@ -11,7 +11,6 @@ It parses, calls `benchmarks`, prints, and nothing else. torch is imported by th
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from enum import StrEnum
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from benchmarks import stopping
 from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
@@ -248,11 +248,19 @@ def run_all(planned: list, workbench) -> int:
             def report(what: str, done: int, total: int, note: str, name: str = name) -> None:
                 bars.update(bar, description=f"{name}: {what}", completed=done, total=total, note=note)
 
+            def notify(message: str, name: str = name) -> None:
+                bars.console.print(f"{name}: {message}", style="yellow", soft_wrap=True)
+
             start = time.perf_counter()
             try:
-                record = execute(item, workbench, report, sys.argv)
-            except KeyboardInterrupt:
-                err.print(f"Stopped in {name}. The same command goes on from its last finished epoch.")
+                stopping.check()
+                record = execute(item, workbench, report, sys.argv, notify)
+            except stopping.Stopped as stop:
+                err.print(f"Stopped by {stop.word} in {name}{stop.where}. Nothing is lost; go on with:", soft_wrap=True)
+                err.print(stopping.resume_command(sys.argv), soft_wrap=True)
+                raise typer.Exit(stop.exit_code) from None
+            except KeyboardInterrupt:  # the second Ctrl-C
+                err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
                 raise typer.Exit(130) from None
             except UserError as error:
                 failures += 1
@@ -429,16 +437,14 @@ def list_runs(results: Path) -> None:
         err.print(f"{problem.path}: {problem.message}", style="yellow", soft_wrap=True)
 
 
-def stop(*_: object) -> None:
-    """Treat a request to terminate like Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, stop)
+    """Run the command line; a user's mistake is one line on standard error and exit code 2, a signal 128 + number."""
     try:
-        app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
+        with stopping.listening():
+            app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
+    except stopping.Stopped as stop:
+        err.print(f"Stopped by {stop.word}. Nothing finished is lost; the same command goes on.")
+        sys.exit(stop.exit_code)
     except UserError as error:
         err.print(Text.assemble(("Error:", "red"), f" {error}"), soft_wrap=True)
         sys.exit(2)

@@ -82,9 +82,9 @@ class PhaseBatches:
         """Yield the images as listed, not augmented, in evaluation batches."""
         yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, self._transform("none"), epoch=0)
 
-    def epoch(self, epoch: int, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of a training epoch in its own order, augmented where that is asked for."""
-        order = epoch_order(len(self), self.seed, epoch)
+    def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for."""
+        order = epoch_order(len(self), self.seed, epoch)[start:]
         yield from self._batches(order, batch_size, self._transform(self.augmentation), epoch)
 
     def _transform(self, augmentation: Augmentation) -> Transform:

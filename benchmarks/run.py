@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks import stopping
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
@@ -249,12 +251,19 @@ def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "not
 
 
 def execute(
-    planned: PlannedRun, workbench: Workbench, report: Any = None, command_line: Sequence[str] = ()
+    planned: PlannedRun,
+    workbench: Workbench,
+    report: Any = None,
+    command_line: Sequence[str] = (),
+    notify: Callable[[str], None] = lambda message: None,
 ) -> RunRecord:
-    """Do one planned run and return its record; a failure is recorded in its folder and raised again."""
+    """Do one planned run and return its record; a failure or a stop is recorded in its folder and raised again.
+
+    notify: told what else a user should know, which is in the record as well.
+    """
     import torch
 
-    from benchmarks import training
+    from benchmarks import checkpoints, training
     from benchmarks.batches import Execution
     from datasets.transforms import derived_seed
 
@@ -267,6 +276,7 @@ def execute(
     execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
     environment = capture_environment() | _device_facts(device)
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
+    trainer = None
     try:
         deterministic()
         method_class = METHODS.get(spec.method)
@@ -280,13 +290,18 @@ def execute(
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
         trainer = training.Trainer(
-            spec, folder, method, dataset, execution, report or training.silent, workbench.features
+            spec, folder, method, dataset, execution, report or training.silent, workbench.features, notify
         )
-        result = trainer.run()
-        folder.finish(result)
-        training.forget_state(folder)
+        with stopping.deferred():
+            folder.finish(trainer.run())
+            checkpoints.forget_state(folder.path)
     except Exception as error:
-        folder.fail(error)
+        with suppress(UserError):  # the disk that failed the run may not take in why
+            folder.fail(error)
+        raise
+    except stopping.Stopped as stop:
+        with suppress(UserError):
+            folder.interrupt(stop.word, {} if trainer is None else trainer.where)
         raise
     return folder.read()
 

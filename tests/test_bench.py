@@ -282,25 +282,32 @@ def test_a_failed_run_is_a_record_and_the_others_go_on(plugin, tmp_path):
     assert "failed" in (tmp_path / "report.md").read_text()
 
 
-def test_kill_9_during_training_then_run_again(plugin, tmp_path):
-    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "--epochs", "6"]
-    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=8", "--results"]
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_run_that_is_killed_and_stopped_ends_as_if_nothing_had_been(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "clip_zero_shot", "--epochs", "6"]
+    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=2", "--results"]
     bench(*arguments, tmp_path / "whole")
-    expected = results_of(tmp_path / "whole")
-    kills = 0
-    for wanted in (1, 3):
-        command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, tmp_path / "killed"])]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            lines = [path.read_text().count("\n") for path in (tmp_path / "killed").glob("*/epochs.jsonl")]
-            if lines and lines[0] >= wanted:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
+    results = tmp_path / "stopped"
+    command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, results])]
+
+    def epochs() -> int:
+        return sum(path.read_text().count("\n") for path in results.glob("*/epochs.jsonl"))
+
+    for number, word, code in ((9, None, -9), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)):
+        before, deadline = epochs(), time.monotonic() + 120
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and epochs() <= before and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.wait(120)
-    assert kills == 2, "the runs ended before they could be killed"
-    assert results_of(tmp_path / "killed") == {}
-    assert "AUC" in bench(*arguments, tmp_path / "killed").stdout
-    assert results_of(tmp_path / "killed") == expected
+        process.send_signal(number)
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == code, errors
+        assert results_of(results) == {}
+        if word is not None:
+            assert f"Stopped by {word} in csp, toy, seed 0, epoch" in errors and "Traceback" not in errors
+            assert " ".join(command[1:]) in errors, "the command that goes on"
+            record = json.loads(next(results.glob("csp-*/interrupted.json")).read_text())
+            assert record["by"] == word and record["epochs"] >= before + 1
+    assert "interrupted" in bench("list", "runs", "--results", results).stdout
+    assert "AUC" in bench(*arguments, results).stdout
+    assert results_of(results) == results_of(tmp_path / "whole")
+    assert not list(results.glob("*/interrupted.json"))
