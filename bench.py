@@ -195,10 +195,10 @@ def run(
     if dry_run:
         show_plan(planned, workbench)
         return
-    failures = run_all(planned, workbench)
+    code = run_all(planned, workbench)
     show_report(results, {item.spec.run_id for item in planned})
-    if failures:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 def several(names: list[str] | None) -> str | tuple[str, ...] | None:
@@ -227,16 +227,20 @@ def show_plan(planned: list, workbench) -> None:
 
 
 def run_all(planned: list, workbench) -> int:
-    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the failures."""
+    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the exit code.
+
+    0: all runs are done. 1: some failed. 3: none failed, but another process is at some.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from benchmarks.locks import Held
     from benchmarks.run import execute
 
     todo = sum(item.action != "nothing" for item in planned)
     if todo == 0:
         what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
         out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
-    failures = 0
+    failures = held = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
         bar = bars.add_task("", total=None, note="", visible=todo > 0)
@@ -262,6 +266,10 @@ def run_all(planned: list, workbench) -> int:
             except KeyboardInterrupt:  # the second Ctrl-C
                 err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
                 raise typer.Exit(130) from None
+            except Held as error:
+                held += 1
+                err.print(Text.assemble((f"{name} is left out.", "yellow"), f" {error}"), soft_wrap=True)
+                continue
             except UserError as error:
                 failures += 1
                 err.print(Text.assemble((f"{name} failed.", "red"), f" {error}"), soft_wrap=True)
@@ -275,14 +283,14 @@ def run_all(planned: list, workbench) -> int:
             seconds = time.perf_counter() - start
             test = record.result["metrics"]["test"]
             bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
-    return failures
+    return 1 if failures else 3 if held else 0
 
 
 def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
-    """Write the report of all records, print the main tables of the runs asked for (None: of all) and return it."""
-    from benchmarks.report import of_runs, terminal, write_report
+    """Print the main tables of the runs asked for (None: of all), write the report of all records and return it."""
+    from benchmarks.report import of_runs, read_report, terminal
 
-    found = write_report(results)
+    found = read_report(results)
     tables = found.tables if run_ids is None else of_runs(found.runs, run_ids)
     for table in tables:
         if run_ids is None or table.title.startswith(("Results", "Ablations")):
@@ -292,6 +300,7 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
                 out.print(note, style="yellow", soft_wrap=True)
     for problem in found.problems:
         err.print(f"Not read: {problem}", style="yellow", soft_wrap=True)
+    found.write()  # after the tables are shown: the disk may be full
     if found.runs or found.problems:
         out.print(f"Report: {found.path}", soft_wrap=True)
     return found

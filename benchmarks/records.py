@@ -12,7 +12,6 @@ Weights (`best.safetensors`) and the state to resume from are put into the same 
 
 from __future__ import annotations
 
-import datetime
 import os
 import traceback
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from benchmarks import files
-from benchmarks.environment import capture_environment
+from benchmarks.environment import capture_environment, now
+from benchmarks.locks import HOLDER, LOCK
 from benchmarks.settings import Provenance
 from benchmarks.spec import SCHEMA_VERSION, RunSpec
 from errors import UserError
@@ -193,10 +193,13 @@ class RunFolder:
         )
 
     def clear(self) -> None:
-        """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done."""
+        """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done.
+
+        A lock stays: whoever clears may be holding it.
+        """
         self._remove(RESULT)
         with files.writing(self.path / SPEC):
-            paths = [path for path in self.path.glob("*") if path.is_file()]
+            paths = [path for path in self.path.glob("*") if path.is_file() and path.name not in (LOCK, HOLDER)]
             for path in sorted(paths, key=lambda path: path.name == SPEC):
                 path.unlink()
 
@@ -248,11 +251,6 @@ class RunFolder:
     def _remove(self, name: str) -> None:
         with files.writing(self.path / name):
             (self.path / name).unlink(missing_ok=True)
-
-
-def now() -> str:
-    """Return the time in UTC as ISO 8601, in seconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def find_runs(root: str | Path) -> tuple[list[RunRecord], list[Problem]]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import stopping
+from benchmarks import locks, stopping
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
@@ -259,8 +259,26 @@ def execute(
 ) -> RunRecord:
     """Do one planned run and return its record; a failure or a stop is recorded in its folder and raised again.
 
-    notify: told what else a user should know, which is in the record as well.
+    notify: told what else a user should know. `locks.Held` if another process is at the run.
     """
+    folder = planned.folder
+    if planned.action == "nothing":
+        return folder.read()
+    with locks.hold(folder.path, notify):
+        if folder.status == "done" and planned.status != "done":
+            return folder.read()  # another process has done it since the plan was made
+        if planned.action == "run" and folder.status != "empty":
+            folder.clear()
+        return _execute(planned, workbench, report, command_line, notify)
+
+
+def _execute(
+    planned: PlannedRun,
+    workbench: Workbench,
+    report: Any,
+    command_line: Sequence[str],
+    notify: Callable[[str], None],
+) -> RunRecord:
     import torch
 
     from benchmarks import checkpoints, training
@@ -268,10 +286,6 @@ def execute(
     from datasets.transforms import derived_seed
 
     spec, folder = planned.spec, planned.folder
-    if planned.action == "nothing":
-        return folder.read()
-    if planned.action == "run" and planned.status != "empty":
-        folder.clear()
     device = workbench.device
     execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
     environment = capture_environment() | _device_facts(device)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import plain_flags, spread_lists
+from benchmarks.locks import hold
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = """
@@ -270,16 +271,26 @@ def test_open_world(plugin, tmp_path):
 
 def test_a_failed_run_is_a_record_and_the_others_go_on(plugin, tmp_path):
     arguments = ["run", "--methods", "csp", "clip_zero_shot", "--dataset", "toy", "--plugin", plugin]
-    arguments += ["--epochs", "2", "--results", tmp_path]
-    done = bench(*arguments, "--set", "csp.lr=1e30", check=False)
+    arguments += ["--epochs", "2", "--results", tmp_path, "--set", "csp.lr=1e30"]
+    done = bench(*arguments, check=False)
     assert done.returncode == 1
     assert "csp, toy, seed 0 failed." in done.stderr
     assert "Lower the learning rate" in done.stderr
     assert "Traceback" not in done.stderr
-    error = json.loads(next(tmp_path.glob("csp-*/error.json")).read_text())
+    error = json.loads(error_of(tmp_path).read_text())
     assert "Traceback" in error["traceback"]
     assert len(results_of(tmp_path)) == 1, "CLIP zero-shot has its result"
     assert "failed" in (tmp_path / "report.md").read_text()
+    with hold(next(tmp_path.glob("csp-*"))):
+        done = bench(*arguments, check=False)
+    assert done.returncode == 3
+    assert f"csp, toy, seed 0 is left out. The run {error_of(tmp_path).parent.name} is being done" in done.stderr
+    assert f"process {os.getpid()} on " in done.stderr
+    assert json.loads(error_of(tmp_path).read_text()) == error, "what another process does is not touched"
+
+
+def error_of(results: Path) -> Path:
+    return next(results.glob("csp-*/error.json"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")

@@ -12,7 +12,7 @@ from benchmarks.report.formats import csv_text, latex, slug
 from benchmarks.report.render import markdown, terminal, write_markdown
 from benchmarks.report.tables import Group, Table, groups, tables
 
-__all__ = ["Report", "Table", "of_runs", "tables", "terminal", "write_files", "write_report"]
+__all__ = ["Report", "Table", "of_runs", "read_report", "tables", "terminal", "write_files", "write_report"]
 
 REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
@@ -41,13 +41,22 @@ class Report:
         """A line for each record that could not be read."""
         return [f"{problem.path}: {problem.message}" for problem in self.unread]
 
+    def write(self) -> None:
+        """Write the Markdown page, if there is anything to say."""
+        if self.runs or self.unread:
+            write_markdown(self.path, self.tables, self.unread)
+
+
+def read_report(root: Path) -> Report:
+    """Return the report of every record below `root`; nothing is written."""
+    runs, problems = find_runs(root)
+    return Report(root, runs, groups(runs), problems)
+
 
 def write_report(root: Path) -> Report:
     """Write the tables of every record below `root` as one Markdown page."""
-    runs, problems = find_runs(root)
-    report = Report(root, runs, groups(runs), problems)
-    if runs or problems:
-        write_markdown(report.path, report.tables, problems)
+    report = read_report(root)
+    report.write()
     return report
 
 
