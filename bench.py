@@ -46,7 +46,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
-FLAGS = ("--dry-run", "--recompute")
+FLAGS = ("--dry-run", "--recompute", "--compile")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -157,6 +157,9 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")
     ] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Have torch.compile make the training step.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Train and evaluate methods; without options: every method on icon_states, one seed."""
@@ -185,6 +188,7 @@ def run(
         precision=precision,
         workers=workers,
         recompute=recompute,
+        compiled=compile_,
         on_existing=on_existing.value,
         allow_missing=allow_missing,
     )

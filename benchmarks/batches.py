@@ -29,7 +29,7 @@ class Execution:
     """Where and how a run is computed; of these only the precision belongs to its identity.
 
     workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once.
+    candidates scored at once. compiled: whether torch.compile makes the training step.
     """
 
     device: torch.device
@@ -37,6 +37,7 @@ class Execution:
     workers: int = 0
     eval_batch: int = 256
     pair_chunk: int = 2048
+    compiled: bool = False
 
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass: mixed precision, or nothing at fp32."""

@@ -44,6 +44,7 @@ class Choices:
     precision: str = "auto"
     workers: int | None = None
     recompute: bool = False
+    compiled: bool = False
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
 
@@ -287,15 +288,16 @@ def _execute(
 
     spec, folder = planned.spec, planned.folder
     device = workbench.device
-    execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
-    environment = capture_environment() | _device_facts(device)
+    choices = workbench.choices
+    execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
+    deterministic()
+    environment = capture_environment() | _device_facts(device) | {"compile": choices.compiled}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None
     try:
-        deterministic()
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(device)
-        backbone.recompute = workbench.choices.recompute
+        backbone.recompute = choices.recompute
         dataset = workbench.dataset(planned.dataset)
         if spec.open_world is not None:
             table = workbench.feasibility(planned.dataset, planned.feasibility, planned.backbone)
@@ -321,12 +323,17 @@ def _execute(
 
 
 def deterministic() -> None:
-    """Ask torch for reproducible kernels; where one has none it warns instead of failing."""
+    """Ask torch for reproducible kernels, and for fp32 that is fp32 and not tf32.
+
+    Where a kernel has no reproducible form torch warns instead of failing.
+    """
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def _workers(wish: int | None, device: Any) -> int:
@@ -344,5 +351,5 @@ def _device_facts(device: Any) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
+        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
     return facts

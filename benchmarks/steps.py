@@ -27,7 +27,11 @@ Notify = Callable[[str], None]
 
 
 class Stepper:
-    """Takes optimizer steps. micro_batch: images that go through at once, fewer once memory ran out."""
+    """Takes optimizer steps.
+
+    micro_batch: images that go through at once, fewer once memory ran out. compiled: whether the forward and backward
+    pass are torch.compile's; False from the moment the compiler fails.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class Stepper:
         self.optimizer, self.scaler, self.notify = optimizer, scaler, notify
         self.micro_batch = config.micro_batch or config.batch_size
         self.generators = Generators(execution.device)
+        self.compiled = execution.compiled
+        self._loss = torch.compile(method.training_loss) if execution.compiled else method.training_loss
 
     def step(self, batch: Batch, where: str) -> dict[str, float]:
         """Take the step of an effective batch; return the sums over images of the total and of each loss term.
@@ -55,9 +61,12 @@ class Stepper:
         def attempt() -> dict[str, float]:
             try:
                 return self._accumulate(batch, where)
-            except BaseException:
+            except BaseException as error:
                 self._take_back(before)
-                raise
+                if not (self.compiled and of_compiler(error)):
+                    raise
+                self._uncompile(error)
+            return attempt()
 
         sums = memory.in_smaller_parts(attempt, lambda: self._halve(len(batch)))
         if self.config.clip_norm is not None:
@@ -87,7 +96,15 @@ class Stepper:
 
     def _losses(self, part: Batch) -> Losses:
         with self.execution.autocast():
-            return self.method.training_loss(part, self.candidates)
+            return self._loss(part, self.candidates)
+
+    def _uncompile(self, error: BaseException) -> None:
+        self.compiled, self._loss = False, self.method.training_loss
+        reason = next(iter(str(error).strip().splitlines()), "no reason given")
+        self.notify(
+            f"torch.compile failed ({type(error).__name__}: {reason}). The run goes on without it. "
+            "On the CPU it needs a C++ compiler, on cuda Triton; without --compile this message goes away."
+        )
 
     def _snapshot(self) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
         # BatchNorm's statistics move in the forward pass; a frozen backbone has no buffer that moves.
@@ -121,6 +138,11 @@ class Stepper:
                 f"of --set micro_batch={self.micro_batch} alone."
             )
         self.notify(message)
+
+
+def of_compiler(error: BaseException) -> bool:
+    """Return whether an error comes from torch.compile and not from what it compiles."""
+    return any(kind.__module__.startswith(("torch._dynamo", "torch._inductor")) for kind in type(error).__mro__)
 
 
 def mixes_images(method: Method) -> bool:

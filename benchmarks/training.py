@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from benchmarks.checkpoints import (
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import legacy_from_image_scores
+from benchmarks.memory import in_smaller_parts
 from benchmarks.open_world import ThresholdedWorld
 from benchmarks.optimizers import make_optimizer
 from benchmarks.records import RunFolder
@@ -86,6 +87,7 @@ class Trainer:
         self.spec, self.folder, self.method = spec, folder, method
         self.dataset, self.execution, self.report, self.notify = dataset, execution, report, notify
         self.progress = Progress()
+        self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
         self.candidates: dict[Phase, Candidates] = {
             phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
@@ -153,6 +155,7 @@ class Trainer:
             self.method, self.config, self.execution, self.candidates["train"], optimizer, scaler, self._notify
         )
         parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+        self.stepper = stepper
         generators = self._resume(parts, stepper)
         progress = self.progress
         for epoch in range(progress.next_epoch, self.config.epochs):
@@ -270,15 +273,37 @@ class Trainer:
     def score(self, phase: Phase) -> tuple[ImageScores, Labels]:
         """Score a phase's images against its candidates; in a world with thresholds, "val" chooses one."""
         candidates, chunk = self.candidates[phase], self.execution.pair_chunk
-        labels, batches = self._labels(phase, candidates), stopping.watched(self.batches[phase].ordered())
-        with self.execution.autocast():
-            if self.world is None:
-                scores = score_images(self.method, batches, candidates, pair_chunk=chunk)
-            elif phase == "val":
-                scores = self.world.validate(self.method, batches, labels, chunk)
-            else:
-                scores = self.world.score(self.method, batches, chunk)
-        return scores, labels
+        labels = self._labels(phase, candidates)
+
+        def score() -> ImageScores:
+            batches = stopping.watched(self.batches[phase].ordered())
+            with self.execution.autocast():
+                if self.world is None:
+                    return score_images(self.method, batches, candidates, pair_chunk=chunk)
+                if phase == "val":
+                    return self.world.validate(self.method, batches, labels, chunk)
+                return self.world.score(self.method, batches, chunk)
+
+        return in_smaller_parts(score, self._halve_eval_batch), labels
+
+    def _halve_eval_batch(self) -> None:
+        size = self.execution.eval_batch
+        if size == 1:
+            raise UserError(
+                f"Memory does not suffice to evaluate {self.method.info.name} on {self.execution.device}.",
+                "It ran out with one image at once; what was trained is kept.",
+                "Run the same command on a device with more memory, or with a smaller backbone.",
+            )
+        self.execution = replace(self.execution, eval_batch=(size + 1) // 2)
+        for batches in {*self.batches.values(), self.selection_batches}:
+            batches.execution = self.execution
+        same = "Scores are the same up to rounding."
+        if not self.method.info.batch_independent:
+            same = f"In {self.method.info.name} the images of a batch influence each other, so the scores change."
+        self._notify(
+            f"Memory ran out with {size} images at once in evaluation: from here on there are "
+            f"{self.execution.eval_batch}. {same}"
+        )
 
     def _labels(self, phase: Phase, candidates: Candidates) -> Labels:
         split = self.dataset.splits[phase]
@@ -288,13 +313,15 @@ class Trainer:
         """Return the validation metrics that decide about the epoch, in the world that the run selects by."""
         if self.selection_batches is self.batches["val"]:
             return self.evaluate("val")[1]
-        with self.execution.autocast():
-            scores = score_images(
-                self.method,
-                stopping.watched(self.selection_batches.ordered()),
-                self.selection_candidates,
-                pair_chunk=self.execution.pair_chunk,
-            )
+
+        def score() -> ImageScores:
+            batches = stopping.watched(self.selection_batches.ordered())
+            with self.execution.autocast():
+                return score_images(
+                    self.method, batches, self.selection_candidates, pair_chunk=self.execution.pair_chunk
+                )
+
+        scores = in_smaller_parts(score, self._halve_eval_batch)
         return evaluate(scores, self._labels("val", self.selection_candidates))
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
@@ -314,13 +341,17 @@ class Trainer:
     def validation_loss(self) -> float:
         """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
         self.method.eval()  # the next epoch begins by setting the mode it wants
-        with self.execution.autocast():
-            prepared = self.method.prepare(self.selection_candidates)
-            losses = [
-                self.method.validation_losses(self.method.encode(batch), prepared).total.item()
-                for batch in stopping.watched(self.selection_batches.ordered())
-            ]
-        return sum(losses) / len(losses)
+
+        def losses() -> list[float]:
+            with self.execution.autocast():
+                prepared = self.method.prepare(self.selection_candidates)
+                return [
+                    self.method.validation_losses(self.method.encode(batch), prepared).total.item()
+                    for batch in stopping.watched(self.selection_batches.ordered())
+                ]
+
+        found = in_smaller_parts(losses, self._halve_eval_batch)
+        return sum(found) / len(found)
 
     def _final(self) -> dict[str, Any]:
         self.method.on_final_evaluation()
@@ -371,6 +402,9 @@ class Trainer:
                 "test_seconds": test_seconds,
                 "test_images_per_second": len(test_scores) / test_seconds if test_seconds > 0 else None,
                 "peak_memory_bytes": peak_memory(self.execution.device),
+                "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
+                "eval_batch": self.execution.eval_batch,
+                "compiled": self.stepper is not None and self.stepper.compiled,
             },
         }
 
