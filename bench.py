@@ -250,6 +250,7 @@ def run_all(planned: list, workbench) -> int:
         bar = bars.add_task("", total=None, note="", visible=todo > 0)
         for item in planned:
             if item.action == "nothing":
+                item.folder.tidy()
                 continue
             name = f"{item.spec.method}, {item.spec.dataset}, seed {item.spec.seed}"
 

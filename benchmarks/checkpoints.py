@@ -25,9 +25,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from benchmarks import files
+from benchmarks.records import PREVIOUS, STATE
 from methods.backbone.blocks import weights_digest
 
-BEST, STATE, PREVIOUS = "best.safetensors", "state.pt", "state.previous.pt"
+BEST = "best.safetensors"
 HEAD = b"czsl-bench state, SHA-256 "
 
 

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import files
+from benchmarks.locks import LOCK
 
 Report = Callable[[str, int, int, str], None]
 Work = Callable[[Path, Report], None]
 """Does a run below a results folder, from wherever it stands, and reports like `training.Trainer`."""
 
-LOADING = "loading"
+LOADING = "loading libraries, weights and data"
 
 
 @dataclass
@@ -50,12 +51,13 @@ class Place:
     LENGTH = 80
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         path.write_bytes(b" " * self.LENGTH)
         self.file = path.open("r+b", buffering=0)
+        self.text = ""
 
     def say(self, text: str) -> None:
         """Tell where the process is."""
+        self.text = text
         os.pwrite(self.file.fileno(), text.encode()[: self.LENGTH].ljust(self.LENGTH), 0)
 
     def report(self, what: str, done: int, total: int, note: str) -> None:
@@ -135,8 +137,10 @@ def _life(work: Work, results: Path, root: Path, write: int | None) -> None:
         sync(descriptor)
 
     def told(function: Callable[..., None], path: Path, content: Any) -> None:
+        before = place.text
         place.say(f"writing {path.name}")
         function(path, content)
+        place.say(before)
 
     os.fsync, files.write_aside, files.append_line = counted, partial(told, aside), partial(told, append)
     work(results, place.report)
@@ -158,7 +162,7 @@ def record(results: Path) -> Mapping[str, bytes]:
             found[name] = json.dumps(lines).encode()
         elif path.name == "spec.json":
             found[name] = json.dumps(files.read_json(path)["spec"]).encode()
-        elif path.is_file():
+        elif path.name != LOCK:
             found[name] = path.read_bytes()
     return found
 

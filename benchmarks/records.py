@@ -7,7 +7,7 @@
     error.json         why the latest start failed; removed by the next start
     interrupted.json   what stopped the latest start, and how far it was; removed by the next start
 
-Weights (`best.safetensors`) and the state to resume from are put into the same folder by the training loop.
+Weights (`best.safetensors`) and the state to resume from are put into the same folder by `checkpoints.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ __all__ = ["Problem", "RunFolder", "RunRecord", "Status", "capture_environment",
 
 SPEC, EPOCHS, SCORES, RESULT, ERROR = "spec.json", "epochs.jsonl", "scores.npz", "result.json", "error.json"
 INTERRUPTED = "interrupted.json"
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
 
 Status = Literal["done", "failed", "interrupted", "partial", "empty"]
 
@@ -191,6 +192,12 @@ class RunFolder:
                 "traceback": "".join(traceback.format_exception(error)),
             },
         )
+
+    def tidy(self) -> None:
+        """Remove from a finished run what only resuming needs; a kill after the result was written may leave it."""
+        if self.status == "done":
+            for name in (STATE, PREVIOUS, HOLDER):
+                self._remove(name)
 
     def clear(self) -> None:
         """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done.

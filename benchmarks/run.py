@@ -264,6 +264,7 @@ def execute(
     """
     folder = planned.folder
     if planned.action == "nothing":
+        folder.tidy()
         return folder.read()
     with locks.hold(folder.path, notify):
         if folder.status == "done" and planned.status != "done":
@@ -282,7 +283,7 @@ def _execute(
 ) -> RunRecord:
     import torch
 
-    from benchmarks import checkpoints, training
+    from benchmarks import training
     from benchmarks.batches import Execution
     from datasets.transforms import derived_seed
 
@@ -310,7 +311,7 @@ def _execute(
         )
         with stopping.deferred():
             folder.finish(trainer.run())
-            checkpoints.forget_state(folder.path)
+            folder.tidy()
     except Exception as error:
         with suppress(UserError):  # the disk that failed the run may not take in why
             folder.fail(error)
