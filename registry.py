@@ -172,7 +172,7 @@ class Registry(Generic[T]):
                 ) from error
             slot.target, slot.lazy, slot.error = target, False, ""
         if slot.bound:
-            return partial(slot.target, name)  # type: ignore[return-value, arg-type]  # a function of the name
+            return partial(slot.target, name)  # type: ignore[return-value, arg-type, operator, misc]  # a function of the name
         return slot.target  # type: ignore[return-value]  # no longer lazy, so no longer a string
 
     def check(self, name: str) -> None:

@@ -44,8 +44,9 @@ def slice_accuracies(
 
     ValueError if a tag has another number of images.
     """
-    credits = (pair_credit(scores, None), *primitive_credit(scores, labels, None))
-    credits += (pair_credit(scores, bias), *primitive_credit(scores, labels, bias))
+    credits = [
+        values for at in (None, bias) for values in (pair_credit(scores, at), *primitive_credit(scores, labels, at))
+    ]
     rows = []
     for tag, per_image in tags.items():
         values = np.asarray(per_image)
@@ -114,7 +115,7 @@ def macro_accuracies(scores: ImageScores, labels: Labels, *, bias: float = 0.0) 
         per_pair = np.bincount(pair, credit[group], len(distinct)) / np.bincount(pair, minlength=len(distinct))
         counts.append(len(distinct))
         means.append(mean_or_nan(per_pair))
-    return MacroAccuracies(float(bias), *counts, *means, hm=float(harmonic_mean(*means)))
+    return MacroAccuracies(float(bias), *counts, *means, hm=float(harmonic_mean(*means)))  # type: ignore[misc]
 
 
 @dataclass(frozen=True, eq=False)

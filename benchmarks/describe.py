@@ -46,8 +46,8 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
     built = method_class(BACKBONES.get(backbone)(backbone), vocabulary, method_class.Config.model_validate(config))
     open_world, places = resolve_open_world(method, method_class.Config, dataset, profile=profile)
     values, provenance = {**training.model_dump(), **config, **open_world.model_dump()}, provenance | places
-    places = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}
-    settings = [(key, values[key], place) for key, place in places.items()]
+    where = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}
+    settings = [(key, values[key], place) for key, place in where.items()]
     sources = {note["where"]: note["source"] for note in provenance.values() if note.get("source")}
     return Description(built.info, grouped(built.trained()), settings, dict(sorted(sources.items())))
 

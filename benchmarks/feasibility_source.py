@@ -39,8 +39,10 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
             f"There are tables for the official words and training pairs of {', '.join(shipped_names())}.",
             "Take clip instead, or glove:<file of word vectors>.",
         )
-    if setting in ("shipped", "clip"):
-        return setting
+    if setting == "shipped":
+        return "shipped"
+    if setting == "clip":
+        return "clip"
     if setting.startswith("glove:"):
         return "glove"
     raise UserError(

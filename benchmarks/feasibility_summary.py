@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from benchmarks.thresholds import feasibility_grid, kept
+from benchmarks.thresholds import feasibility_grid, feasibility_of, kept
 from datasets.base import CompositionDataset
 
 EXAMPLES = 4  # pairs named at each end
@@ -54,7 +54,7 @@ def summarise(dataset: CompositionDataset, table: np.ndarray, places: Sequence[i
     own = {phase: _listed(dataset, phase) & ~dataset.seen for phase in ("val", "test")}
     own = {phase: pairs[candidates.states, candidates.objects] for phase, pairs in own.items()}
     rest = unseen & ~own["val"] & ~own["test"]
-    scores = candidates.feasibility
+    scores = feasibility_of(candidates)
 
     def row(place: int | None, threshold: float) -> Kept:
         keep = kept(candidates, threshold) & unseen

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-_DTYPES = {
+_DTYPES: Mapping[str, type[np.generic]] = {
     "is_seen": np.bool_,
     "best_seen": np.float32,
     "best_unseen": np.float32,

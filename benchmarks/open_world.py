@@ -61,7 +61,7 @@ class ThresholdedWorld:
         candidates, keep = self.candidates, self.kept
         found: dict[str, Any] = {
             "feasibility": self.settings.feasibility,
-            "feasibility_digest": table_digest(dataset.feasibility),
+            "feasibility_digest": None if dataset.feasibility is None else table_digest(dataset.feasibility),
             "masking": self.settings.masking,
             "selection_world": self.settings.selection_world,
             "threshold": self.threshold,

@@ -53,7 +53,7 @@ def probe(dataset: CompositionDataset, side: int = 64) -> tuple[float, Metrics, 
     outputs = ridge(
         pixels(dataset, "train", side), targets, [pixels(dataset, phase, side) for phase in phases], PENALTIES
     )
-    found = []
+    found: list[tuple[float, Metrics, Metrics]] = []
     for penalty, by_phase in zip(PENALTIES, outputs, strict=True):
         metrics = []
         for phase, output in zip(phases, by_phase, strict=True):
@@ -64,7 +64,8 @@ def probe(dataset: CompositionDataset, side: int = 64) -> tuple[float, Metrics, 
             metrics.append(
                 evaluate(record, Labels(candidates.states, candidates.objects, images.states, images.objects))
             )
-        found.append((penalty, *metrics))
+        val, test = metrics
+        found.append((penalty, val, test))
     return max(found, key=lambda item: item[1].auc)
 
 

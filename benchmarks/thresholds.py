@@ -24,7 +24,7 @@ def feasibility_grid(candidates: Candidates, count: int = THRESHOLD_GRID) -> np.
 
     ValueError if the candidates have no feasibility or none of them is unseen.
     """
-    unseen = _feasibility(candidates)[~candidates.seen]
+    unseen = feasibility_of(candidates)[~candidates.seen]
     if len(unseen) == 0:
         raise ValueError("no candidate is unseen, there is nothing to put a threshold to")
     return np.linspace(float(unseen.min()), float(unseen.max()), count)
@@ -35,10 +35,11 @@ def kept(candidates: Candidates, threshold: float) -> np.ndarray:
 
     Compared in single precision, as in the released codes.
     """
-    return candidates.seen | (_feasibility(candidates) >= np.float32(threshold))
+    return candidates.seen | (feasibility_of(candidates) >= np.float32(threshold))
 
 
-def _feasibility(candidates: Candidates) -> np.ndarray:
+def feasibility_of(candidates: Candidates) -> np.ndarray:
+    """Return the feasibility of each candidate, float32 [P]; ValueError for those of a closed world."""
     if candidates.feasibility is None:
         raise ValueError("the candidates have no feasibility scores")
     return candidates.feasibility
@@ -84,7 +85,7 @@ def arrange(candidates: Candidates, thresholds: Sequence[float] | np.ndarray) ->
     if thresholds.ndim != 1 or len(thresholds) == 0 or (np.diff(thresholds) < 0).any():
         raise ValueError(f"thresholds must be a rising list, not {thresholds}")
     count = len(thresholds)
-    passed = np.searchsorted(thresholds.astype(np.float32), _feasibility(candidates), side="right")
+    passed = np.searchsorted(thresholds.astype(np.float32), feasibility_of(candidates), side="right")
     passed = np.where(candidates.seen, count, passed).astype(np.int64)
     group = np.where(candidates.seen, 0, 1 + count - passed)
     sizes = np.bincount(group, minlength=count + 2)

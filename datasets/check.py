@@ -150,8 +150,8 @@ def layout_findings(layout: Layout, published: Published) -> Iterator[Finding]:
         if wrong:
             yield Finding(f"Not of the published size: {', '.join(wrong)}.", published.certain)
         shipped = shipped_lists(published.name)
-        for phase in PHASES if shipped is not None else ():
-            extra, lacking = (sorted(a - b) for a, b in _both_ways(layout.lists[phase], shipped[phase]))
+        for phase, theirs in ({} if shipped is None else shipped).items():
+            extra, lacking = (sorted(a - b) for a, b in _both_ways(layout.lists[phase], theirs))
             if extra or lacking:
                 more, less = (some(map(" ".join, pairs)) or "none" for pairs in (extra, lacking))
                 text = (

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,7 @@ def _unpack_all(
     for archive, origin in origins:
         what = f"unpack {origin.path.name}"
         progress(what, 0, None)
-        files |= unpack(
-            origin.path, work, archive.place(work), lambda done, total, what=what: progress(what, done, total)
-        )
+        files |= unpack(origin.path, work, archive.place(work), partial(progress, what))
     lacking = [path for path in plan.source.expects if not (work / path).exists()]
     if lacking:
         names = ", ".join(str(origin.path) for _, origin in origins)

@@ -279,7 +279,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy takes any for allow_pickle
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def glyph(icon: str) -> Image.Image:
     from fonticon_fa6 import FA6S
 
     character = getattr(FA6S, icon)[-1]  # the package prefixes its own font key
-    left, top, right, bottom = _font().getbbox(character)
+    left, top, right, bottom = map(int, _font().getbbox(character))  # whole pixels already
     picture = Image.new("L", (right - left, bottom - top), 0)
     ImageDraw.Draw(picture).text((-left, -top), character, fill=255, font=_font())
     picture = picture.crop(picture.getbbox())

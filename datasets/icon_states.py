@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import cache
-from datasets.base import CompositionDataset, Pair, Phase, Split, Vocabulary
+from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabulary
 from datasets.icon_paint import STATES
 from datasets.icon_render import SIZE, render, stream
 from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
@@ -98,7 +98,8 @@ def plan_pairs(seed: int = SEED) -> Plan:
 def plan_images(plan: Plan, seed: int = SEED) -> list[Drawing]:
     """List every image in a fixed order. Training pairs have 3 to 40 images, long-tailed, as real data sets have."""
     drawings = []
-    for phase, pairs in (("train", plan.train), ("val", plan.val), ("test", plan.test)):
+    phases: dict[Phase, Sequence[Pair]] = {"train": plan.train, "val": plan.val, "test": plan.test}
+    for phase, pairs in phases.items():
         for state, obj in pairs:
             rng = stream("icon_states", VERSION, seed, phase, state, obj)
             tail = min(40, 3 + int(rng.geometric(1 / 11)))
@@ -221,7 +222,7 @@ def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
     with (root / "metadata_compositional-split-natural.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     splits: dict[Phase, Split] = {}
-    for phase in ("train", "val", "test"):
+    for phase in PHASES:
         own = [row for row in rows if row["set"] == phase]
         index = vocabulary.indices([(row["attr"], row["obj"]) for row in own])
         tags = {

@@ -150,7 +150,7 @@ def _check_columns(reader: csv.DictReader, file: Path) -> None:
 
 def _row(record: dict[str | None, str | list[str] | None], file: Path, line: int) -> Row:
     place = f"line {line}"
-    values = {key: (value or "").strip() for key, value in record.items() if isinstance(key, str)}
+    values = {key: (value or "").strip() for key, value in record.items() if key and not isinstance(value, list)}
     if None in record or not all(values[column] for column in COLUMNS[:3]):
         raise UserError(
             f"{place.capitalize()} of {file} does not have a path, a state and an object.",

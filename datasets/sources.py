@@ -9,7 +9,7 @@ per data set. No publisher states sizes or checksums, so `sha256` and `size` are
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from datasets.base import PHASES
@@ -114,7 +114,7 @@ def ut_zappos_images(folder: Path) -> Place:
     def place(member: PurePosixPath) -> Collection[PurePosixPath]:
         known_top = member.parts[:1] in (("ut-zap50k-images",), ("_images",))
         name = "/".join(member.parts[1:] if known_top else member.parts)
-        return list(wanted.get(name) or wanted.get(_as_utf8(name), ()))
+        return list(wanted.get(name) or wanted.get(_as_utf8(name)) or ())
 
     return place
 
@@ -136,16 +136,17 @@ def _as_utf8(name: str) -> str:
         return name
 
 
-_SPLITS = {
-    "file": "compositional_split_natural.tar.gz",
-    "urls": (
+_SPLITS = Archive(
+    file="compositional_split_natural.tar.gz",
+    urls=(
         "https://senthilpurushwalkam.com/publications/compositional/compositional_split_natural.tar.gz",
         "https://www.senthilpurushwalkam.com/publication/compositional/compositional_split_natural.tar.gz",
         "https://www.cs.cmu.edu/~spurushw/publication/compositional/compositional_split_natural.tar.gz",
     ),
-    "by_hand": "It is linked from the page of 'Task-driven modular networks for zero-shot compositional learning' "
+    place=split_members("mit-states"),
+    by_hand="It is linked from the page of 'Task-driven modular networks for zero-shot compositional learning' "
     "(Purushwalkam et al., ICCV 2019) at https://senthilpurushwalkam.com.",
-}
+)
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -156,7 +157,7 @@ SOURCES: dict[str, Source] = {
             folder="mit-states",
             licence="none declared by its authors; it is used for research (Isola et al., CVPR 2015)",
             archives=(
-                Archive(place=split_members("mit-states"), **_SPLITS),
+                _SPLITS,
                 Archive(
                     file="release_dataset.zip",
                     urls=("http://wednesday.csail.mit.edu/joseph_result/state_and_transformation/release_dataset.zip",),
@@ -172,7 +173,7 @@ SOURCES: dict[str, Source] = {
             folder="ut-zappos",
             licence="academic, non-commercial use only (Yu and Grauman, CVPR 2014)",
             archives=(
-                Archive(place=split_members("ut-zap50k"), **_SPLITS),
+                replace(_SPLITS, place=split_members("ut-zap50k")),
                 Archive(
                     file="ut-zap50k-images.zip",
                     urls=(

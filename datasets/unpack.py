@@ -148,7 +148,7 @@ def _members(archive: Path, most: int, stack: ExitStack) -> Iterable[_Member]:
         package = stack.enter_context(zipfile.ZipFile(archive))
         return [_zip_member(package, info) for info in package.infolist() if not info.is_dir()]
     source = _Bounded(archive, stack.enter_context(_decompressed(archive, start)), most)
-    return _tar_members(stack.enter_context(tarfile.open(fileobj=source, mode="r:")), source)
+    return _tar_members(stack.enter_context(tarfile.open(fileobj=source, mode="r:")), source)  # type: ignore[arg-type]
 
 
 def _tar_members(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[_Member]:
@@ -176,7 +176,7 @@ def _decompressed(archive: Path, start: bytes) -> IO[bytes]:
     """Return the bytes of a tar file, decompressed if need be; its first bytes tell how, whatever its name says."""
     for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
         if start.startswith(magic):
-            return opened(archive, "rb")  # type: ignore[operator]
+            return opened(archive, "rb")  # type: ignore[operator, return-value]
     return archive.open("rb")
 
 

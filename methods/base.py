@@ -81,6 +81,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.states)
 
+    @property
+    def encoded(self) -> Mapping[str, Tensor]:
+        """The features of a batch that went through `Method.encode`; ValueError for one that did not."""
+        if self.features is None:
+            raise ValueError("the batch is not encoded")
+        return self.features
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -99,9 +106,12 @@ class Prepared:
 
 
 class Method(nn.Module, abc.ABC):
-    """Base class of all methods. Subclasses set `info` and `Config`, and call `super().__init__` first."""
+    """Base class of all methods. Subclasses set `info` and `Config`, and call `super().__init__` first.
 
-    info: ClassVar[MethodInfo]
+    info: of a class what holds for its default configuration; an object may have its own, for its configuration.
+    """
+
+    info: MethodInfo
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     def __init__(self, backbone: Backbone, vocabulary: Vocabulary, config: MethodConfig) -> None:
@@ -133,6 +143,8 @@ class Method(nn.Module, abc.ABC):
         """Return the batch with `features` filled; a batch that already has them is returned as it is."""
         if batch.features is not None:
             return batch
+        if batch.images is None:
+            raise ValueError("the batch has neither images nor features")
         return replace(batch, features=self.image_features(batch.images))
 
     def on_epoch_start(self, epoch: int) -> None:

@@ -5,8 +5,6 @@ The baseline of Nayak et al. (ICLR 2023), section "CLIP": names are tokenised in
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,7 +20,7 @@ TEMPLATE = "a photo of {state} {object}"
 class CLIPZeroShot(GlobalImageFeature):
     """CLIP with the full names of state and object in the prompt."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="clip_zero_shot",
         title="CLIP zero-shot",
         paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision",

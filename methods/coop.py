@@ -37,7 +37,7 @@ class CoOp(GlobalImageFeature):
 
     Config: ClassVar[type[MethodConfig]] = CoOpConfig
     config: CoOpConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="coop",
         title="Context Optimization",
         paper="Zhou, Yang, Loy, Liu, Learning to Prompt for Vision-Language Models",
@@ -61,7 +61,7 @@ class CoOp(GlobalImageFeature):
         super().__init__(backbone, vocabulary, config)
         self.table = PrimitiveTable(backbone, vocabulary, trainable=False)
         self.prompt = SoftPrompt(backbone, learn_context=True)
-        if config.context_init == "random":
+        if config.context_init == "random" and self.prompt.context is not None:
             nn.init.normal_(self.prompt.context, std=RANDOM_DEVIATION)
 
     def pair_text(self, candidates: Candidates) -> Tensor:
@@ -71,7 +71,7 @@ class CoOp(GlobalImageFeature):
     def pair_logits(self, batch: Batch, candidates: Candidates) -> Tensor:
         """Return the scaled cosines [B, K] of a training pass."""
         text = unit(self.pair_text(candidates))
-        return cosine_logits(self.encode(batch).features["image"], text, self.backbone.logit_scale)
+        return cosine_logits(self.encode(batch).encoded["image"], text, self.backbone.logit_scale)
 
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return the cross-entropy over the training pairs, mean over the batch."""

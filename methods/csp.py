@@ -40,7 +40,7 @@ class CSP(GlobalImageFeature):
 
     Config: ClassVar[type[MethodConfig]] = CSPConfig
     config: CSPConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="csp",
         title="Compositional Soft Prompting",
         paper="Nayak, Yu, Bach, Learning to Compose Soft Prompts for Compositional Zero-Shot Learning",
@@ -73,7 +73,7 @@ class CSP(GlobalImageFeature):
     def pair_logits(self, batch: Batch, candidates: Candidates) -> Tensor:
         """Return the logits [B, K] of a training pass: all candidates under one dropout mask."""
         text = unit(self.pair_text(candidates, self.table()))
-        return cosine_logits(self.encode(batch).features["image"], text, self.backbone.logit_scale)
+        return cosine_logits(self.encode(batch).encoded["image"], text, self.backbone.logit_scale)
 
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return the cross-entropy over the training pairs, mean over the batch (the paper's equation 2).

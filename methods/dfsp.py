@@ -64,7 +64,7 @@ class DFSP(Method):
 
     Config: ClassVar[type[MethodConfig]] = DFSPConfig
     config: DFSPConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="dfsp",
         title="Decomposed Fusion with Soft Prompt",
         paper="Lu, Guo, Liu, Guo, Decomposed Soft Prompt Guided Fusion Enhancing for Compositional Zero-Shot Learning",
@@ -208,6 +208,7 @@ class DFSP(Method):
         for (features, tokens), part, kept in zip(passes, rows.split(size), averaged.split(size), strict=True):
             own.append(features)
             with self._fp32():
+                assert tokens is not None  # all_tokens
                 tokens = tokens.float()
                 sums = sums + primitive_sums(tokens[kept], part[kept], self.n_primitives)
                 if not self.composes:
@@ -253,7 +254,7 @@ class DFSP(Method):
     def composed_text(self, words: Tensor, rows: Tensor) -> Tensor:
         """Return the fused text features [B or 1, n, d] of pairs, composed of the words of their state and object."""
         with self._fp32():
-            return self.backbone.project_text(self.fusion.to_text.compose(words, rows[:, 0], rows[:, 1]))
+            return self.backbone.project_text(self.fusion.compose(words, rows[:, 0], rows[:, 1]))
 
     def _composed_logits(self, image: Tensor, words: Tensor, own: Tensor, rows: Tensor) -> Tensor:
         features = unit(self.mixed(own, self.composed_text(words, rows)))
@@ -291,12 +292,12 @@ class DFSP(Method):
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return CE(fused) + primitive_weight (CE(state) + CE(object)) + soft_prompt_weight CE(not fused)."""
         text = self.text(candidates, self.table(), primitives=self.config.primitive_weight > 0)
-        return self._losses(self.branch_logits(self.encode(batch).features, text), batch)
+        return self._losses(self.branch_logits(self.encode(batch).encoded, text), batch)
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, prepared: Prepared) -> Losses:
         """Return the losses of an encoded batch over the prepared candidates, for selection by validation loss."""
-        return self._losses(self.branch_logits(batch.features, prepared.tensors), batch)
+        return self._losses(self.branch_logits(batch.encoded, prepared.tensors), batch)
 
     @torch.no_grad()
     def prepare(self, candidates: Candidates) -> Prepared:
@@ -310,10 +311,10 @@ class DFSP(Method):
     def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
         """Return the fused logits [B, n] with the candidates of `chunk`; the images are fused once for all chunks."""
         text = prepared.tensors
-        groups = self._fused.get((batch, prepared), lambda: self._fuse_groups(batch.features, text))
+        groups = self._fused.get((batch, prepared), lambda: self._fuse_groups(batch.encoded, text))
         scores = torch.cat([self.pair_logits(image, words, text, chunk) for image, words in groups])
         if self.config.primitive_scores_at_test > 0:
-            primitives = cosine_logits(batch.features["image"], text["primitives"], self.backbone.logit_scale)
+            primitives = cosine_logits(batch.encoded["image"], text["primitives"], self.backbone.logit_scale)
             states, objects = text["rows"][chunk].T
             scores = scores + self.config.primitive_scores_at_test * (primitives[:, states] + primitives[:, objects])
         return scores

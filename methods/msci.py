@@ -87,7 +87,7 @@ class MSCI(ThreeBranch):
 
     Config: ClassVar[type[MethodConfig]] = MSCIConfig
     config: MSCIConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="msci",
         title="Multi-Stage Cross-modal Interaction",
         paper="Wang, Xu, Zhu, Li, MSCI: Addressing CLIP's Inherent Limitations for Compositional Zero-Shot Learning",
@@ -132,6 +132,9 @@ class MSCI(ThreeBranch):
             "the variance loss and rescaling that are commented out in the released code are not built",
         ),
     )
+
+    lambda_1: Tensor
+    lambda_2: Tensor
 
     def __init__(self, backbone: Backbone, vocabulary: Vocabulary, config: MSCIConfig) -> None:
         super().__init__(backbone, vocabulary, config)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -88,7 +90,7 @@ class RefinerStyle(Method):
 
     Config: ClassVar[type[MethodConfig]] = RefinerStyleConfig
     config: RefinerStyleConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="refiner_style",
         title="Refiner-style (our design)",
         paper="our design after the abstract of Refiner: Fine-grained Cross-modal Concepts Refinement for "
@@ -208,9 +210,12 @@ class RefinerStyle(Method):
     def branch_vectors(self, features: Mapping[str, Tensor]) -> tuple[dict[Branch, Tensor], dict[Branch, Tensor]]:
         """Return u_b [B, d] of each branch, not normalised, and the query rows [B, K, d] of each bank."""
         own = unit(features["image"])
-        rows = {} if self.refiner is None else self.refiner.rows(features["regions"])
-        refined = self.refiner(rows) if rows else {}
-        vectors = {branch: own + refined[branch] if refined else own for branch in self.config.branches}
+        rows: dict[Branch, Tensor] = {}
+        vectors = dict.fromkeys(self.config.branches, own)
+        if self.refiner is not None:
+            rows = self.refiner.rows(features["regions"])
+            refined = self.refiner(rows)
+            vectors = {branch: own + refined[branch] for branch in self.config.branches}
         if self.training and self.config.map_noise > 0:
             vectors = {branch: v + self.config.map_noise * torch.randn_like(v) for branch, v in vectors.items()}
         if not len(self.mappers):
@@ -223,11 +228,11 @@ class RefinerStyle(Method):
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return the weighted cross-entropies over training pairs, all states and all objects, and the regularisers."""
         config, scale = self.config, self.backbone.logit_scale
-        features = self.encode(batch).features
+        features = self.encode(batch).encoded
         text = {branch: unit(values) for branch, values in self.prompts(self.backbone, candidates).items()}
         vectors, rows = self.branch_vectors(features)
         targets: dict[str, Tensor] = {"pair": batch.pairs, "state": batch.states, "object": batch.objects}
-        terms = {
+        terms: dict[str, Tensor] = {
             branch: functional.cross_entropy(cosine_logits(vectors[branch], text[branch], scale), targets[branch])
             for branch in config.branches
         }
@@ -240,7 +245,7 @@ class RefinerStyle(Method):
         if config.map_cosine > 0:
             cosines = [(unit(v) * text[b].detach()[targets[b]]).sum(dim=1) for b, v in vectors.items()]
             terms["map_cosine"], weights["map_cosine"] = 1 - torch.stack(cosines).mean(), config.map_cosine
-        return Losses(sum(weights[name] * term for name, term in terms.items()), terms)
+        return Losses(reduce(add, (weights[name] * term for name, term in terms.items())), terms)
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return two groups: prompts and adapters at `lr`, the rest at `lr` times `head_lr_factor`."""
@@ -279,9 +284,9 @@ class RefinerStyle(Method):
         self, batch: Batch, tensors: Mapping[str, Tensor]
     ) -> tuple[dict[Branch, Tensor], dict[Branch, Tensor], Tensor | None]:
         """Return the branch vectors, the log-probabilities of states and objects, and the pairs' normaliser [B]."""
-        vectors, _ = self.branch_vectors(batch.features)
+        vectors, _ = self.branch_vectors(batch.encoded)
         scale = self.backbone.logit_scale
-        primitives = {
+        primitives: dict[Branch, Tensor] = {
             branch: cosine_logits(vectors[branch], tensors[branch], scale).log_softmax(dim=1)
             for branch in self.config.branches
             if branch != "pair"

@@ -48,7 +48,7 @@ class Troika(ThreeBranch):
 
     Config: ClassVar[type[MethodConfig]] = TroikaConfig
     config: TroikaConfig
-    info: ClassVar[MethodInfo] = MethodInfo(
+    info = MethodInfo(
         name="troika",
         title="Multi-Path Cross-Modal Traction",
         paper="Huang et al., Troika: Multi-Path Cross-Modal Traction for Compositional Zero-Shot Learning",

@@ -99,11 +99,11 @@ def over_seeds(parts: Sequence[Resampled], training_seeds: Sequence[int], *, see
     picks = rng.integers(0, runs, size=(resamples, runs))
     counts = np.stack([(picks == run).sum(axis=1) for run in range(runs)])
     estimates = np.stack([part.estimate for part in parts])
+    # Not a matrix product: a run that is not drawn must not spread its undefined values.
+    drawn = (np.where(count > 0, count * part.resamples, 0) for count, part in zip(counts, parts, strict=True))
     return replace(
         average(parts),
-        # Not a matrix product: a run that is not drawn must not spread its undefined values.
-        resamples=sum(np.where(count > 0, count * part.resamples, 0) for count, part in zip(counts, parts, strict=True))
-        / runs,
+        resamples=np.asarray(sum(drawn)) / runs,
         seed_parts=((estimates.var(axis=0, ddof=1) / runs, runs),),
     )
 

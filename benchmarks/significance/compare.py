@@ -193,19 +193,20 @@ def _pair_seed(run: ScoredRun, other: ScoredRun) -> int:
 
 def _adjusted(methods: Mapping[str, MethodSummary], tested: Sequence[str]) -> tuple[dict[str, MethodSummary], int]:
     """Put Holm's p-values of the whole family into the summaries, and count the family."""
-    family = [
-        (name, statistic)
+    differences = {
+        (name, statistic): difference
         for name, method in methods.items()
         for statistic in tested
-        if method.statistics[statistic].difference is not None
-    ]
-    p_values = np.array([methods[name].statistics[statistic].difference.p_value for name, statistic in family])
+        if (difference := method.statistics[statistic].difference) is not None
+    }
+    family = list(differences)
+    p_values = np.array([differences[place].p_value for place in family])
     adjusted = dict(zip(family, holm(p_values).tolist(), strict=True))
     found = {}
     for name, method in methods.items():
         statistics = {
-            statistic: replace(summary, difference=replace(summary.difference, adjusted_p=adjusted[name, statistic]))
-            if (name, statistic) in adjusted
+            statistic: replace(summary, difference=replace(difference, adjusted_p=adjusted[name, statistic]))
+            if (difference := differences.get((name, statistic))) is not None
             else summary
             for statistic, summary in method.statistics.items()
         }

@@ -45,7 +45,7 @@ class Population:
         labels = Labels(np.arange(pairs), np.zeros(pairs), pair, np.zeros(images))
         own = 1 - self.shared - self.by_method - self.by_pair - self.by_seed
         image_part = np.sqrt(self.shared) * rng.standard_normal((2, images))
-        runs = []
+        runs: list[list[ScoredRun]] = []
         for _ in range(methods):
             method_part = np.sqrt(self.by_method) * rng.standard_normal((2, images))
             method_part += np.sqrt(self.by_pair) * rng.standard_normal((2, pairs))[:, pair]

@@ -8,9 +8,9 @@ added to the residual stream.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,21 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from errors import UserError
 
+if TYPE_CHECKING:
+    from open_clip import CLIP
+    from open_clip.transformer import ResidualAttentionBlock
+
 # Slot name ("vision.3.attn", "text.0.mlp") -> module [..., width] -> [..., width].
 Adapters = Mapping[str, Callable[[Tensor], Tensor]]
 Tower = Literal["vision", "text"]
 
 
-def tower_blocks(clip: nn.Module, tower: Tower) -> nn.ModuleList:
+def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[ResidualAttentionBlock]:
     """Return the blocks of one tower of an open_clip CLIP."""
     return (clip.visual.transformer if tower == "vision" else clip.transformer).resblocks
 
 
-def slot_names(clip: nn.Module, tower: Tower | None = None) -> tuple[str, ...]:
+def slot_names(clip: CLIP, tower: Tower | None = None) -> tuple[str, ...]:
     """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
     return tuple(
         f"{side}.{index}.{part}"
@@ -39,7 +43,7 @@ def slot_names(clip: nn.Module, tower: Tower | None = None) -> tuple[str, ...]:
 
 
 def walk(
-    clip: nn.Module,
+    clip: CLIP,
     tower: Tower,
     tokens: Tensor,
     start: int,
@@ -72,7 +76,7 @@ def walk(
 
 
 def _run(
-    block: nn.Module,
+    block: ResidualAttentionBlock,
     tokens: Tensor,
     mask: Tensor | None,
     beside_attention: Callable[[Tensor], Tensor] | None,
@@ -88,7 +92,7 @@ def _run(
     return mixed if beside_mlp is None else mixed + beside_mlp(attended)
 
 
-def require_plain_vit(clip: nn.Module, name: str) -> None:
+def require_plain_vit(clip: CLIP, name: str) -> None:
     """Raise `UserError` unless the model is a ViT CLIP whose parts mean what this package takes them to mean."""
     visual = getattr(clip, "visual", None)
     blocks = [] if visual is None or not hasattr(visual, "transformer") else [*visual.transformer.resblocks]

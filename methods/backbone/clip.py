@@ -20,7 +20,7 @@ from methods.backbone.text import TextSide
 from methods.backbone.vision import VisionSide
 
 if TYPE_CHECKING:
-    from open_clip import SimpleTokenizer
+    from open_clip import CLIP, SimpleTokenizer
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -38,7 +38,7 @@ class Backbone(VisionSide, TextSide, nn.Module):
     once each (`prefix.py`). These fit memory or save work and change only rounding.
     """
 
-    def __init__(self, clip: nn.Module, tokenizer: SimpleTokenizer, name: str, digest: str) -> None:
+    def __init__(self, clip: CLIP, tokenizer: SimpleTokenizer, name: str, digest: str) -> None:
         super().__init__()
         self.clip = clip.float().requires_grad_(False).eval()
         self.tokenizer = tokenizer
@@ -49,9 +49,7 @@ class Backbone(VisionSide, TextSide, nn.Module):
         self.shared_prefix = True
 
     @classmethod
-    def from_open_clip(
-        cls, model: nn.Module, tokenizer: SimpleTokenizer, name: str, digest: str | None = None
-    ) -> Backbone:
+    def from_open_clip(cls, model: CLIP, tokenizer: SimpleTokenizer, name: str, digest: str | None = None) -> Backbone:
         """Wrap an `open_clip.CLIP` and its `SimpleTokenizer`; the model is cast to fp32 and frozen in place.
 
         digest: SHA-256 of the weights, computed when None. A model that is not a plain ViT CLIP is a `UserError`.

@@ -14,19 +14,21 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from errors import UserError, did_you_mean
 from methods.backbone.blocks import weights_digest
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 TINY = "tiny-icons"
 _HERE = Path(__file__).parent
 
 
-def find_clip(name: str, seed: int = 0) -> tuple[nn.Module, Any, str]:
+def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str]:
     """Return (open_clip model in fp32 on the CPU, its tokenizer, the name to record) for a backbone's name.
 
     seed: of the weights of `<model>/random`; nothing else depends on it. An unknown name, missing or unfitting weights,
@@ -85,7 +87,7 @@ def identity(name: str) -> tuple[str, str] | None:
     return TINY, weights_digest(load_file(weights))
 
 
-def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> nn.Module:
+def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> CLIP:
     """Return an `open_clip.CLIP` with random weights for an open_clip model configuration (embed_dim, vision_cfg, ...).
 
     The weights depend on `seed` alone; the global random stream is left as it was. A configuration whose towers are
@@ -105,7 +107,7 @@ def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> nn.Module
         return open_clip.CLIP(**config)
 
 
-def _tiny_clip() -> tuple[nn.Module, Any, str]:
+def _tiny_clip() -> tuple[CLIP, Any, str]:
     """Load the committed model. Its JSON is an open_clip configuration, or {"model_cfg", "preprocess_cfg"} of one."""
     description, weights = _HERE / f"{TINY}.json", _HERE / f"{TINY}.safetensors"
     if missing := [path.name for path in (description, weights) if not path.is_file()]:
@@ -144,7 +146,7 @@ def _require_same_activation(config: Mapping[str, Any], source: Mapping[str, Any
     )
 
 
-def _computes_quick_gelu(clip: nn.Module) -> bool:
+def _computes_quick_gelu(clip: CLIP) -> bool:
     """Ask the modules themselves, in both towers."""
     from open_clip.transformer import QuickGELU
 
@@ -167,7 +169,7 @@ def _download(source: Mapping[str, Any], name: str) -> Path:
         ) from error
 
 
-def _load_weights(clip: nn.Module, path: Path, name: str) -> None:
+def _load_weights(clip: CLIP, path: Path, name: str) -> None:
     """Load a safetensors file, or a torch file without running code from it, into the model; every tensor must fit."""
     from open_clip.factory import load_state_dict
     from safetensors import SafetensorError

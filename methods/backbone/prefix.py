@@ -58,7 +58,7 @@ def extend(
     steps = list(_walk(backbone, before, parents, vectors, slice(None) if tokens else None))
     after, _ = steps[-1]
     if tokens and before is not None:
-        after = torch.cat([before.tokens[parents], after], dim=1)
+        after = _all_tokens(before, parents, after)
     return Prefixes(tuple(keys_values for _, keys_values in steps), after)
 
 
@@ -73,8 +73,16 @@ def finish(
     """
     steps = _walk(backbone, before, parents, vectors, slice(None) if all_tokens else slice(end, end + 1))
     after, _ = deque(steps, maxlen=1).pop()  # nothing of the blocks before the last is held
+    assert after is not None  # something is read
     features = backbone.project_text(after[:, end if all_tokens else 0])
-    return features, torch.cat([before.tokens[parents], after], dim=1) if all_tokens else None
+    return features, _all_tokens(before, parents, after) if all_tokens else None
+
+
+def _all_tokens(before: Prefixes, parents: Tensor | None, after: Tensor | None) -> Tensor:
+    """Return the tokens of the beginnings of each row with those that come after, [R, all positions, T]."""
+    if before.tokens is None or after is None:
+        raise ValueError("the beginnings were encoded without keeping their tokens")
+    return torch.cat([before.tokens[parents], after], dim=1)
 
 
 def _walk(

@@ -18,6 +18,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from datasets.icon_render import stream
 from methods.backbone import pretrain_data as data
 from methods.backbone.clip import OPENAI_MEAN, OPENAI_STD
 
+if TYPE_CHECKING:
+    from open_clip import CLIP
+
 CONFIG = Path(__file__).with_name("tiny-icons.json")
 # At open_clip's own scale a patch's content is six times as long as its position, and a silhouette is nothing but which
 # patch is where: objects are learnt several times faster when both weigh alike (docs/tiny_clip.md).
@@ -38,8 +42,10 @@ POSITION_SCALE = 15.0
 class TrainedText(nn.Module):
     """The text tower over the token rows in use. Captions in, features [K, d] out."""
 
-    def __init__(self, model: nn.Module, tokenizer, context: int) -> None:
+    def __init__(self, model: CLIP, tokenizer: Any, context: int) -> None:
         super().__init__()
+        self.model: CLIP
+        self.lookup: Tensor
         self.model, self.tokenizer, self.context = model, tokenizer, context
         used = torch.unique(tokenizer(data.every_caption(), context_length=context))
         self.register_buffer("used", used)
@@ -82,7 +88,7 @@ class LabelHead(nn.Module):
         )
 
 
-def build(seed: int) -> tuple[nn.Module, TrainedText, LabelHead]:
+def build(seed: int) -> tuple[CLIP, TrainedText, LabelHead]:
     """Return a freshly initialised tiny CLIP, its text side, and the label head of the first stages."""
     import open_clip
 
@@ -125,7 +131,8 @@ class Pools:
             shown = data.render_pool(folder, seed, key, stage, options.pool)
             held = data.render_pool(folder, seed, 10**6 + stage, stage, options.held)
             self._key, self._loaded = key, (*shown, *held)
-        return (stage, *self._loaded)
+        shown_images, shown_pairs, held_images, held_pairs = self._loaded
+        return stage, shown_images, shown_pairs, held_images, held_pairs
 
 
 def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
@@ -142,7 +149,7 @@ def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
 
 
 def losses(
-    model: nn.Module,
+    model: CLIP,
     text: TrainedText,
     head: LabelHead,
     stage: data.Stage,
@@ -162,7 +169,7 @@ def losses(
 
 
 def caption_losses(
-    model: nn.Module,
+    model: CLIP,
     text: TrainedText,
     features: Tensor,
     pairs: np.ndarray,
@@ -190,7 +197,7 @@ def caption_losses(
 
 
 @torch.inference_mode()
-def accuracies(model: nn.Module, text: TrainedText, images: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+def accuracies(model: CLIP, text: TrainedText, images: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
     """Return state, object and pair accuracy over all words, fractions, by the plain prompt "a photo of ..."."""
     prompts = [f"a photo of {state} {thing}" for state in data.STATE_WORDS for thing in data.OBJECT_WORDS]
     words = functional.normalize(text(prompts), dim=-1)
@@ -203,7 +210,7 @@ def accuracies(model: nn.Module, text: TrainedText, images: np.ndarray, pairs: n
     return {"state": float(state.mean()), "object": float(thing.mean()), "pair": float((state & thing).mean())}
 
 
-def optimizer_for(model: nn.Module, text: TrainedText, head: LabelHead, lr: float, decay: float) -> torch.optim.AdamW:
+def optimizer_for(model: CLIP, text: TrainedText, head: LabelHead, lr: float, decay: float) -> torch.optim.AdamW:
     """Return AdamW; gains, biases, positions, token rows and the scale are not decayed."""
     named = {n: p for n, p in model.named_parameters() if n != "token_embedding.weight"} | {"rows": text.rows}
     decayed = [p for n, p in named.items() if p.ndim >= 2 and "embedding" not in n and n != "rows"]
@@ -214,7 +221,7 @@ def optimizer_for(model: nn.Module, text: TrainedText, head: LabelHead, lr: floa
 
 
 def relearn_text(
-    model: nn.Module, seed: int, images: np.ndarray, pairs: np.ndarray, steps: int, batch: int = 256
+    model: CLIP, seed: int, images: np.ndarray, pairs: np.ndarray, steps: int, batch: int = 256
 ) -> TrainedText:
     """Train a fresh text tower against the locked image tower (LiT, Zhai et al., CVPR 2022) and return it.
 
@@ -262,7 +269,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
 
 
-def save(model: nn.Module, text: TrainedText, path: Path, meta: dict[str, str]) -> None:
+def save(model: CLIP, text: TrainedText, path: Path, meta: dict[str, str]) -> None:
     """Write the model as fp16 safetensors under open_clip's names."""
     from safetensors.torch import save_file
 

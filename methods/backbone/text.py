@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.base import clean_label
@@ -14,13 +14,13 @@ from errors import UserError
 from methods.backbone.blocks import Adapters, tower_blocks, walk
 
 if TYPE_CHECKING:
-    from open_clip import SimpleTokenizer
+    from open_clip import CLIP, SimpleTokenizer
 
 
 class TextSide:
     """Text methods of `Backbone`. K texts, L tokens, T text width, d joint width; nothing is normalised."""
 
-    clip: nn.Module
+    clip: CLIP
     tokenizer: SimpleTokenizer
     text_chunk: int
     recompute: bool
@@ -99,6 +99,30 @@ class TextSide:
         """Return text tokens [..., T] after ln_final and the projection, [..., d]."""
         return self.clip.ln_final(tokens) @ self.clip.text_projection
 
+    @overload
+    def encode_text(
+        self,
+        embeddings: Tensor,
+        eot: Tensor | int,
+        *,
+        chunk: int | None = None,
+        checkpoint: bool | None = None,
+        all_tokens: Literal[False] = False,
+        adapters: Adapters | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def encode_text(
+        self,
+        embeddings: Tensor,
+        eot: Tensor | int,
+        *,
+        chunk: int | None = None,
+        checkpoint: bool | None = None,
+        all_tokens: Literal[True],
+        adapters: Adapters | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
     def encode_text(
         self,
         embeddings: Tensor,
@@ -132,8 +156,8 @@ class TextSide:
                 passes.append(recompute(encode, vectors, their_ends, use_reentrant=False))
             else:
                 passes.append(encode(vectors, their_ends))
-        results = tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
-        return results if all_tokens else results[0]
+        features, *tokens = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        return (features, tokens[0]) if all_tokens else features
 
     @torch.no_grad()
     def encode_sentences(self, texts: Sequence[str]) -> Tensor:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.backbone.blocks import Adapters, tower_blocks, walk
+
+if TYPE_CHECKING:
+    from open_clip import CLIP
 
 
 class VisionSide:
     """Image methods of `Backbone`. B images, P patches, D vision width, d joint width; nothing is normalised."""
 
-    clip: nn.Module
+    clip: CLIP
     recompute: bool
 
     @property

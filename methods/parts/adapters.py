@@ -55,7 +55,7 @@ class AdapterBank(nn.Module):
         )
 
     @property
-    def slots(self) -> Mapping[str, Adapter]:
+    def slots(self) -> Mapping[str, nn.Module]:
         """The adapters by slot name."""
         return {slot: self.adapters[name] for slot, name in self._names.items()}
 

@@ -111,7 +111,8 @@ class CrossAttentionStack(nn.Module):
 
     def memory(self, tokens: Tensor) -> Memory:
         """Return every layer's keys and values of tokens [B, T, d] that `normalise` gave."""
-        return tuple(layer.attention.memory(tokens) for layer in self.layers)
+        layers: list[CrossAttentionLayer] = list(self.layers)  # type: ignore[arg-type]  # a ModuleList forgets
+        return tuple(layer.attention.memory(tokens) for layer in layers)
 
     def forward(self, queries: Tensor, memory: Sequence[KeysValues]) -> Tensor:
         """Return [B, K, d] for queries [K, d] or [B, K, d]; without layers the queries themselves."""

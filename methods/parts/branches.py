@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -143,16 +145,18 @@ class ThreeBranch(Method):
 
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return the weighted sum of one cross-entropy per branch, over training pairs, all states and all objects."""
-        features = self.encode(batch).features
+        features = self.encode(batch).encoded
         text = {branch: unit(vectors) for branch, vectors in self.prompts(self.backbone, candidates).items()}
         return self._losses(self.logits(features, text, self.memories(features)), batch)
 
     def _losses(self, logits: Mapping[Branch, Tensor], batch: Batch) -> Losses:
-        targets = {"pair": batch.pairs, "state": batch.states, "object": batch.objects}
+        targets: dict[Branch, Tensor] = {"pair": batch.pairs, "state": batch.states, "object": batch.objects}
         # -1: the pair is no candidate
-        terms = {name: functional.cross_entropy(logits[name], targets[name], ignore_index=-1) for name in logits}
-        weights = dict(zip(BRANCHES, self.config.loss_weights, strict=True))
-        return Losses(sum(weights[name] * term for name, term in terms.items()), terms)
+        terms: dict[str, Tensor] = {
+            name: functional.cross_entropy(logits[name], targets[name], ignore_index=-1) for name in logits
+        }
+        weights: dict[str, float] = dict(zip(BRANCHES, self.config.loss_weights, strict=True))
+        return Losses(reduce(add, (weights[name] * term for name, term in terms.items())), terms)
 
     @torch.no_grad()
     def prepare(self, candidates: Candidates) -> Prepared:
@@ -173,8 +177,8 @@ class ThreeBranch(Method):
         if side.pair_logits is not None:
             pair_logits = side.pair_logits[:, chunk]
         elif "pair" in self.config.branches:
-            text, memory = {"pair": tensors["pair"][chunk]}, {"pair": side.pair_memory}
-            pair_logits = self.logits(batch.features, text, memory)["pair"]
+            text: dict[Branch, Tensor] = {"pair": tensors["pair"][chunk]}
+            pair_logits = self.logits(batch.encoded, text, {"pair": side.pair_memory})["pair"]
         return self.fusion(prepared.candidates.world)(
             pair_logits,
             side.log_probabilities.get("state"),
@@ -185,11 +189,11 @@ class ThreeBranch(Method):
         )
 
     def _side(self, batch: Batch, prepared: Prepared) -> ImageSide:
-        memories = self.memories(batch.features)
+        memories = self.memories(batch.encoded)
         whole = ScoreFusion(self.config.inference).needs_normaliser
         wanted = [branch for branch in self.config.branches if branch != "pair" or whole]
         text = {branch: prepared.tensors[branch] for branch in wanted}
-        logits = self.logits(batch.features, text, memories)
+        logits = self.logits(batch.encoded, text, memories)
         pair_logits = logits.pop("pair", None)
         probabilities = {branch: value.log_softmax(dim=1) for branch, value in logits.items()}
         if pair_logits is None:
@@ -211,7 +215,7 @@ class ThreeBranch(Method):
     def validation_losses(self, batch: Batch, prepared: Prepared) -> Losses:
         """Return the losses of an encoded batch over the prepared candidates, for selection by validation loss."""
         text = {branch: prepared.tensors[branch] for branch in self.config.branches}
-        logits = self.logits(batch.features, text, self.memories(batch.features))
+        logits = self.logits(batch.encoded, text, self.memories(batch.encoded))
         if self.config.validation_loss == "scores" and "pair" in logits:
             logits["pair"] = self.score(batch, prepared, slice(None))
         return self._losses(logits, batch)

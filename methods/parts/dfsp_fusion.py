@@ -131,6 +131,7 @@ class ImageToText(nn.Module):
         decomposed: [P, L, T]. image_tokens: [B, V, D]. blocks: self blocks over the rows of a primitive.
         """
         keys = self.keys(image_tokens, len(decomposed))
+        stack: list[FusionBlock] = list(blocks)  # type: ignore[arg-type]  # a ModuleList forgets
         if self.layout == "per_image":
             if not len(blocks):
                 decomposed, row = decomposed[:, row : row + 1], 0
@@ -139,7 +140,7 @@ class ImageToText(nn.Module):
         # apart, and a softmax over equal copies is the softmax over one.
         length, images, copies = decomposed.shape[1], len(image_tokens), 1
         rows = self.cross(decomposed, keys)  # [P, copies * L, T]
-        for number, block in enumerate(blocks, start=1):
+        for number, block in enumerate(stack, start=1):
             query = rows[:, row::length] if number == len(blocks) else rows
             attended = block.attend(query, rows)
             if self.training and copies == 1:
@@ -192,7 +193,15 @@ class DecomposedFusion(nn.Module):
 
     def words(self, decomposed: Tensor, image_tokens: Tensor, row: int) -> Tensor:
         """Return the fused row `row` of every primitive, [B, P, T] or, if all images share it, [1, P, T]."""
+        if self.to_text is None:
+            raise ValueError("this variant fuses no words")
         return self.to_text(decomposed, image_tokens, self.text_blocks, row)
+
+    def compose(self, words: Tensor, states: Tensor, objects: Tensor) -> Tensor:
+        """Return the token [G, n, T] of pairs, see `ImageToText.compose`."""
+        if self.to_text is None:
+            raise ValueError("this variant composes no words")
+        return self.to_text.compose(words, states, objects)
 
 
 def primitive_sums(values: Tensor, rows: Tensor, primitives: int) -> Tensor:

@@ -23,4 +23,4 @@ class GlobalImageFeature(Method):
 
     def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
         """Return the scaled cosines [B, n] with the candidates of `chunk`."""
-        return cosine_logits(batch.features["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)
+        return cosine_logits(batch.encoded["image"], prepared.tensors["text"][chunk], self.backbone.logit_scale)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add, mul
 from typing import Literal
 
 import torch
@@ -74,12 +76,11 @@ class ScoreFusion:
             return pair
         if self.rule in ("probability_sum", "log_sum"):
             terms = [weight * (value if self.rule == "log_sum" else value.exp()) for weight, value in primitives]
-            return sum(terms if pair is None else [pair, *terms])
+            return reduce(add, terms if pair is None else [pair, *terms])
         factors = [self._factor(weight, value) for weight, value in primitives]
-        if not factors:
-            return pair
-        product = math.prod(factors[1:], start=factors[0])
-        return product if pair is None else pair + product
+        if pair is None:
+            return reduce(mul, factors)
+        return pair + reduce(mul, factors) if factors else pair
 
     def _factor(self, weight: float, log_probability: Tensor) -> Tensor:
         if weight == 0:

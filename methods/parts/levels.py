@@ -50,7 +50,7 @@ class Aggregator(nn.Module):
         """Return [B, T, width] of one [B, T, width] per block."""
         if len(tokens) == 1:
             return tokens[0]
-        if self.linear is None:
+        if self.linear is None or self.norm is None:
             stacked = torch.stack(list(tokens))
             return stacked.amax(dim=0) if self.pooling == "max" else stacked.mean(dim=0)
         hidden = functional.relu(self.norm(self.linear(torch.cat(list(tokens), dim=-1))))

@@ -8,7 +8,7 @@ three-branch methods use: one for pairs, one for states, one for objects.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -118,8 +118,10 @@ class SoftPrompt(nn.Module):
             yield from self._shared_passes(backbone, table, rows, all_tokens)
             return
         for part in rows.split(backbone.text_chunk):
-            encoded = backbone.encode_text(self(table, part), self.eot, all_tokens=all_tokens)
-            yield encoded if all_tokens else (encoded, None)
+            if all_tokens:
+                yield backbone.encode_text(self(table, part), self.eot, all_tokens=True)
+            else:
+                yield backbone.encode_text(self(table, part), self.eot), None
 
     def _shared_passes(
         self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool
@@ -205,7 +207,8 @@ class PromptFamilies(nn.Module):
         own_words = words
         if self.own_table is not None:
             own_words = self.own_table() if dropout else self.own_table.weight
+        families: Mapping[Branch, SoftPrompt] = self.families  # type: ignore[assignment]  # a ModuleDict forgets
         return {
             branch: family.encode(backbone, words if branch == "pair" else own_words, self.rows(branch, candidates))
-            for branch, family in self.families.items()
+            for branch, family in families.items()
         }

@@ -96,28 +96,28 @@ class QueryRefiner(nn.Module):
         attended = read if pool == "attn" else ()
         self.pool_weights = nn.ParameterDict({branch: torch.zeros(width) for branch in attended})
         self.outputs = nn.ModuleDict({branch: nn.Linear(width, width) for branch in read})
-        for output in self.outputs.values():
-            nn.init.zeros_(output.weight)
-            nn.init.zeros_(output.bias)
+        for parameter in self.outputs.parameters():
+            nn.init.zeros_(parameter)
 
     def rows(self, tokens: Tensor) -> dict[Branch, Tensor]:
         """Return the query rows [B, K, d] of each bank after the last layer, for region tokens [B, N, d]."""
         regions = self.norm_regions(tokens)
         if "shared" in self.stacks:
-            return self._run(self.stacks["shared"], self.banks, regions)
+            return self._run("shared", self.banks, regions)
         found = {}
         for branch in self.read:
             seen = [bank for bank in self.banks if visible(self.query_mask, branch, bank)]
-            found[branch] = self._run(self.stacks[branch], seen, regions)[branch]
+            found[branch] = self._run(branch, seen, regions)[branch]
         return found
 
-    def _run(self, layers: nn.ModuleList, banks: Sequence[Branch], regions: Tensor) -> dict[Branch, Tensor]:
+    def _run(self, stack: str, banks: Sequence[Branch], regions: Tensor) -> dict[Branch, Tensor]:
         allowed = [[visible(self.query_mask, row, column) for column in banks] for row in banks]
         mask = torch.tensor(allowed, device=regions.device).repeat_interleave(self.n_queries, 0)
         mask = mask.repeat_interleave(self.n_queries, 1)
         state = torch.cat([self.queries[bank] for bank in banks])[None]
         if self.training:  # dropout draws for each image; without it the first self-attention is the same for all
             state = state.expand(len(regions), -1, -1)
+        layers: nn.ModuleList = self.stacks[stack]  # type: ignore[assignment]  # a ModuleDict forgets
         for layer in layers:
             state = layer(state, regions, mask)
         return dict(zip(banks, state.split(self.n_queries, dim=1), strict=True))

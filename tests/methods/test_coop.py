@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from small_world import VOCABULARY, every_pair, scores, some_images
 
 from benchmarks.settings import resolve
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
 from methods.coop import CoOp, CoOpConfig
@@ -19,21 +20,16 @@ from methods.csp import CSP, CSPConfig
 from methods.parts.prompts import SoftPrompt
 
 LOGITS, FEATURES, LOSSES, GRADIENTS = 2e-4, 5e-5, 2e-5, 3e-4
-VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
 
 
 @pytest.fixture
 def candidates() -> Candidates:
-    """All 12 pairs; every third is unseen."""
-    pairs = np.stack(np.divmod(np.arange(12), 4), axis=1)
-    return Candidates(VOCABULARY, pairs, np.arange(12) % 3 > 0)
+    return every_pair()
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    pairs = torch.tensor([0, 3, 5, 11, 7, 2, 5, 8])
-    return Batch(pairs // 4, pairs % 4, pairs, images=torch.randn(8, 3, 32, 32, generator=generator))
+    return some_images()
 
 
 @pytest.fixture
@@ -58,10 +54,6 @@ def official_coop(golden, golden_backbone):
         return Batch(*official.arrays[targets].T, images=images)
 
     return official, method, batch_of
-
-
-def scores(method, batch, candidates, chunk=slice(None)):
-    return method.score(method.encode(batch), method.prepare(candidates), chunk)
 
 
 def test_parity_at_the_start(golden, golden_backbone, official_coop, near):

@@ -9,31 +9,27 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from small_world import VOCABULARY, every_pair, scores, some_images
 from torch import nn
 
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
 from methods.csp import CSP, CSPConfig
 from methods.parts.prompts import PrimitiveTable, SoftPrompt
 from methods.parts.scoring import cosine_logits, unit
 
-VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
 PRESETS = Path(__file__).parents[2] / "benchmarks" / "presets"
 
 
 @pytest.fixture
 def candidates() -> Candidates:
-    """All 12 pairs; every third is unseen."""
-    pairs = np.stack(np.divmod(np.arange(12), 4), axis=1)
-    return Candidates(VOCABULARY, pairs, np.arange(12) % 3 > 0)
+    return every_pair()
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    pairs = torch.tensor([0, 3, 5, 11, 7, 2, 5, 8])
-    return Batch(pairs // 4, pairs % 4, pairs, images=torch.randn(8, 3, 32, 32, generator=generator))
+    return some_images()
 
 
 @pytest.fixture
@@ -43,10 +39,6 @@ def csp(backbone) -> CSP:
     with torch.no_grad():
         method.table.weight.add_(torch.randn(7, 48, generator=torch.Generator().manual_seed(1)))
     return method
-
-
-def scores(method, batch, candidates, chunk=slice(None)):
-    return method.score(method.encode(batch), method.prepare(candidates), chunk)
 
 
 def test_the_table_starts_from_the_words(backbone):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from small_world import VOCABULARY, every_pair, scores, some_images
 from torch import nn
 
 from benchmarks.settings import resolve
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates
 from errors import UserError
 from methods.base import Batch
 from methods.csp import CSP, CSPConfig
@@ -20,7 +21,6 @@ from methods.dfsp import DFSP, DFSPConfig
 from methods.parts.dfsp_fusion import DecomposedFusion, FusionBlock, ImageToText, run_to_row, self_blocks
 from methods.parts.memo import LastCall
 
-VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
 ALL = ("t2i", "i2t", "bif", "none")
 # Zero in exact arithmetic: they move whole rows, and a LayerNorm follows.
 WITHOUT_GRADIENT = ("to_image.tokens.bias", "to_text.tokens.bias")
@@ -28,16 +28,12 @@ WITHOUT_GRADIENT = ("to_image.tokens.bias", "to_text.tokens.bias")
 
 @pytest.fixture
 def candidates() -> Candidates:
-    """All 12 pairs; every third is unseen, and every primitive is seen."""
-    pairs = np.stack(np.divmod(np.arange(12), 4), axis=1)
-    return Candidates(VOCABULARY, pairs, np.arange(12) % 3 > 0)
+    return every_pair()
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    pairs = torch.tensor([0, 3, 5, 11, 7, 2, 5])
-    return Batch(pairs // 4, pairs % 4, pairs, images=torch.randn(7, 3, 32, 32, generator=generator))
+    return some_images(7)
 
 
 @pytest.fixture
@@ -54,11 +50,6 @@ def make(backbone):
 
 def part_of(batch: Batch, part: slice | list[int]) -> Batch:
     return Batch(batch.states[part], batch.objects[part], batch.pairs[part], images=batch.images[part])
-
-
-@torch.no_grad()
-def scores(method, batch, candidates, chunk=slice(None)):
-    return method.score(method.encode(batch), method.prepare(candidates), chunk)
 
 
 def branch_logits(method, batch, candidates):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from small_world import VOCABULARY, every_pair, scores, some_images
 
 from benchmarks.settings import resolve
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
 from methods.parts.prompts import BRANCHES
@@ -19,23 +20,18 @@ from methods.parts.refinement import Mapper, QueryRefiner, query_overlap
 from methods.parts.scoring import cosine_logits, unit
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 
-VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
 QUIET = {"dropout": 0.0, "refine_dropout": 0.0, "mapper_dropout": 0.0, "adapter_dropout": 0.0}
 RULES = ("probability_product", "logit_product", "probability_sum", "log_sum", "pair")
 
 
 @pytest.fixture
 def candidates() -> Candidates:
-    """All 12 pairs; every third is unseen."""
-    pairs = np.stack(np.divmod(np.arange(12), 4), axis=1)
-    return Candidates(VOCABULARY, pairs, np.arange(12) % 3 > 0)
+    return every_pair()
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    pairs = torch.tensor([0, 3, 5, 11, 7])
-    return Batch(pairs // 4, pairs % 4, pairs, images=torch.randn(5, 3, 32, 32, generator=generator))
+    return some_images(5)
 
 
 @pytest.fixture
@@ -52,11 +48,6 @@ def make(backbone):
         return method
 
     return build
-
-
-@torch.no_grad()
-def scores(method, batch, candidates, chunk=slice(None)):
-    return method.score(method.encode(batch), method.prepare(candidates), chunk)
 
 
 @torch.no_grad()
