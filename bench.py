@@ -213,13 +213,21 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def show_plan(planned: list, workbench) -> None:
-    """Print the runs with what would be done about each, and where their settings come from."""
+    """Print the runs with what would be done about each, what memory it takes, and where their settings come from."""
+    from benchmarks.memory_estimate import estimate_run, gigabytes
+
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
-    for head in ("run", "there", "would"):
+    for head in ("run", "there", "would", "memory"):
         table.add_column(head, overflow="fold")
+    memory: dict[str, str] = {}
     for item in planned:
-        table.add_row(item.spec.run_id, item.status, item.action)
+        alike = item.spec.model_copy(update={"seed": 0}).digest()  # seeds take the same memory
+        if item.action != "nothing" and alike not in memory:
+            memory[alike] = gigabytes(estimate_run(item, workbench))
+        table.add_row(item.spec.run_id, item.status, item.action, memory.get(alike, ""))
     out.print(table)
+    if memory:
+        out.print("Memory is an estimate of weights, gradients, optimizer and activations; the process comes on top.")
     for item in planned:
         settings = item.spec.settings
         texts = [

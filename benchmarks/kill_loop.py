@@ -129,7 +129,7 @@ def _life(work: Work, results: Path, root: Path, write: int | None) -> None:
     place.say(LOADING)
     count = 0
 
-    def counted(descriptor: int) -> None:
+    def counted(descriptor: Any) -> None:
         nonlocal count
         count += 1
         if count == write:
@@ -142,7 +142,8 @@ def _life(work: Work, results: Path, root: Path, write: int | None) -> None:
         function(path, content)
         place.say(before)
 
-    os.fsync, files.write_aside, files.append_line = counted, partial(told, aside), partial(told, append)
+    os.fsync = counted  # type: ignore[assignment]
+    files.write_aside, files.append_line = partial(told, aside), partial(told, append)
     work(results, place.report)
     (root / "writes").write_text(str(count))
 

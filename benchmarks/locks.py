@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from benchmarks import files
 from benchmarks.environment import now
@@ -73,15 +73,7 @@ def hold(folder: Path, notify: Callable[[str], None] = lambda message: None) -> 
     """
     with files.writing(folder / LOCK):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        try:
-            _acquire(lock, folder)
-        except NotImplementedError:
-            lock = None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            lock = None
+        lock: BaseFileLock | None = _acquire(FileLock(folder / LOCK), folder)
     if lock is None:
         notify(f"The file system of {folder.parent} knows no locks: do not start the same run twice at a time.")
     try:
@@ -119,7 +111,8 @@ def read_holder(folder: Path) -> Holder | None:
         return None
 
 
-def _acquire(lock: FileLock, folder: Path) -> None:
+def _acquire(lock: BaseFileLock, folder: Path) -> BaseFileLock | None:
+    """Return the lock once it is held, or None where the file system has none."""
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -130,3 +123,10 @@ def _acquire(lock: FileLock, folder: Path) -> None:
             lock.acquire(timeout=REMAINS)
         except Timeout:
             raise Held(folder.name, None) from None
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    return lock

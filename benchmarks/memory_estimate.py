@@ -8,9 +8,9 @@ layers, pairs, precision and recomputation by itself, for a method of somebody e
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,12 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.batches import Execution
 from benchmarks.spec import TrainingConfig
 from datasets.base import Candidates
+from errors import UserError
 from methods.base import Batch, Method
+from registry import METHODS
+
+if TYPE_CHECKING:
+    from benchmarks.run import PlannedRun, Workbench
 
 OPTIMIZER_NUMBERS = 2
 """Numbers that the optimizers keep for each trained one: the two moments of Adam and its kin."""
@@ -91,6 +96,30 @@ def _places(index: Tensor | None) -> Tensor | None:
     return index.nonzero().squeeze(1) if index is not None and index.dtype == torch.bool and index.ndim == 1 else index
 
 
+def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | None:
+    """Return the estimate of a planned run, or None where the method cannot be followed without values."""
+    spec, choices = planned.spec, workbench.choices
+    method_class = METHODS.get(spec.method)
+    backbone = workbench.backbone(planned.backbone)
+    backbone.recompute = choices.recompute
+    dataset = workbench.dataset(planned.dataset)
+    method = method_class(backbone, dataset.vocabulary, method_class.Config.model_validate(spec.method_config))
+    candidates = {phase: dataset.candidates(phase, spec.world) for phase in ("train", "test")}
+    try:
+        return estimate(method, spec.training, Execution(workbench.device, spec.precision), candidates)
+    except (RuntimeError, NotImplementedError, UserError):  # what a fake tensor was asked for that it does not have
+        return None
+
+
+def gigabytes(estimate: MemoryEstimate | None) -> str:
+    """Return an estimate for people.
+
+    >>> gigabytes(MemoryEstimate(800_000_000, 0, 0, 500_000_000, 10)), gigabytes(None)
+    ('~1.3 GB', 'unknown')
+    """
+    return "unknown" if estimate is None else f"~{estimate.total / 1e9:.1f} GB"
+
+
 class _Alive(TorchDispatchMode):
     """Follows which storages are alive beside those that were there, and remembers the most bytes there were."""
 
@@ -127,7 +156,8 @@ def _fake(method: Method) -> FakeTensorMode:
     """Replace the weights by fake tensors. The mode itself stays off: index tensors are real and have their values."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in method.modules():
-        for tensors in (module._parameters, module._buffers):
+        held: Sequence[dict[str, Any]] = (module._parameters, module._buffers)
+        for tensors in held:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.is_floating_point():
                     tensors[name] = mode.from_tensor(tensor)
