@@ -1,8 +1,10 @@
-"""Running out of memory: how it is recognised, and how work is repeated in smaller parts."""
+"""Memory: how running out of it is recognised, how work is repeated in smaller parts, and how much there was."""
 
 from __future__ import annotations
 
 import gc
+import resource
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -50,3 +52,11 @@ def release() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,19 +7,16 @@ augmented views, dropout. A run that was killed and started again therefore take
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import breakdowns, stopping
+from benchmarks import stopping
 from benchmarks.batches import Execution, FeatureStore, PhaseBatches
 from benchmarks.checkpoints import (
     BEST,
@@ -34,10 +31,10 @@ from benchmarks.checkpoints import (
 )
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.image_scores import ImageScores
-from benchmarks.legacy import legacy_from_image_scores
-from benchmarks.memory import in_smaller_parts
+from benchmarks.memory import in_smaller_parts, peak_memory
 from benchmarks.open_world import ThresholdedWorld
 from benchmarks.optimizers import make_optimizer
+from benchmarks.outcome import headline, judged, score_arrays
 from benchmarks.records import RunFolder
 from benchmarks.scoring import score_images
 from benchmarks.spec import RunSpec, TrainingConfig
@@ -363,10 +360,9 @@ class Trainer:
         test_seconds = time.perf_counter() - start
         bias = val.best_hm_bias
         test = evaluate(test_scores, test_labels, bias=bias)
-        self._write_scores({"val": val_scores, "test": test_scores})
-        epochs = self.folder.epochs()
-        train_seconds = sum(record["train_seconds"] for record in epochs)
-        images = len(self.batches["train"]) * len(epochs)
+        scores: dict[Phase, ImageScores] = {"val": val_scores, "test": test_scores}
+        about = (self.dataset, self.candidates, self.world)
+        self.folder.write_arrays(score_arrays(*about, scores))
         self.report("evaluating", 2, 2, f"test AUC {test.auc:.3f}")
         return {
             "run_id": self.spec.run_id,
@@ -376,70 +372,22 @@ class Trainer:
                 "value": self.progress.best_value if self.trains else None,
                 "bias": bias,
             },
-            "metrics": {"val": asdict(val), "test": asdict(test)},
-            **({} if self.world is None else {"open_world": self.world.describe(self.dataset)}),
-            "legacy": {"test": _plain(asdict(legacy_from_image_scores(test_scores, test_labels)))},
-            "slices": [
-                asdict(row)
-                for row in breakdowns.slice_accuracies(
-                    test_scores, test_labels, self.dataset.splits["test"].slices, bias=bias
-                )
-            ],
-            "errors": asdict(breakdowns.error_kinds(test_scores, test_labels, bias=bias)),
-            "macro": asdict(breakdowns.macro_accuracies(test_scores, test_labels, bias=bias)),
-            "calibration": _plain(asdict(breakdowns.calibration(test_scores, bias=bias))),
-            "counts": {
-                "train_images": len(self.batches["train"]),
-                "val_images": len(val_scores),
-                "test_images": len(test_scores),
-                **{f"{phase}_candidates": len(candidates) for phase, candidates in self.candidates.items()},
-            },
-            **({"left_out_images": list(self.dataset.left_out)} if self.dataset.left_out else {}),
-            "cost": {
-                "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
-                "train_seconds": train_seconds,
-                "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
-                "test_seconds": test_seconds,
-                "test_images_per_second": len(test_scores) / test_seconds if test_seconds > 0 else None,
-                "peak_memory_bytes": peak_memory(self.execution.device),
-                "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
-                "eval_batch": self.execution.eval_batch,
-                "compiled": self.stepper is not None and self.stepper.compiled,
-            },
+            **judged(*about, {"val": val, "test": test}, scores, test_labels, bias),
+            "cost": self._cost(len(test_scores), test_seconds),
         }
 
-    def _write_scores(self, scores: Mapping[str, ImageScores]) -> None:
-        """Keep per image what every metric, test and picture can be made from: scores, targets, slices, names."""
-        vocabulary = self.dataset.vocabulary
-        arrays: dict[str, np.ndarray] = {
-            "names.states": np.asarray(vocabulary.states, dtype=np.str_),
-            "names.objects": np.asarray(vocabulary.objects, dtype=np.str_),
+    def _cost(self, test_images: int, test_seconds: float) -> dict[str, Any]:
+        epochs = self.folder.epochs()
+        train_seconds = sum(record["train_seconds"] for record in epochs)
+        images = len(self.batches["train"]) * len(epochs)
+        return {
+            "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
+            "train_seconds": train_seconds,
+            "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
+            "test_seconds": test_seconds,
+            "test_images_per_second": test_images / test_seconds if test_seconds > 0 else None,
+            "peak_memory_bytes": peak_memory(self.execution.device),
+            "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
+            "eval_batch": self.execution.eval_batch,
+            "compiled": self.stepper is not None and self.stepper.compiled,
         }
-        for phase, record in scores.items():
-            candidates, split = self.candidates[phase], self.dataset.splits[phase]
-            content = record.to_arrays() | {"states": split.states, "objects": split.objects}
-            content |= {"candidate_pairs": candidates.pairs, "candidate_seen": candidates.seen}
-            content["images"] = np.asarray(split.images, dtype=np.str_)
-            if self.world is not None:
-                content["candidate_kept"] = self.world.kept
-            content |= {f"tag.{name}": np.asarray(values, dtype=np.str_) for name, values in split.slices.items()}
-            arrays |= {f"{phase}.{name}": values for name, values in content.items()}
-        self.folder.write_arrays(arrays)
-
-
-def headline(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers that an epoch's record keeps."""
-    names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
-    return {name: getattr(metrics, name) for name in names}
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}

@@ -56,7 +56,7 @@ def finish(trainer) -> str:
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, toy, backbone, monkeypatch):
-    whole = make_trainer(tmp_path / "whole", toy, backbone, epochs=2)
+    whole = make_trainer(tmp_path / "whole", toy, backbone, epochs=2, batch_size=48)
     expected = finish(whole)
     sync, writes = os.fsync, []
 
@@ -73,14 +73,14 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, toy, backbone,
         writes.clear()
         folder = tmp_path / f"full-{fails_at}"
         try:
-            finish(make_trainer(folder, toy, backbone, epochs=2))
+            finish(make_trainer(folder, toy, backbone, epochs=2, batch_size=48))
         except UserError as error:
             failures += 1
             assert str(folder) in str(error) and "No space left on device. Free space there" in str(error)
             assert not list(folder.glob(".*.tmp")), "a temporary file would keep the disk full"
             if (folder / "result.json").is_file():
                 break  # all of it was written
-            again = make_trainer(folder, toy, backbone, epochs=2)
+            again = make_trainer(folder, toy, backbone, epochs=2, batch_size=48)
             assert finish(again) == expected, f"write {fails_at}"
             assert without_times(again.folder.epochs()) == without_times(whole.folder.epochs())
             assert (folder / BEST).read_bytes() == (whole.folder.path / BEST).read_bytes()
@@ -124,8 +124,7 @@ def test_without_a_whole_state_training_begins_anew(tmp_path, toy, backbone, who
     assert "Training begins anew" in again.folder.read().starts[-1]["notices"][0]
 
 
-@pytest.mark.parametrize("how", ["flipped", "gone"])
-@pytest.mark.parametrize("selection", ["last", "first"])
+@pytest.mark.parametrize(("selection", "how"), [("last", "flipped"), ("first", "gone")])
 def test_damaged_best_weights_are_found_before_they_count(tmp_path, toy, backbone, monkeypatch, how, selection):
     """They are taken from a state that holds them: the latest, or not at all where the best epoch lies back."""
     monkeypatch.setitem(training.SELECTIONS, "last", lambda metrics, loss, epoch: epoch * sign)
