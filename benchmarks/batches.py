@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import stopping
 from benchmarks.spec import Precision
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.loaders import epoch_order, image_batches
@@ -144,7 +145,8 @@ class PhaseBatches:
     def _compute_features(self) -> dict[str, Tensor] | None:
         parts: dict[str, list[Tensor]] = {}
         order = torch.arange(len(self))
-        for _, images in self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0):
+        batches = self._images(order, self.execution.eval_batch, self._transform("none"), epoch=0)
+        for _, images in stopping.watched(batches):
             with torch.no_grad(), self.execution.autocast():
                 features = self.method.image_features(images)
             if not parts:

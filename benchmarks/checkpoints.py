@@ -95,7 +95,7 @@ def readable_states(folder: Path, device: torch.device, damages: list[str]) -> I
 def holds_best(state: Mapping[str, Any]) -> bool:
     """Return whether a state's own weights are those of the best epoch so far."""
     progress = Progress(**state["progress"])
-    return progress.images == 0 and progress.best_epoch + 1 == progress.next_epoch
+    return progress.images == 0 and 0 <= progress.best_epoch == progress.next_epoch - 1
 
 
 def forget_state(folder: Path) -> None:

@@ -55,6 +55,23 @@ def test_a_run_stopped_anywhere_goes_on_where_it_was(tmp_path, toy, backbone, mo
         assert (folder / checkpoints.BEST).read_bytes() == (tmp_path / "whole" / checkpoints.BEST).read_bytes()
 
 
+@pytest.mark.parametrize("augmentation", ["clip", "none"])
+def test_a_stop_before_the_first_step(tmp_path, toy, backbone, augmentation):
+    """Without augmentation it falls into the computation of the features that are kept."""
+    settings = {"epochs": 1, "augmentation": augmentation}
+    expected = numbers(make_trainer(tmp_path / "whole", toy, backbone, **settings).run())
+    trainer = make_trainer(tmp_path / "stopped", toy, backbone, **settings)
+    with stopping.listening():
+        stopping.request(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            trainer.run()
+    assert trainer.where == {"epochs": 0, "images": 0}
+    again = make_trainer(tmp_path / "stopped", toy, backbone, **settings)
+    assert numbers(again.run()) == expected
+    best = [(tmp_path / name / checkpoints.BEST).read_bytes() for name in ("stopped", "whole")]
+    assert best[0] == best[1]
+
+
 def test_a_stop_between_micro_batches_takes_the_step_back(tmp_path, toy, backbone, monkeypatch):
     """Troika draws (dropout) and keeps statistics (BatchNorm) in each micro-batch: both are put back."""
     settings = {"method": Troika, "config": TroikaConfig(), "epochs": 1, "micro_batch": 4}
