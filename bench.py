@@ -213,21 +213,15 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def show_plan(planned: list, workbench) -> None:
-    """Print the runs with what would be done about each, what memory it takes, and where their settings come from."""
-    from benchmarks.memory_estimate import estimate_run, gigabytes
+    """Print the runs with what would be done about each, where their settings come from, and what memory they take."""
+    from benchmarks.memory_estimate import memory_table
 
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
-    for head in ("run", "there", "would", "memory"):
+    for head in ("run", "there", "would"):
         table.add_column(head, overflow="fold")
-    memory: dict[str, str] = {}
     for item in planned:
-        alike = item.spec.model_copy(update={"seed": 0}).digest()  # seeds take the same memory
-        if item.action != "nothing" and alike not in memory:
-            memory[alike] = gigabytes(estimate_run(item, workbench))
-        table.add_row(item.spec.run_id, item.status, item.action, memory.get(alike, ""))
+        table.add_row(item.spec.run_id, item.status, item.action)
     out.print(table)
-    if memory:
-        out.print("Memory is an estimate of weights, gradients, optimizer and activations; the process comes on top.")
     for item in planned:
         settings = item.spec.settings
         texts = [
@@ -236,6 +230,14 @@ def show_plan(planned: list, workbench) -> None:
             if key in settings
         ]
         out.print(f"{item.spec.method}, seed {item.spec.seed}: {', '.join(texts)}", soft_wrap=True)
+    if rows := memory_table(planned, workbench):
+        title = "Memory in GB, estimated; the process and the data come on top"
+        table = RichTable(title=title, title_justify="left")
+        for head in ("method", "data set", "backbone", "weights", "step", "evaluation", "in all"):
+            table.add_column(head, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
 
 
 def run_all(planned: list, workbench) -> int:

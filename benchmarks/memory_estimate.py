@@ -111,13 +111,31 @@ def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | 
         return None
 
 
-def gigabytes(estimate: MemoryEstimate | None) -> str:
-    """Return an estimate for people.
+def memory_table(planned: Sequence[PlannedRun], workbench: Workbench) -> list[tuple[str, ...]]:
+    """Return for each kind of run that is to be done: method, data set, backbone, and GB as `gigabytes` writes them.
 
-    >>> gigabytes(MemoryEstimate(800_000_000, 0, 0, 500_000_000, 10)), gigabytes(None)
-    ('~1.3 GB', 'unknown')
+    Seeds and ablations of a method are one kind, which its full model stands for.
     """
-    return "unknown" if estimate is None else f"~{estimate.total / 1e9:.1f} GB"
+    rows = {}
+    for item in planned:
+        spec = item.spec
+        kind = (spec.method, spec.dataset, spec.backbone)
+        if item.action != "nothing" and spec.ablation is None and kind not in rows:
+            rows[kind] = gigabytes(estimate_run(item, workbench))
+    return [kind + row for kind, row in rows.items()]
+
+
+def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:
+    """Return weights, training step, evaluation batch and total of an estimate for people.
+
+    >>> gigabytes(MemoryEstimate(800_000_000, 50_000_000, 100_000_000, 560_000_000, 10))
+    ('0.80', '0.71', '0.00', '~1.5')
+    """
+    if estimate is None:
+        return ("", "", "", "unknown")
+    step = estimate.gradients + estimate.optimizer + estimate.training
+    parts = (f"{size / 1e9:.2f}" for size in (estimate.weights, step, estimate.evaluation))
+    return (*parts, f"~{estimate.total / 1e9:.1f}")
 
 
 class _Alive(TorchDispatchMode):
