@@ -15,7 +15,7 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "—": "---", "×": r"$\times$",
     "<": r"$<$", ">": r"$>$", "≤": r"$\leq$", "≥": r"$\geq$", "−": "$-$", "…": r"\dots{}", "“": "``", "”": "''",
-    "‘": "`", "’": "'", "→": r"$\rightarrow$", '"': r"\textquotedbl{}", "|": r"\textbar{}",
+    "‘": "`", "’": "'", "→": r"$\rightarrow$", '"': "''", "|": r"\textbar{}",
 }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def latex(table: Table, label: str = "") -> str:
         r"\centering\small\setlength{\tabcolsep}{3pt}",
         rf"\caption{{\textbf{{{escaped(table.title)}.}} {escaped(table.caption)}}}",
         rf"\label{{tab:{label or slug(table.title)}}}",
+        r"\par\smallskip",
         rf"\begin{{tabular}}{{{place}}}",
         r"\toprule",
         " & ".join(escaped(column.name) for column in table.columns) + r" \\",
@@ -77,7 +78,7 @@ def _latex_rows(row: Sequence[Cell], table: Table) -> list[str]:
     for depth in range(1, max(map(len, cells))):
         small = [rf"{{\scriptsize {texts[depth]}}}" if depth < len(texts) else "" for texts in cells]
         made.append(" & ".join(small) + r" \\")
-    return made
+    return made if len(made) == 1 else [*made, r"\addlinespace[2pt]"]
 
 
 def _tex(text: str, cell: Cell) -> str:

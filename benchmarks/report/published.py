@@ -78,13 +78,11 @@ def _other_images(group: Group) -> str:
     """Say whether the test images are others than the published ones: a made miniature, or some that are missing."""
     spec = group.runs[0].spec
     about = getattr(DATASETS.get(spec.dataset), "published", None)
-    counts = (run.result["counts"]["test_images"] for run in group.runs if run.result is not None)
-    count = next(counts, None)
-    if about is None or count is None or count == about.test.images:
+    counts = {run.result.get("counts", {}).get("test_images") for run in group.runs if run.result is not None}
+    if about is None or counts <= {about.test.images}:
         return ""
-    return (
-        f"No published numbers stand beside these: they are of {about.test.images:,} test images, these of {count:,}."
-    )
+    here = " or ".join("an unknown number" if count is None else f"{count:,}" for count in sorted(counts, key=str))
+    return f"No published numbers stand beside these: they are of {about.test.images:,} test images, these of {here}."
 
 
 def published_name(row: Row) -> str | None:
