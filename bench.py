@@ -30,7 +30,7 @@ from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchmarks.report import Report
+    from benchmarks.report import Question, Report
 
 app = typer.Typer(
     help="Benchmark suite for compositional zero-shot learning.",
@@ -301,14 +301,14 @@ def run_all(planned: list, workbench) -> int:
     return 1 if failures else 3 if held else 0
 
 
-def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
+def show_report(results: Path, run_ids: set[str] | None = None, question: Question | None = None) -> Report:
     """Print the main tables of the runs asked for (None: of all), write the report of all records and return it."""
-    from benchmarks.report import of_runs, read_report, terminal
+    from benchmarks.report import read_report, terminal
 
-    found = read_report(results)
-    tables = found.tables if run_ids is None else of_runs(found.runs, run_ids)
+    found = read_report(results, question)
+    tables = found.tables if run_ids is None else found.tables_of(run_ids)
     for table in tables:
-        if run_ids is None or table.title.startswith(("Results", "Ablations")):
+        if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
             out.print()
             out.print(terminal(table))
             for note in table.notes:
@@ -324,13 +324,15 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
 @app.command()
 def report(
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    baseline: Annotated[str | None, typer.Option(help="Method to compare with; csp where it was run.")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: no intervals and tests.")] = 10_000,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
-    from benchmarks.report import write_files
+    from benchmarks.report import Question, write_files
 
     load_plugins(plugin)
-    found = show_report(results)
+    found = show_report(results, question=Question(baseline, resamples))
     if not found.runs and not found.problems:
         raise UserError(
             f"There is nothing to report in '{results}'.",

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.icon_paint import STATES
 from datasets.icon_render import SIZE, render, stream
 from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
+from datasets.slices import frequency_tags
 from datasets.workers import worker_pool
 from errors import UserError
 
@@ -230,6 +231,8 @@ def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
             "clutter": np.array(["none" if row["clutter"] == "none" else "present" for row in own]),
         }
         splits[phase] = Split(phase, tuple(row["image"] for row in own), index[:, 0], index[:, 1], tags)
+    frequency = frequency_tags(splits)
+    splits = {phase: replace(split, slices={**split.slices, **frequency[phase]}) for phase, split in splits.items()}
     return CompositionDataset(
         name="icon_states",
         title="icon_states (rendered icons, 56 objects x 20 states)",

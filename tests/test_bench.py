@@ -15,6 +15,7 @@ import pytest
 from bench import plain_flags, spread_lists
 from benchmarks.locks import hold
 
+GOLDEN_RUNS = Path(__file__).parent / "golden/report/records"
 ROOT = Path(__file__).parents[1]
 PLUGIN = """
 import sys
@@ -129,6 +130,7 @@ def test_another_package_called_datasets_does_not_get_in_the_way(tmp_path):
         (["run", "--backbone", "tiny-icon"], ["tiny-icons"]),
         (["list", "method"], ["There is no list of 'method'", "'methods'"]),
         (["report", "--results", "nowhere"], ["There is nothing to report in 'nowhere'"]),
+        (["report", "--results", str(GOLDEN_RUNS), "--baseline", "cps"], ["The baseline 'cps' has", "'csp'"]),
         (["run", "--methods", "csp", "--set", "threshold=0.4"], ["'threshold' belongs to the open world", "--world"]),
         (["data", "feasibility", "icon_state"], ["No data set is called 'icon_state'", "'icon_states'"]),
         (["data", "feasibility", "icon_states", "--source", "globe"], ["no source of feasibility scores 'globe'"]),

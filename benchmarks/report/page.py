@@ -81,7 +81,7 @@ def _section(section: Section) -> dict[str, Any]:
         {
             "title": table.title,
             "caption": table.caption,
-            "notes": table.notes,
+            "notes": [*table.notes, *(f"Source of {source}" for source in table.sources)],
             "columns": table.columns,
             "rows": [
                 [_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows
