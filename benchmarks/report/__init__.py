@@ -62,8 +62,10 @@ def write_files(report: Report) -> list[Path]:
     Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out.
     """
     from benchmarks.report import page
-    from benchmarks.report.pictures import draw
+    from benchmarks.report.images import Library
+    from benchmarks.report.pictures import draw, draw_ranks
 
+    library = Library()
     problems = list(report.unread)
     written: list[Path] = []
     sections = []
@@ -71,10 +73,13 @@ def write_files(report: Report) -> list[Path]:
         folder = report.root / FOLDER / slug(group.title)
         for table in group.tables:
             written += _write_table(folder, table, group)
-        pictures, files_drawn, unread = draw(group, folder)
-        written += files_drawn
-        problems += unread
-        sections.append(page.Section(group.title, group.tables, pictures))
+        drawn = draw(group, folder, library)
+        written += drawn.files
+        problems += drawn.problems
+        sections.append(page.Section(group.title, group.tables, drawn.pictures, drawn.absent))
+    ranks = draw_ranks(report.groups, report.root / FOLDER)
+    written += ranks.files
+    sections.append(page.Section("Across data sets", [], ranks.pictures, ranks.absent))
     path = report.root / PAGE
     content = page.page(sections, report.runs, problems)
     files.write_aside(path, lambda file: file.write(content.encode()))

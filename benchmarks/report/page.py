@@ -23,10 +23,12 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: the files it was written to have this stem and lie beside `svg`."""
+    """A drawn figure: the files it was written to have this stem and lie beside `svg`. wide: broader than a column."""
 
     caption: str
     svg: Path
+    title: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Section:
     title: str
     tables: Sequence[Table]
     pictures: Sequence[Picture] = field(default_factory=list)
+    absent: Sequence[str] = field(default_factory=list)
 
 
 def page(sections: Sequence[Section], runs: Sequence[RunRecord], problems: Sequence[Problem]) -> str:
