@@ -15,7 +15,7 @@ from benchmarks.scored_runs import scored_runs
 from benchmarks.significance import RESAMPLES, Estimate, ScoredRun, check_same_images, compare
 from errors import UserError
 
-STEPS = 401  # accuracies on unseen images at which a curve is drawn, a quarter of a point apart
+STEPS = 201  # accuracies on unseen images at which a curve is drawn, half a point apart
 
 
 def curve_lines(groups: Sequence[tuple[str, Sequence[Scored]]], looks: dict[str, Style]) -> list[CurveLine]:
