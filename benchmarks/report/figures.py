@@ -113,7 +113,14 @@ def auc_of_runs(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapp
         style = looks[row.label]
         if row.label in intervals:
             low, high = intervals[row.label]
-            axes.plot([low * 100, high * 100], [place, place], color=style.colour, linewidth=2.5, alpha=0.45, solid_capstyle="butt")
+            axes.plot(
+                [low * 100, high * 100],
+                [place, place],
+                color=style.colour,
+                linewidth=2.5,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
         if len(values) > 1:
             axes.plot(values * 100, [place + 0.27] * len(values), "|", color="0.35", markersize=4, markeredgewidth=0.8)
         axes.plot(values.mean() * 100, place, style.marker, color=style.colour, markersize=6, markeredgewidth=0)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchmarks.records import Problem
+from benchmarks.report.formats import slug
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
@@ -53,7 +56,7 @@ def draw(group: Group, folder: Path, library: Library) -> Drawn:
     """Draw every figure of a group into `folder`."""
     drawn = Drawn()
     scored = _scored(group.full, library, drawn.problems)
-    for plan in (*_of_scores(group, scored), *_of_results(group), *_of_images(group, scored, library)):
+    for plan in (*_of_results(group), *_of_scores(group, scored), *_of_images(scored, library)):
         _write(plan, folder, drawn)
     return drawn
 
@@ -182,9 +185,28 @@ def _ablations(full: Row, switches: Sequence[Row]) -> Iterator[Plan]:
     )
 
 
-def _of_images(group: Group, scored: Labelled, library: Library) -> Iterator[Plan]:
-    """The figures that show images."""
-    return iter(())
+def _of_images(scored: Labelled, library: Library) -> Iterator[Plan]:
+    """The figures that show images, which need the data set and as a rule trained weights."""
+    if not scored:
+        return
+    from benchmarks.report import attention_maps, gallery
+
+    yield Plan(
+        "gallery",
+        "Successes and failures",
+        f"Test images, their true pair (bold) and the {gallery.BEST} best pairs of two methods at the bias chosen on "
+        "validation.",
+        lambda: gallery.gallery(scored, library),
+        wide=True,
+    )
+    for label, runs in scored:
+        if runs[0].run.spec.method == attention_maps.METHOD and not np.isnan(runs[0].bias):
+            yield Plan(
+                f"attention-{slug(label)}",
+                f"Attention of {label}",
+                f"What the local and the global stage of {label} look at.",
+                lambda runs=runs: attention_maps.attention(runs[0], library),
+            )
 
 
 def _scored(rows: Sequence[Row], library: Library, problems: list[Problem]) -> Labelled:
