@@ -1,4 +1,4 @@
-"""Where MSCI's prompts look: attention of the predicted pair's prompt over the patches, local stage and global stage."""
+"""Where MSCI's prompts look: attention of the predicted pair's prompt over patches, in the local and global stage."""
 
 from __future__ import annotations
 
@@ -38,9 +38,13 @@ class Maps:
     columns: np.ndarray
 
 
-def choose(images: int, dataset: str) -> list[int]:
-    """Return the test images shown, drawn from a named stream whatever the prediction."""
-    return sorted(stream("figures", "attention", dataset).choice(images, min(SHOWN, images), replace=False).tolist())
+def choose(scored: Scored) -> list[int]:
+    """Return the test images shown: of `SHOWN` pairs drawn from a named stream one image each, right or wrong."""
+    labels = scored.labels
+    pairs, of_image = np.unique(np.stack([labels.states, labels.objects], axis=1), axis=0, return_inverse=True)
+    rng = stream("figures", "attention", scored.run.spec.dataset)
+    drawn = rng.choice(len(pairs), min(SHOWN, len(pairs)), replace=False)
+    return sorted(int(rng.choice(np.flatnonzero(of_image.reshape(-1) == pair))) for pair in drawn)
 
 
 def maps(loaded: Loaded, rows: Sequence[int], bias: float) -> Maps:
@@ -90,7 +94,7 @@ def attention(scored: Scored, library: Library) -> tuple[Figure, str]:
     from benchmarks.report.rescoring import load
 
     dataset = library.dataset(scored.run)
-    rows = choose(len(scored.scores), scored.run.spec.dataset)
+    rows = choose(scored)
     found = maps(load(scored.run, dataset), rows, scored.bias)
     states, objects, labels = dataset.vocabulary.states, dataset.vocabulary.objects, scored.labels
     texts = []
@@ -99,7 +103,7 @@ def attention(scored: Scored, library: Library) -> tuple[Figure, str]:
         said = f"{states[labels.candidate_states[column]]} {objects[labels.candidate_objects[column]]}"
         texts.append(f"{truth} ✓" if said == truth else f"{truth}, taken for {said}")
     said = (
-        f"Seed {scored.run.spec.seed}; {len(rows)} test images drawn at random (stream "
+        f"Seed {scored.run.spec.seed}; an image each of {len(rows)} test pairs drawn at random (stream "
         f"'figures/attention/{scored.run.spec.dataset}'), whether right or wrong. Prompt of the pair predicted at the "
         "bias chosen on validation, mean over heads, last layer of each stage. 1: as much as if all tokens got the "
         "same. Each stage has its own scale. Share of the class token, which stands for no place: "
@@ -118,25 +122,31 @@ def _draw(found: Maps, texts: Sequence[str]) -> Figure:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     stages = list(found.patches)
-    columns = 1 + len(stages)
-    height = len(texts) * (WIDTH / 3 + 0.12) + 0.7
-    figure, grid = new(height, WIDTH, nrows=len(texts), ncols=columns, squeeze=False)
+    columns, images = 1 + len(stages), len(texts)
+    bar_height = 0.06
+    figure, grid = new(
+        (images + bar_height) * (WIDTH / columns + 0.1) + 0.4, WIDTH, nrows=images + 1, ncols=columns, squeeze=False,
+        height_ratios=[1] * images + [bar_height],
+    )  # fmt: skip
     extent = (0, found.views.shape[2], found.views.shape[1], 0)
-    for line, view, text in zip(grid, found.views, texts, strict=True):
+    for axes in (*grid[:-1].flat, grid[-1, 0]):
+        axes.set_axis_off()
+    for line, view, text in zip(grid, found.views, texts, strict=False):
         line[0].imshow(view, interpolation="none", extent=extent)
-        line[0].set_title(text, loc="left", fontsize=SMALLEST, parse_math=False)
         for axes in line:
-            axes.set_axis_off()
+            axes.set_title(" ", fontsize=SMALLEST)  # so that a row's pictures stay level
+        said = line[0].text(0, 1.04, text, transform=line[0].transAxes, fontsize=SMALLEST, parse_math=False)
+        said.set_in_layout(False)
     for place, stage in enumerate(stages, start=1):
         values = found.patches[stage]
         # Around 1, as far up as down, so that the middle of the scale is an even share.
         reach = max(values.max(), 1 / values.min(), 1.05)
         norm = LogNorm(1 / reach, reach)
-        for line, view, shown in zip(grid, found.views, values, strict=True):
+        for axes, view, shown in zip(grid[:-1, place], found.views, values, strict=True):
             grey = view @ (0.299, 0.587, 0.114)
-            line[place].imshow(grey, cmap="gray", vmin=-0.6, vmax=1.4, interpolation="none", extent=extent)
-            image = line[place].imshow(shown, cmap="PuOr_r", norm=norm, alpha=0.6, interpolation="none", extent=extent)
-        bar = figure.colorbar(image, ax=grid[:, place], location="bottom", shrink=0.95, pad=0.01, aspect=14)
+            axes.imshow(grey, cmap="gray", vmin=-0.6, vmax=1.4, interpolation="none", extent=extent)
+            image = axes.imshow(shown, cmap="PuOr_r", norm=norm, alpha=0.6, interpolation="none", extent=extent)
+        bar = figure.colorbar(image, cax=grid[-1, place], orientation="horizontal")
         step = math.sqrt(reach)
         bar.set_ticks([1 / step, 1, step])
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))

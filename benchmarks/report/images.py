@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from benchmarks.records import RunRecord
@@ -12,10 +13,10 @@ from registry import DATASETS
 
 
 class Library:
-    """Data sets by the names and digests of runs, each read once; what cannot be read is remembered too."""
+    """Data sets by the names of runs, each read once; what cannot be read is remembered too. known: read already."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, CompositionDataset | UserError] = {}
+    def __init__(self, known: Mapping[str, CompositionDataset] | None = None) -> None:
+        self._found: dict[str, CompositionDataset | UserError] = dict(known or {})
 
     def dataset(self, run: RunRecord) -> CompositionDataset:
         """Return a run's data set. One that is not here, or is another release or selection of it, is a `UserError`.

@@ -107,7 +107,7 @@ def _of_scores(group: Group, scored: Labelled) -> Iterator[Plan]:
         "seen-unseen",
         "Seen-unseen curves",
         f"Accuracy on seen pairs against accuracy on unseen pairs under every bias. {mean}Shaded: pointwise 95 % band "
-        f"over test images (bootstrap by reweighting, {bands.RESAMPLES:,} resamples; training seeds are not resampled). "
+        f"over test images (bootstrap by reweighting, {bands.RESAMPLES:,} resamples; seeds are not resampled). "
         "Filled marker: best harmonic mean, its bias chosen on the test labels. Hollow marker: the bias chosen on "
         "validation. The AUC is the area under a curve.",
         lambda: figures.seen_unseen(uncertainty.curve_lines(scored, looks)),

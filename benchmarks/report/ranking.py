@@ -89,7 +89,7 @@ def _field(key: tuple[str, ...], by_dataset: dict[str, Group]) -> Field:
 
 
 def critical_difference(field: Field, test: Nemenyi) -> Figure:
-    """Draw average ranks (1 is best) on a line, with bars over methods that do not differ and the critical difference."""
+    """Draw average ranks (1 is best) on a line, bars over methods that do not differ, and the critical difference."""
     import pandas
     import scikit_posthocs
 
@@ -105,8 +105,13 @@ def critical_difference(field: Field, test: Nemenyi) -> Figure:
         label_props={"size": SMALLEST},
         color_palette={name: method_style(method).colour for name, method in zip(names, field.methods, strict=True)},
         crossbar_props={"color": "0.25", "linewidth": 2.5, "marker": ""},
-        marker_props={"zorder": 3},
+        marker_props={"zorder": 3, "s": 16},
+        elbow_props={"linewidth": 1},
     )
+    for label in axes.texts:
+        label.set_color("black")  # coloured letters of this size would be hard to read
+    axes.spines["top"].set_visible(True)
+    axes.set_xticks(range(1, len(names) + 1))
     axes.tick_params(labelsize=SMALLEST)
     length = min(test.critical_difference, len(names) - 1)
     height = 1.0 + 0.55 / figure.get_figheight()

@@ -66,7 +66,7 @@ class CrossAttention(nn.Module):
         return self.out(found.transpose(1, 2).flatten(2))
 
     def weights(self, queries: Tensor, memory: KeysValues) -> Tensor:
-        """Return softmax(QK^T / sqrt(d / heads)): how much of each token a query takes, [B, heads, K, T]; rows sum to 1.
+        """Return softmax(QK^T / sqrt(d / heads)), a query's shares of the tokens: [B, heads, K, T], rows sum to 1.
 
         `forward` is these weights times the values, heads joined, through the output map; it never builds them.
         """
