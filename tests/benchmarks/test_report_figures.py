@@ -142,8 +142,9 @@ def test_figures_are_a_column_wide_and_no_letter_is_small(group, tmp_path):
         figure.draw_without_rendering()
         texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
         assert texts and min(text.get_fontsize() for text in texts) >= style.SMALLEST >= 7
-        paths = style.save(figure, tmp_path / str(number))
-        assert {path.suffix for path in paths} == {".pdf", ".svg", ".png"}
+        if number == 0:
+            paths = style.save(figure, tmp_path / "one")
+            assert {path.suffix for path in paths} == {".pdf", ".svg", ".png"}
 
 
 def test_intervals_are_those_of_the_comparison(group):
