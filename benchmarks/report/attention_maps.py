@@ -61,7 +61,7 @@ def maps(loaded: Loaded, rows: Sequence[int], bias: float) -> Maps:
     with torch.inference_mode():
         prepared = method.prepare(loaded.dataset.candidates("test", loaded.run.spec.world))
         batch = method.encode(loaded.batch(rows))
-        memories = method.memories(batch.features)
+        memories = method.memories(batch.encoded)
         if "pair" not in memories or (method.stage_1 is None and method.stage_2 is None):
             raise UserError(
                 "MSCI's attention cannot be shown.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -133,8 +133,10 @@ def auc_of_runs(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapp
 
 
 def auc_values(row: Row) -> np.ndarray:
-    """Return the test AUC of each finished run of a row, float64 [seeds]."""
-    return np.array([run.result["metrics"]["test"]["auc"] for run in row.done])  # type: ignore[index]
+    """Return the test AUC of each finished run of a row that has one, float64 [seeds]."""
+    values = [run.result["metrics"]["test"]["auc"] for run in row.done]  # type: ignore[index]
+    found = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return found[~np.isnan(found)]
 
 
 @dataclass(frozen=True)
@@ -201,12 +203,14 @@ def _label(figure: Figure, axes: Axes, places: Sequence[tuple[float, float]], te
     figure.set_layout_engine("none")  # what fits now must stay where it is
     dots = axes.transData.transform(places)
     scale = figure.dpi / 72
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right")
     taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for (x, y), place, text in zip(dots, places, texts, strict=True):
         drawn = axes.annotate(text, place, (0, 0), textcoords="offset points", va="center", fontsize=SMALLEST)
         size = drawn.get_window_extent()
+        side: Literal["left", "right"] = "left"
         for shift in (0, 8, -8, 16, -16, 24, -24, 32, -32):
-            for side in ("left", "right"):
+            for side in sides:
                 left = x + 6 * scale if side == "left" else x - 6 * scale - size.width
                 middle = y + shift * scale
                 box = (left, middle - size.height / 2, left + size.width, middle + size.height / 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,10 +57,24 @@ class Plan:
 def draw(group: Group, folder: Path, library: Library) -> Drawn:
     """Draw every figure of a group into `folder`."""
     drawn = Drawn()
-    scored = _scored(group.full, library, drawn.problems)
-    for plan in (*_of_results(group), *_of_scores(group, scored), *_of_images(scored, library)):
+    every = _scored(group.full, library, drawn.problems)
+    curves = _those(every, lambda run: not np.isnan(run.curve.auc), "test has no seen or no unseen images", drawn)
+    chosen = _those(every, lambda run: not np.isnan(run.bias), "validation chose no bias", drawn)
+    for plan in (*_of_results(group), *_of_curves(group, curves), *_at_bias(chosen), *_of_images(chosen, library)):
         _write(plan, folder, drawn)
     return drawn
+
+
+def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn: Drawn) -> Labelled:
+    """Return the rows with the runs that a kind of figures can use; say once for a row why others cannot be used."""
+    kept: Labelled = []
+    for label, runs in scored:
+        own = [run for run in runs if good(run)]
+        if own:
+            kept.append((label, own))
+        if len(own) < len(runs):
+            drawn.absent.append(f"{label}: {len(runs) - len(own)} of {len(runs)} runs left out, because {reason}.")
+    return kept
 
 
 def draw_ranks(groups: Sequence[Group], folder: Path) -> Drawn:
@@ -74,7 +90,7 @@ def draw_ranks(groups: Sequence[Group], folder: Path) -> Drawn:
         test = nemenyi(one.values)
         caption = ranking.caption(one, friedman(one.values), test)
         stem = "ranks" if number == 0 else f"ranks-{number + 1}"
-        plan = Plan(stem, "Ranks over data sets", caption, lambda one=one, t=test: ranking.critical_difference(one, t))
+        plan = Plan(stem, "Ranks over data sets", caption, partial(ranking.critical_difference, one, test))
         _write(plan, folder, drawn)
     return drawn
 
@@ -94,11 +110,11 @@ def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
     drawn.pictures.append(Picture(f"{plan.caption} {more}".strip(), svg, plan.title, plan.wide))
 
 
-def _of_scores(group: Group, scored: Labelled) -> Iterator[Plan]:
-    """The figures that need per-image records."""
+def _of_curves(group: Group, scored: Labelled) -> Iterator[Plan]:
+    """The seen-unseen curves, from per-image records."""
     if not scored:
         return
-    from benchmarks.report import bands, figures, matrices, style, uncertainty
+    from benchmarks.report import bands, figures, style, uncertainty
 
     looks = style.styles(group.full)
     several = any(len(runs) > 1 for _, runs in scored)
@@ -112,14 +128,22 @@ def _of_scores(group: Group, scored: Labelled) -> Iterator[Plan]:
         "validation. The AUC is the area under a curve.",
         lambda: figures.seen_unseen(uncertainty.curve_lines(scored, looks)),
     )
-    pooled = ", mean over seeds" if several else ""
+
+
+def _at_bias(scored: Labelled) -> Iterator[Plan]:
+    """The figures of predictions at the bias chosen on validation, from per-image records."""
+    if not scored:
+        return
+    from benchmarks.report import matrices
+
+    pooled = ", mean over seeds" if any(len(runs) > 1 for _, runs in scored) else ""
     for kind in ("state", "object"):
         yield Plan(
             f"{kind}s",
             f"Accuracy by {kind}",
             f"How often the {kind} is right, in percent of the test images that have it (their number in brackets), at "
             f"the bias chosen on validation{pooled}; the hardest last{matrices.shown_words(kind, scored[0][1][0])}.",
-            lambda kind=kind: matrices.primitive_accuracy(scored, kind),
+            partial(matrices.primitive_accuracy, scored, kind),
         )
     label, runs = max(scored, key=lambda item: sum(run.curve.auc for run in item[1]) / len(item[1]))
     seeds = f"seeds {', '.join(str(run.run.spec.seed) for run in runs)} together" if len(runs) > 1 else "one seed"
@@ -135,11 +159,11 @@ def _of_scores(group: Group, scored: Labelled) -> Iterator[Plan]:
 
 def _of_results(group: Group) -> Iterator[Plan]:
     """The figures that results alone suffice for; per-image records add intervals."""
-    rows = [row for row in group.full if row.done]
-    if not rows:
-        return
     from benchmarks.report import figures, style, uncertainty
 
+    rows = [row for row in group.full if len(figures.auc_values(row))]
+    if not rows:
+        return
     looks = style.styles(group.full)
     intervals, alone = uncertainty.auc_intervals(rows)
     ticks = "; tick: a seed" if any(len(row.done) > 1 for row in rows) else ""
@@ -191,6 +215,14 @@ def _of_images(scored: Labelled, library: Library) -> Iterator[Plan]:
         return
     from benchmarks.report import attention_maps, gallery
 
+    for label, runs in scored:
+        if runs[0].run.spec.method == attention_maps.METHOD and not np.isnan(runs[0].bias):
+            yield Plan(
+                f"attention-{slug(label)}",
+                f"Attention of {label}",
+                f"What the local and the global stage of {label} look at.",
+                partial(attention_maps.attention, runs[0], library),
+            )
     yield Plan(
         "gallery",
         "Successes and failures",
@@ -199,30 +231,34 @@ def _of_images(scored: Labelled, library: Library) -> Iterator[Plan]:
         lambda: gallery.gallery(scored, library),
         wide=True,
     )
-    for label, runs in scored:
-        if runs[0].run.spec.method == attention_maps.METHOD and not np.isnan(runs[0].bias):
-            yield Plan(
-                f"attention-{slug(label)}",
-                f"Attention of {label}",
-                f"What the local and the global stage of {label} look at.",
-                lambda runs=runs: attention_maps.attention(runs[0], library),
-            )
 
 
 def _scored(rows: Sequence[Row], library: Library, problems: list[Problem]) -> Labelled:
-    """Read the per-image records of the rows' finished runs; rows without any are left out."""
-    found: Labelled = []
+    """Read the per-image records of the rows' finished runs; rows without any are left out.
+
+    So is a run of other test images than most are of: figures compare methods image by image.
+    """
+    read: list[tuple[str, Scored]] = []
     for row in rows:
-        runs = []
         for run in row.done:
             try:
-                runs.append(library.named(read_scored(run)))
+                read.append((row.label, library.named(read_scored(run))))
             except (UserError, KeyError, ValueError) as error:
                 problems.append(Problem(run.path, f"Its figures are left out: {error}"))
-        if runs and _same_images(runs[0], found):
-            found.append((row.label, runs))
-    return found
+    if not read:
+        return []
+    usual = Counter(_images(scored) for _, scored in read).most_common(1)[0][0]
+    found: dict[str, list[Scored]] = {}
+    for label, scored in read:
+        if _images(scored) == usual:
+            found.setdefault(label, []).append(scored)
+        else:
+            problems.append(
+                Problem(scored.run.path, "Its figures are left out: most runs here have other test images.")
+            )
+    return list(found.items())
 
 
-def _same_images(scored: Scored, others: Labelled) -> bool:
-    return not others or len(scored.scores) == len(others[0][1][0].scores)
+def _images(scored: Scored) -> bytes:
+    """What two records of the same test images agree in: group, state and object of each."""
+    return np.stack([scored.scores.is_seen, scored.labels.states, scored.labels.objects]).tobytes()

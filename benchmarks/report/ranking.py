@@ -63,7 +63,7 @@ def fields(groups: Sequence[Group]) -> list[Field]:
     for group in groups:
         spec = group.runs[0].spec
         key = (spec.world, spec.backbone, spec.backbone_digest, spec.profile, spec.precision)
-        if any(row.done for row in group.full):
+        if any(len(auc_values(row)) for row in group.full):
             # Of two releases of one data set the first stands; they are not two data sets.
             families.setdefault((*key, str(spec.protocol_version)), {}).setdefault(spec.dataset, group)
     return [_field(key, by_dataset) for key, by_dataset in families.items()]
@@ -75,7 +75,7 @@ def _field(key: tuple[str, ...], by_dataset: dict[str, Group]) -> Field:
     for dataset, group in by_dataset.items():
         for method in dict.fromkeys(row.method for row in group.full):
             rows = [row for row in group.full if row.method == method]
-            if len(rows) == 1 and rows[0].done:
+            if len(rows) == 1 and len(auc_values(rows[0])):
                 means.setdefault(method, {})[dataset] = float(auc_values(rows[0]).mean())
     whole = [method for method, values in means.items() if len(values) == len(by_dataset)]
     values = np.array([[means[method][dataset] for method in whole] for dataset in by_dataset])

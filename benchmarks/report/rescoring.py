@@ -48,8 +48,13 @@ class Loaded:
         images = torch.stack([transform(self.dataset.load_image("test", row)) for row in rows])
         states, objects = split.states[list(rows)], split.objects[list(rows)]
         pairs = self.dataset.candidates("test", self.run.spec.world).index_of(states, objects)
-        labels = (torch.as_tensor(values, device=self.device) for values in (states, objects, pairs))
-        return Batch(*labels, images=images.to(self.device))
+        device = self.device
+        return Batch(
+            states=torch.as_tensor(states, device=device),
+            objects=torch.as_tensor(objects, device=device),
+            pairs=torch.as_tensor(pairs, device=device),
+            images=images.to(device),
+        )
 
     def top(self, rows: Sequence[int], bias: float, k: int) -> np.ndarray:
         """Return the columns of the k best candidates of each test image when `bias` is added to unseen ones, [n, k].

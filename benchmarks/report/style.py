@@ -33,7 +33,7 @@ class Style:
     dashes: Dashes = ()
 
     @property
-    def line(self) -> tuple[float, tuple[float, ...] | None]:
+    def line(self) -> Any:
         """The dash pattern as matplotlib wants it."""
         return (0, self.dashes or None)
 

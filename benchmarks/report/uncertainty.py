@@ -50,7 +50,7 @@ def auc_intervals(rows: Sequence[Row]) -> tuple[dict[str, Bounds], list[str]]:
     """
     runs: dict[str, list[ScoredRun]] = {}
     for row in rows:
-        own = _runs(row)
+        own = [run for run in _runs(row) if run.scores.is_seen.any() and not run.scores.is_seen.all()]
         if own and _on_images_of(own, runs):
             runs[row.label] = own
     if not runs:

@@ -11,7 +11,7 @@ from test_report_files import stored, switched
 
 from benchmarks.curve import exact_curve
 from benchmarks.image_scores import ImageScores
-from benchmarks.records import find_runs
+from benchmarks.records import RunFolder, find_runs
 from benchmarks.report import attention_maps, figures, matrices, pictures, ranking, style, uncertainty
 from benchmarks.report.bands import curve_band, resampled_seen
 from benchmarks.report.images import Library
@@ -235,3 +235,31 @@ def test_images_that_are_not_here_leave_a_reason(group, tmp_path):
     drawn = pictures.draw(group, tmp_path / "out", library)
     assert [line.split(":")[0] for line in drawn.absent] == ["Successes and failures"]
     assert {path.stem for path in drawn.files} >= {"auc", "cost", "seen-unseen", "states", "objects", "confusion"}
+
+
+def test_runs_without_unseen_images_or_bias_leave_a_reason(tmp_path):
+    good, seen_alone, no_bias = record("csp", 0, 0.2), record("coop", 0, 0.3), record("msci", 0, 0.4)
+    for number, run in enumerate((good, seen_alone, no_bias)):
+        stored(tmp_path, run, number)
+    path = tmp_path / no_bias.spec.run_id / "result.json"
+    path.write_text(path.read_text().replace('"bias": 0.25', '"bias": null'))
+    folder = RunFolder(tmp_path / seen_alone.spec.run_id)
+    arrays = folder.read_arrays()
+    arrays["test.is_seen"] = np.ones(40, dtype=bool)
+    folder.write_arrays(arrays)
+    (group,) = groups(find_runs(tmp_path)[0])
+    drawn = pictures.draw(group, tmp_path / "out", Library())
+    assert any(problem.message.endswith("most runs here have other test images.") for problem in drawn.problems)
+    assert "MSCI: 1 of 1 runs left out, because validation chose no bias." in drawn.absent
+    for run in (good, no_bias):
+        arrays = RunFolder(tmp_path / run.spec.run_id).read_arrays()
+        RunFolder(tmp_path / run.spec.run_id).write_arrays(arrays | {"test.is_seen": np.ones(40, dtype=bool)})
+        path = tmp_path / run.spec.run_id / "result.json"
+    path.write_text(path.read_text().replace('"auc": 0.4', '"auc": null'))
+    (group,) = groups(find_runs(tmp_path)[0])
+    drawn = pictures.draw(group, tmp_path / "again", Library())
+    assert "CSP: 1 of 1 runs left out, because test has no seen or no unseen images." in drawn.absent
+    stems = {path.stem for path in drawn.files}
+    assert "seen-unseen" not in stems and {"auc", "states", "confusion"} <= stems
+    captions = {picture.title: picture.caption for picture in drawn.pictures}
+    assert "MSCI" not in captions["AUC with intervals"] and "no interval" in captions["AUC with intervals"]
