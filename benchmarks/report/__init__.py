@@ -76,10 +76,10 @@ def write_files(report: Report) -> list[Path]:
         drawn = draw(group, folder, library)
         written += drawn.files
         problems += drawn.problems
-        sections.append(page.Section(group.title, group, drawn.pictures, drawn.absent))
+        sections.append(page.Section(group.title, group.tables, group, drawn.pictures, drawn.absent))
     ranks = draw_ranks(report.groups, report.root / FOLDER)
     written += ranks.files
-    sections.append(page.Section("Across data sets", None, ranks.pictures, ranks.absent))
+    sections.append(page.Section("Across data sets", [], None, ranks.pictures, ranks.absent))
     path = report.root / PAGE
     content = page.page(sections, report.runs, problems)
     files.write_aside(path, lambda file: file.write(content.encode()))

@@ -39,13 +39,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A group of runs that may be compared, with its figures; group None: what is about several groups.
+    """Tables and figures of a group of runs that may be compared; group None: what is about several groups.
 
     absent: why figures are not there, in sentences.
     """
 
     title: str
-    group: Group | None
+    tables: Sequence[Table]
+    group: Group | None = None
     pictures: Sequence[Picture] = field(default_factory=list)
     absent: Sequence[str] = field(default_factory=list)
 
@@ -70,7 +71,7 @@ def _section(section: Section) -> dict[str, Any]:
     name = slug(section.title)
     group = section.group
     anchors = {} if group is None else {row.label: f"how-{name}-{slug(row.label)}" for row in group.rows}
-    tables = [] if group is None else list(group.tables)
+    tables = list(section.tables)
     leader = next((table for table in tables if table.title == LEADERBOARD), None)
     if leader is not None:
         tables.remove(leader)
@@ -96,7 +97,7 @@ def _table(table: Table, anchors: Mapping[str, str], order_by: str | None = None
     return {
         "title": table.title,
         "caption": table.caption,
-        "notes": [*table.notes, *getattr(table, "sources", ())],
+        "notes": list(table.notes),
         "columns": [{"name": column.name, "sorted": number == place} for number, column in enumerate(table.columns)],
         "rows": rows,
     }
