@@ -199,13 +199,23 @@ def _terminal_progress() -> tuple[Callable[[int, int], None], Callable[[], None]
     return (lambda done, total: bar.update(task, completed=done, total=total)), bar.stop
 
 
+def default_root(seed: int = SEED) -> Path:
+    """Return where the data set lies unless another place is named: below the suite's cache."""
+    return cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
+
+
+def is_rendered() -> bool:
+    """Return whether the data set is there already, so that `load` would not render it."""
+    return (default_root() / "manifest.json").is_file()
+
+
 def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
     """Return icon_states, rendering it into the cache at first use (well under a minute on two cores).
 
     root: where the prepared folder lies or shall lie; by default below the suite's cache. Raises UserError when the
     folder is damaged or cannot be written.
     """
-    root = root or cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
+    root = root or default_root(seed)
     manifest_path = root / "manifest.json"
     if manifest_path.is_file():
         manifest = json.loads(manifest_path.read_text())

@@ -111,16 +111,21 @@ def write_files(report: Report) -> list[Path]:
     Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out.
     """
     from benchmarks.report import page
-    from benchmarks.report.pictures import draw
+    from benchmarks.report.images import Library
+    from benchmarks.report.pictures import draw, draw_ranks
 
+    library = Library()
     problems = list(report.unread)
     written = write_tables(report)
     sections = []
     for group, made in zip(report.groups, report.by_group, strict=True):
-        pictures, files_drawn, unread = draw(group, report.root / FOLDER / slug(group.title))
-        written += files_drawn
-        problems += unread
-        sections.append(page.Section(group.title, made, pictures))
+        drawn = draw(group, report.root / FOLDER / slug(group.title), library)
+        written += drawn.files
+        problems += drawn.problems
+        sections.append(page.Section(group.title, made, group, drawn.pictures, drawn.absent))
+    ranks = draw_ranks(report.groups, report.root / FOLDER)
+    written += ranks.files
+    sections.append(page.Section("Across data sets", [], None, ranks.pictures, ranks.absent))
     path = report.root / PAGE
     content = page.page(sections, report.runs, problems)
     files.write_aside(path, lambda file: file.write(content.encode()))

@@ -15,8 +15,8 @@ from benchmarks.image_scores import ImageScores
 from benchmarks.records import RunFolder
 from benchmarks.report import write_files, write_report
 from benchmarks.report.formats import csv_text, escaped, latex, slug
-from benchmarks.report.page import reproduce
 from benchmarks.report.render import markdown
+from benchmarks.report.reproduce import commands, reproduce
 from benchmarks.report.scored import read_scored
 from benchmarks.report.tables import groups, tables
 from benchmarks.spec import OpenWorld
@@ -121,6 +121,12 @@ def test_predictions_agree_with_the_matrix(tmp_path):
     assert np.array_equal(scored.predictions(0.25), matrix.argmax(axis=1))
     assert np.array_equal(scored.predicted_states(0.25), matrix.argmax(axis=1) // 2)
 
+    # A row is a command, as long as its runs differ in their seed alone.
+    seeds = [record(seed=seed, training={"lr": 1e-3}) for seed in (0, 1)]
+    other = record(seed=2).__class__(**{**vars(record(seed=2)), "provenance": {"lr": {"origin": "command line"}}})
+    both = commands([*seeds, other])
+    assert [line.partition("--seeds ")[2].partition(" --world")[0] for line in both] == ["0 1", "2"]
+
 
 class _Page(HTMLParser):
     """Collects what a page links to and its tables' cells."""
@@ -131,7 +137,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         for name, value in attributes:
-            if name in ("src", "href", "xlink:href") and not value.startswith("#"):
+            if name in ("src", "href", "xlink:href") and not value.startswith(("#", "data:")):
                 self.outside.append((tag, value))
             if name == "href" and tag == "a":
                 self.anchors.append(value.removeprefix("#"))
@@ -162,9 +168,11 @@ def test_files_of_a_results_folder(tmp_path):
     parser.feed(page)
     assert parser.outside == [], "the page stands alone"
     assert set(parser.anchors) <= parser.ids
-    assert page.count("<svg") == page.count("</svg>") == 7
+    assert page.count("data:image/svg+xml") == page.count("<figure") == 7
     assert "Its figures are left out" in page
-    assert page.count("python bench.py run --methods") == 6
+    assert page.count("python bench.py run --methods") == 5, "a row is a command, whatever its seeds"
+    assert "--seeds 0 1" in page
+    assert "Successes and failures: left out" in page and "No ranking over data sets" in page
     before = {path: path.read_bytes() for path in written}
     again = write_files(write_report(tmp_path))
     assert {path: path.read_bytes() for path in again} == before, "same records, same files"
