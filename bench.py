@@ -11,11 +11,9 @@ It parses, calls `benchmarks`, prints, and nothing else. torch is imported by th
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +25,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from benchmarks import stopping
 from cli_cache import cache
 from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchmarks.report import Report
+    from benchmarks.report import Question, Report
 
 app = typer.Typer(
     help="Benchmark suite for compositional zero-shot learning.",
@@ -49,7 +48,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin")
 """Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
-FLAGS = ("--dry-run", "--recompute", "--feature-cache")
+FLAGS = ("--dry-run", "--recompute", "--compile", "--feature-cache")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -161,6 +160,9 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")
     ] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Have torch.compile make the training step.")
+    ] = False,
     feature_cache: Annotated[
         bool, typer.Option("--feature-cache/--no-feature-cache", help="Keep frozen image features on disk.")
     ] = True,
@@ -194,6 +196,7 @@ def run(
         precision=precision,
         workers=workers,
         recompute=recompute,
+        compiled=compile_,
         on_existing=on_existing.value,
         allow_missing=allow_missing,
     )
@@ -204,10 +207,10 @@ def run(
     if dry_run:
         show_plan(planned, workbench)
         return
-    failures = run_all(planned, workbench)
+    code = run_all(planned, workbench)
     show_report(results, {item.spec.run_id for item in planned})
-    if failures:
-        raise typer.Exit(1)
+    if code:
+        raise typer.Exit(code)
 
 
 def several(names: list[str] | None) -> str | tuple[str, ...] | None:
@@ -218,7 +221,9 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def show_plan(planned: list, workbench) -> None:
-    """Print the runs with what would be done about each, and where their settings come from."""
+    """Print the runs with what would be done about each, where their settings come from, and what memory they take."""
+    from benchmarks.memory_estimate import memory_table
+
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
     for head in ("run", "there", "would"):
         table.add_column(head, overflow="fold")
@@ -233,37 +238,61 @@ def show_plan(planned: list, workbench) -> None:
             if key in settings
         ]
         out.print(f"{item.spec.method}, seed {item.spec.seed}: {', '.join(texts)}", soft_wrap=True)
+    if rows := memory_table(planned, workbench):
+        title = "Memory in GB, estimated; the process and the data come on top"
+        table = RichTable(title=title, title_justify="left")
+        for head in ("method", "data set", "backbone", "weights", "step", "evaluation", "in all"):
+            table.add_column(head, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
 
 
 def run_all(planned: list, workbench) -> int:
-    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the failures."""
+    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the exit code.
+
+    0: all runs are done. 1: some failed. 3: none failed, but another process is at some.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from benchmarks.locks import Held
     from benchmarks.run import execute
 
     todo = sum(item.action != "nothing" for item in planned)
     if todo == 0:
         what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
         out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
-    failures = 0
+    failures = held = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
         bar = bars.add_task("", total=None, note="", visible=todo > 0)
         for item in planned:
             if item.action == "nothing":
+                item.folder.tidy()
                 continue
             name = f"{item.spec.method}, {item.spec.dataset}, seed {item.spec.seed}"
 
             def report(what: str, done: int, total: int, note: str, name: str = name) -> None:
                 bars.update(bar, description=f"{name}: {what}", completed=done, total=total, note=note)
 
-            workbench.features.notify = partial(bars.console.print, style="yellow", soft_wrap=True)
+            def notify(message: str, name: str = name) -> None:
+                bars.console.print(f"{name}: {message}", style="yellow", soft_wrap=True)
+
             start = time.perf_counter()
             try:
-                record = execute(item, workbench, report, sys.argv)
-            except KeyboardInterrupt:
-                err.print(f"Stopped in {name}. The same command goes on from its last finished epoch.")
+                stopping.check()
+                record = execute(item, workbench, report, sys.argv, notify)
+            except stopping.Stopped as stop:
+                err.print(f"Stopped by {stop.word} in {name}{stop.where}. Nothing is lost; go on with:", soft_wrap=True)
+                err.print(stopping.resume_command(sys.argv), soft_wrap=True)
+                raise typer.Exit(stop.exit_code) from None
+            except KeyboardInterrupt:  # the second Ctrl-C
+                err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
                 raise typer.Exit(130) from None
+            except Held as error:
+                held += 1
+                err.print(Text.assemble((f"{name} is left out.", "yellow"), f" {error}"), soft_wrap=True)
+                continue
             except UserError as error:
                 failures += 1
                 err.print(Text.assemble((f"{name} failed.", "red"), f" {error}"), soft_wrap=True)
@@ -277,23 +306,24 @@ def run_all(planned: list, workbench) -> int:
             seconds = time.perf_counter() - start
             test = record.result["metrics"]["test"]
             bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
-    return failures
+    return 1 if failures else 3 if held else 0
 
 
-def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
-    """Write the report of all records, print the main tables of the runs asked for (None: of all) and return it."""
-    from benchmarks.report import of_runs, terminal, write_report
+def show_report(results: Path, run_ids: set[str] | None = None, question: Question | None = None) -> Report:
+    """Print the main tables of the runs asked for (None: of all), write the report of all records and return it."""
+    from benchmarks.report import read_report, terminal
 
-    found = write_report(results)
-    tables = found.tables if run_ids is None else of_runs(found.runs, run_ids)
+    found = read_report(results, question)
+    tables = found.tables if run_ids is None else found.tables_of(run_ids)
     for table in tables:
-        if run_ids is None or table.title.startswith(("Results", "Ablations")):
+        if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
             out.print()
             out.print(terminal(table))
             for note in table.notes:
                 out.print(note, style="yellow", soft_wrap=True)
     for problem in found.problems:
         err.print(f"Not read: {problem}", style="yellow", soft_wrap=True)
+    found.write()  # after the tables are shown: the disk may be full
     if found.runs or found.problems:
         out.print(f"Report: {found.path}", soft_wrap=True)
     return found
@@ -302,13 +332,15 @@ def show_report(results: Path, run_ids: set[str] | None = None) -> Report:
 @app.command()
 def report(
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    baseline: Annotated[str | None, typer.Option(help="Method to compare with; csp where it was run.")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: no intervals and tests.")] = 10_000,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
-    from benchmarks.report import write_files
+    from benchmarks.report import Question, write_files
 
     load_plugins(plugin)
-    found = show_report(results)
+    found = show_report(results, question=Question(baseline, resamples))
     if not found.runs and not found.problems:
         raise UserError(
             f"There is nothing to report in '{results}'.",
@@ -439,16 +471,14 @@ def list_runs(results: Path) -> None:
         err.print(f"{problem.path}: {problem.message}", style="yellow", soft_wrap=True)
 
 
-def stop(*_: object) -> None:
-    """Treat a request to terminate like Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, stop)
+    """Run the command line; a user's mistake is one line on standard error and exit code 2, a signal 128 + number."""
     try:
-        app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
+        with stopping.listening():
+            app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
+    except stopping.Stopped as stop:
+        err.print(f"Stopped by {stop.word}. Nothing finished is lost; the same command goes on.")
+        sys.exit(stop.exit_code)
     except UserError as error:
         err.print(Text.assemble(("Error:", "red"), f" {error}"), soft_wrap=True)
         sys.exit(2)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from benchmarks import stopping
 from benchmarks.frozen_features import FeatureStore, feature_key
 from benchmarks.spec import Precision
 from datasets.base import Candidates, CompositionDataset, Phase
-from datasets.features import FeatureKey
+from datasets.features import FeatureKey, silent
 from datasets.loaders import Rows, ahead, epoch_order, image_batches
 from datasets.transforms import Augmentation, build_transform
 from methods.base import Batch, Method
@@ -37,7 +38,7 @@ class Execution:
     """Where and how a run is computed; of these only the precision belongs to its identity.
 
     workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once.
+    candidates scored at once. compiled: whether torch.compile makes the training step.
     """
 
     device: torch.device
@@ -45,6 +46,7 @@ class Execution:
     workers: int = 0
     eval_batch: int = 256
     pair_chunk: int = 2048
+    compiled: bool = False
 
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass: mixed precision, or nothing at fp32."""
@@ -58,7 +60,8 @@ class PhaseBatches:
 
     seed: of the order and the augmented views. views: the augmented views of an image are those of so many epochs, None
     draws new ones in every epoch. store: where frozen features are looked for and left for other runs; None keeps none.
-    report: progress of computing them. cached: whether batches came from kept features.
+    report: progress of computing them. notify: told what else a user should know of them. cached: whether batches came
+    from kept features.
     """
 
     def __init__(
@@ -74,9 +77,11 @@ class PhaseBatches:
         views: int | None = None,
         store: FeatureStore | None = None,
         report: Report = lambda what, done, total, note: None,
+        notify: Callable[[str], None] = silent,
     ) -> None:
         self.method, self.dataset, self.phase, self.execution = method, dataset, phase, execution
-        self.augmentation, self.seed, self.views, self.report = augmentation, seed, views, report
+        self.augmentation, self.seed, self.views = augmentation, seed, views
+        self.report, self.notify = report, notify
         self.store = FeatureStore(enabled=False) if store is None else store
         self.cached = False
         self._keys: dict[tuple[Augmentation, int, int], FeatureKey] = {}
@@ -92,9 +97,9 @@ class PhaseBatches:
         """Yield the images as listed, not augmented, in evaluation batches."""
         yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, "none", view=0)
 
-    def epoch(self, epoch: int, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of a training epoch in its own order, augmented where that is asked for."""
-        order = epoch_order(len(self), self.seed, epoch)
+    def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for."""
+        order = epoch_order(len(self), self.seed, epoch)[start:]
         view = epoch if self.views is None else epoch % self.views
         yield from self._batches(order, batch_size, self.augmentation, view)
 
@@ -157,14 +162,14 @@ class PhaseBatches:
         def compute(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
             return self._features(start, stop, augmentation, view)
 
-        return self.store.get(self._keys[place], len(self), compute)
+        return self.store.get(self._keys[place], len(self), compute, self.notify)
 
     def _features(self, start: int, stop: int, augmentation: Augmentation, view: int) -> Iterator[dict[str, Tensor]]:
         """Yield the features of images start .. stop - 1 as listed, in evaluation batches, on the CPU."""
         what, size = f"image features of {self.phase}", self.execution.eval_batch
         self.report(what, start, len(self), "")
         batches = self._images(torch.arange(start, stop), size, augmentation, view)
-        for rows, tensors in ahead(batches, self.execution.device):
+        for rows, tensors in stopping.watched(ahead(batches, self.execution.device)):
             with torch.no_grad(), self.execution.autocast():
                 features = self.method.image_features(tensors["images"])
             yield {name: values.detach().cpu() for name, values in features.items()}

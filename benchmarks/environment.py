@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -22,6 +23,11 @@ def capture_environment() -> dict[str, Any]:
         "cpu": {"name": _cpu_name(), "count": _usable_cpus()},
         "git": git_state(PROJECT),
     }
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601, in seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def git_state(project: Path) -> dict[str, Any] | None:

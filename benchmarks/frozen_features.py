@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks import stopping
 from benchmarks.environment import package_version
 from datasets import base, transforms
 from datasets.base import CompositionDataset, Phase
@@ -37,23 +38,25 @@ LIBRARIES = ("torch", "torchvision", "open_clip_torch", "pillow")
 class FeatureStore:
     """What the runs of a process share of the feature cache. enabled: False has every run compute features anew.
 
-    notify: told of waiting for another process, of damaged shards and of too small a disk. opened: by a key's digest,
-    None where the disk is too small. seconds: spent on features so far, to compute or to open them.
+    opened: by a key's digest, None where the disk is too small. seconds: spent on features so far, to compute or to
+    open them.
     """
 
     enabled: bool = True
-    notify: Callable[[str], None] = silent
     opened: dict[str, StoredFeatures | None] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def get(self, key: FeatureKey, count: int, compute: Compute) -> StoredFeatures | None:
+    def get(
+        self, key: FeatureKey, count: int, compute: Compute, notify: Callable[[str], None] = silent
+    ) -> StoredFeatures | None:
         """Return the features of a key's `count` images, from memory, the cache, or `compute`; None: they have no room.
 
-        See `datasets.features.obtain`.
+        notify: told of waiting for another process, of damaged shards and of too small a disk. See
+        `datasets.features.obtain`.
         """
         if key.digest not in self.opened:
             start = time.perf_counter()
-            self.opened[key.digest] = obtain(key, count, compute, notify=self.notify)
+            self.opened[key.digest] = obtain(key, count, compute, notify=notify, pause=stopping.check)
             self.seconds += time.perf_counter() - start
         return self.opened[key.digest]
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.evaluation import Labels, evaluate
 from benchmarks.image_scores import ImageScores
 from benchmarks.legacy import official_feasibility_mask
+from benchmarks.memory import peak_memory
 from benchmarks.open_scoring import score_thresholds
 from benchmarks.spec import Masking
 from benchmarks.thresholds import ThresholdScores, choose_threshold, feasibility_grid, feasibility_of
@@ -134,7 +135,6 @@ def measure(options: argparse.Namespace) -> None:
     scored = time.perf_counter()
     choice = choose_threshold(record, labels_of(candidates, columns))
     done = time.perf_counter()
-    from benchmarks.training import peak_memory  # here, because torchvision comes with it and is not what is measured
 
     products = method.seconds["products"]
     print(f"  {done - whole:.1f} s in all: {method.seconds['text features']:.1f} s text features, ", end="")

@@ -5,13 +5,13 @@
     scores.npz         per image, what every metric and test can be recomputed from
     result.json        last, by rename: its presence means that the run is done
     error.json         why the latest start failed; removed by the next start
+    interrupted.json   what stopped the latest start, and how far it was; removed by the next start
 
-Weights (`best.safetensors`) and the state to resume from are put into the same folder by the training loop.
+Weights (`best.safetensors`) and the state to resume from are put into the same folder by `checkpoints.py`.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
 import traceback
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from benchmarks import files
-from benchmarks.environment import capture_environment
+from benchmarks.environment import capture_environment, now
+from benchmarks.locks import HOLDER, LOCK
 from benchmarks.settings import Provenance
 from benchmarks.spec import SCHEMA_VERSION, RunSpec
 from errors import UserError
@@ -31,15 +32,18 @@ from errors import UserError
 __all__ = ["Problem", "RunFolder", "RunRecord", "Status", "capture_environment", "find_runs"]
 
 SPEC, EPOCHS, SCORES, RESULT, ERROR = "spec.json", "epochs.jsonl", "scores.npz", "result.json", "error.json"
+INTERRUPTED = "interrupted.json"
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
 
-Status = Literal["done", "failed", "partial", "empty"]
+Status = Literal["done", "failed", "interrupted", "partial", "empty"]
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """What a run folder says. `result` is there when the run is done, `error` when its latest start failed.
 
-    starts: per start of the run its `time`, `command_line` and `environment`; more than one when it was resumed.
+    starts: per start of the run its `time`, `command_line` and `environment`, and `notices` where something happened
+    that a reader should know; more than one when it was resumed.
     """
 
     path: Path
@@ -78,10 +82,14 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """Return "done", "failed", "partial" (begun, not ended) or "empty", from which files are there."""
-        for name, status in ((RESULT, "done"), (ERROR, "failed"), (SPEC, "partial")):
+        """Return the status from which files are there.
+
+        "partial" is begun and not ended: at work, or killed. "interrupted" was stopped by a signal and saved itself.
+        """
+        found = ((RESULT, "done"), (ERROR, "failed"), (INTERRUPTED, "interrupted"), (SPEC, "partial"))
+        for name, status in found:
             if (self.path / name).is_file():
-                return status  # type: ignore[return-value]  # the three literals above
+                return status  # type: ignore[return-value]  # the four literals above
         return "empty"
 
     def start(
@@ -118,21 +126,24 @@ class RunFolder:
                     "Choose another results folder, or move this one away.",
                 )
             starts = list(before.starts)
-        time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        time = now()
         environment = capture_environment() if environment is None else environment
         starts.append({"time": time, "command_line": list(command_line), "environment": environment})
-        files.write_json(
-            self.path / SPEC,
-            {
-                "schema_version": SCHEMA_VERSION,
-                "run_id": spec.run_id,
-                "digest": spec.digest(),
-                "spec": spec.model_dump(mode="json"),
-                "provenance": provenance,
-                "starts": starts,
-            },
-        )
+        self._write_spec(spec, provenance, starts)
         self._remove(ERROR)
+        self._remove(INTERRUPTED)
+
+    def _write_spec(self, spec: RunSpec, provenance: Provenance, starts: Sequence[Mapping[str, Any]]) -> None:
+        content = {"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, "digest": spec.digest()}
+        content |= {"spec": spec.model_dump(mode="json"), "provenance": provenance, "starts": starts}
+        files.write_json(self.path / SPEC, content)
+
+    def note(self, message: str) -> None:
+        """Add a notice to the latest start: something happened that a reader of the record should know."""
+        record = self.read()
+        *before, latest = record.starts
+        latest = {**latest, "notices": [*latest.get("notices", ()), message]}
+        self._write_spec(record.spec, record.provenance, [*before, latest])
 
     def append_epoch(self, record: Mapping[str, Any]) -> None:
         """Append an epoch's record; it needs an integer "epoch", one that is not there yet."""
@@ -163,6 +174,12 @@ class RunFolder:
         """Write the result, which makes the run done. Call it when everything else has been written."""
         files.write_json(self.path / RESULT, {"schema_version": SCHEMA_VERSION, **result})
         self._remove(ERROR)
+        self._remove(INTERRUPTED)
+
+    def interrupt(self, by: str, where: Mapping[str, Any]) -> None:
+        """Record that a signal stopped the run. by: its name. where: how far it was."""
+        content = {"schema_version": SCHEMA_VERSION, "time": now(), "by": by, **where}
+        files.write_json(self.path / INTERRUPTED, content)
 
     def fail(self, error: BaseException) -> None:
         """Record why the run ended without a result."""
@@ -176,11 +193,20 @@ class RunFolder:
             },
         )
 
+    def tidy(self) -> None:
+        """Remove from a finished run what only resuming needs; a kill after the result was written may leave it."""
+        if self.status == "done":
+            for name in (STATE, PREVIOUS, HOLDER):
+                self._remove(name)
+
     def clear(self) -> None:
-        """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done."""
+        """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done.
+
+        A lock stays: whoever clears may be holding it.
+        """
         self._remove(RESULT)
         with files.writing(self.path / SPEC):
-            paths = [path for path in self.path.glob("*") if path.is_file()]
+            paths = [path for path in self.path.glob("*") if path.is_file() and path.name not in (LOCK, HOLDER)]
             for path in sorted(paths, key=lambda path: path.name == SPEC):
                 path.unlink()
 
@@ -245,7 +271,7 @@ def find_runs(root: str | Path) -> tuple[list[RunRecord], list[Problem]]:
 
     for folder, below, names in os.walk(root, onerror=unlisted):
         below.sort()
-        if not {SPEC, EPOCHS, RESULT, ERROR}.intersection(names):
+        if not {SPEC, EPOCHS, RESULT, ERROR, INTERRUPTED}.intersection(names):
             continue
         below.clear()  # a run folder holds no other runs
         try:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks import locks, stopping
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
@@ -45,6 +47,7 @@ class Choices:
     recompute: bool = False
     views: int | None = None
     feature_cache: bool = True
+    compiled: bool = False
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
 
@@ -257,9 +260,35 @@ def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "not
 
 
 def execute(
-    planned: PlannedRun, workbench: Workbench, report: Any = None, command_line: Sequence[str] = ()
+    planned: PlannedRun,
+    workbench: Workbench,
+    report: Any = None,
+    command_line: Sequence[str] = (),
+    notify: Callable[[str], None] = lambda message: None,
 ) -> RunRecord:
-    """Do one planned run and return its record; a failure is recorded in its folder and raised again."""
+    """Do one planned run and return its record; a failure or a stop is recorded in its folder and raised again.
+
+    notify: told what else a user should know. `locks.Held` if another process is at the run.
+    """
+    folder = planned.folder
+    if planned.action == "nothing":
+        folder.tidy()
+        return folder.read()
+    with locks.hold(folder.path, notify):
+        if folder.status == "done" and planned.status != "done":
+            return folder.read()  # another process has done it since the plan was made
+        if planned.action == "run" and folder.status != "empty":
+            folder.clear()
+        return _execute(planned, workbench, report, command_line, notify)
+
+
+def _execute(
+    planned: PlannedRun,
+    workbench: Workbench,
+    report: Any,
+    command_line: Sequence[str],
+    notify: Callable[[str], None],
+) -> RunRecord:
     import torch
 
     from benchmarks import training
@@ -268,19 +297,18 @@ def execute(
     from datasets.transforms import derived_seed
 
     spec, folder = planned.spec, planned.folder
-    if planned.action == "nothing":
-        return folder.read()
-    if planned.action == "run" and planned.status != "empty":
-        folder.clear()
     device = workbench.device
-    execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
-    environment = capture_environment() | _device_facts(device) | {"feature_cache": workbench.features.enabled}
+    choices = workbench.choices
+    execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
+    deterministic()
+    environment = capture_environment() | _device_facts(device)
+    environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
+    trainer = None
     try:
-        deterministic()
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(device)
-        backbone.recompute = workbench.choices.recompute
+        backbone.recompute = choices.recompute
         dataset = workbench.dataset(planned.dataset)
         if spec.open_world is not None:
             table = workbench.feasibility(planned.dataset, planned.feasibility, planned.backbone)
@@ -289,27 +317,37 @@ def execute(
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
         trainer = training.Trainer(
-            spec, folder, method, dataset, execution, report or training.silent, workbench.features
+            spec, folder, method, dataset, execution, report or training.silent, workbench.features, notify
         )
-        result = trainer.run()
-        folder.finish(result)
-        training.forget_state(folder)
+        with stopping.deferred():
+            folder.finish(trainer.run())
+            folder.tidy()
     except Exception as error:
         dead = dead_worker(error)
-        folder.fail(dead or error)
+        with suppress(UserError):  # the disk that failed the run may not take in why
+            folder.fail(dead or error)
         if dead is not None:
             raise dead from error
+        raise
+    except stopping.Stopped as stop:
+        with suppress(UserError):
+            folder.interrupt(stop.word, {} if trainer is None else trainer.where)
         raise
     return folder.read()
 
 
 def deterministic() -> None:
-    """Ask torch for reproducible kernels; where one has none it warns instead of failing."""
+    """Ask torch for reproducible kernels, and for fp32 that is fp32 and not tf32.
+
+    Where a kernel has no reproducible form torch warns instead of failing.
+    """
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def _workers(wish: int | None, device: Any) -> int:
@@ -327,5 +365,5 @@ def _device_facts(device: Any) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32
+        facts["tf32"] = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
     return facts

@@ -6,37 +6,44 @@ augmented views, dropout. A run that was killed and started again therefore take
 
 from __future__ import annotations
 
-import io
 import math
-import resource
-import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from benchmarks import breakdowns, files
+from benchmarks import stopping
 from benchmarks.batches import Execution, PhaseBatches, Report
+from benchmarks.checkpoints import (
+    BEST,
+    Damaged,
+    Progress,
+    forget_state,
+    holds_best,
+    read_best,
+    readable_states,
+    write_best,
+    write_state,
+)
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.frozen_features import FeatureStore
 from benchmarks.image_scores import ImageScores
-from benchmarks.legacy import legacy_from_image_scores
+from benchmarks.memory import in_smaller_parts, peak_memory
 from benchmarks.open_world import ThresholdedWorld
 from benchmarks.optimizers import make_optimizer
+from benchmarks.outcome import headline, judged, score_arrays
 from benchmarks.records import RunFolder
 from benchmarks.scoring import score_images
 from benchmarks.spec import RunSpec, TrainingConfig
+from benchmarks.steps import Notify, Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.transforms import derived_seed
 from errors import UserError
 from methods.base import Method
-
-BEST, STATE = "best.safetensors", "state.pt"
 
 
 def silent(what: str, done: int, total: int, note: str) -> None:
@@ -54,19 +61,11 @@ SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
 them sees test data. The loss is computed for "val_loss" alone and NaN otherwise."""
 
 
-@dataclass
-class Progress:
-    """What resuming needs to know beside the tensors. best_epoch is -1 before the first epoch."""
-
-    next_epoch: int = 0
-    best_epoch: int = -1
-    best_value: float = -math.inf
-
-
 class Trainer:
     """Trains and evaluates one method in one run folder. `method` is on the device and freshly built.
 
     An open world with a threshold needs a data set with feasibility scores. world: None where no pair is removed.
+    notify: told what is also noted in the record. Where a signal asks for it (`stopping.py`), `run` saves and stops.
     """
 
     def __init__(
@@ -78,9 +77,12 @@ class Trainer:
         execution: Execution,
         report: Report = silent,
         store: FeatureStore | None = None,
+        notify: Notify = lambda message: None,
     ) -> None:
         self.spec, self.folder, self.method = spec, folder, method
-        self.dataset, self.execution, self.report = dataset, execution, report
+        self.dataset, self.execution, self.report, self.notify = dataset, execution, report, notify
+        self.progress = Progress()
+        self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
         self.store = FeatureStore() if store is None else store
         self.store_seconds = self.store.seconds
@@ -109,39 +111,73 @@ class Trainer:
             views=self.config.views,
             store=self.store,
             report=self.report,
+            notify=self._notify,
         )
 
     def run(self) -> dict[str, Any]:
-        """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded."""
-        progress = Progress()
-        if self.trains:
-            progress = self._train()
-            self.method.load_checkpoint(load_file(self.folder.path / BEST, device=str(self.execution.device)))
-        return self._final(progress)
+        """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded.
+
+        `Stopped` where a signal asked for that: by then the state is saved, and another trainer goes on from it.
+        """
+        if not self.trains:
+            return self._final()
+        self._train()
+        try:
+            weights, epoch = read_best(self.folder.path, self.execution.device)
+            if epoch != self.progress.best_epoch:
+                raise Damaged(f"{BEST} is of epoch {epoch + 1}, not of epoch {self.progress.best_epoch + 1}")
+        except Damaged as damage:
+            forget_state(self.folder.path)
+            raise UserError(
+                f"The best weights of {self.spec.run_id} were lost while it trained.",
+                f"{damage}.",
+                "Start the run again, which trains it anew; if this comes back, look after the disk.",
+            ) from damage
+        self.method.load_checkpoint(weights)
+        return self._final()
 
     @property
     def trains(self) -> bool:
         """Whether there is anything to train."""
         return self.method.info.trains and self.config.epochs > 0
 
+    @property
+    def where(self) -> dict[str, int]:
+        """How far the run is: finished `epochs`, and `images` of the next one that have been trained on."""
+        return {"epochs": self.progress.next_epoch, "images": self.progress.images}
+
     # Training ---------------------------------------------------------------------------------------------------------
 
-    def _train(self) -> Progress:
+    def _train(self) -> None:
         optimizer, scheduler = make_optimizer(self.method, self.config)
         scaler = torch.amp.GradScaler(self.execution.device.type, enabled=self.execution.precision == "fp16")
-        progress = self._resume(optimizer, scheduler, scaler)
+        stepper = Stepper(
+            self.method, self.config, self.execution, self.candidates["train"], optimizer, scaler, self._notify
+        )
+        parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+        self.stepper = stepper
+        generators = self._resume(parts, stepper)
+        progress = self.progress
         for epoch in range(progress.next_epoch, self.config.epochs):
-            start = time.perf_counter()
-            losses = self._epoch(epoch, optimizer, scaler)
-            scheduler.step()
-            trained = time.perf_counter()
-            metrics = self.selection_metrics()
-            loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
+            try:
+                losses = self._epoch(epoch, stepper, generators)
+                trained = time.perf_counter()
+                metrics = self.selection_metrics()
+                loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
+            except BaseException as error:
+                if isinstance(stop := stopping.cause(error), stopping.Stopped):
+                    self._checkpoint(parts, stepper.generators.state())
+                    stop.where = f", epoch {epoch + 1} of {self.config.epochs}"
+                    raise stop from None
+                raise
+            generators = None
+            with warnings.catch_warnings():
+                # An epoch that was stopped in its validation has no step left before the scheduler's.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                scheduler.step()
             value = SELECTIONS[self.config.selection](metrics, loss, epoch)
-            progress.next_epoch = epoch + 1
             if progress.best_epoch < 0 or value > progress.best_value:
                 progress.best_epoch, progress.best_value = epoch, value
-                self._write(BEST, save(_contiguous(self.method.checkpoint()), {"run_id": self.spec.run_id}))
             self.folder.append_epoch(
                 {
                     "epoch": epoch,
@@ -149,96 +185,125 @@ class Trainer:
                     "lr": optimizer.param_groups[0]["lr"],
                     "val": self._epoch_numbers(metrics, loss),
                     "best_epoch": progress.best_epoch,
-                    "train_seconds": trained - start,
+                    **({} if progress.micro_batch is None else {"micro_batch": progress.micro_batch}),
+                    "train_seconds": progress.seconds,
                     "val_seconds": time.perf_counter() - trained,
                 }
             )
-            # Last of the epoch: a kill before this line repeats the epoch, with the same numbers.
-            self._checkpoint(progress, optimizer, scheduler, scaler)
+            progress.next_epoch, progress.images, progress.sums, progress.seconds = epoch + 1, 0, {}, 0.0
+            # A kill before this line repeats the epoch, with the same numbers. After it, the state holds the weights.
+            self._checkpoint(parts)
+            if progress.best_epoch == epoch:
+                write_best(self.folder.path, self.method.checkpoint(), self.spec.run_id, epoch)
             self.report("training", epoch + 1, self.config.epochs, f"val AUC {metrics.auc:.3f}")
-        return progress
 
-    def _epoch(self, epoch: int, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> dict[str, float]:
-        """Take an epoch's optimizer steps; return each loss term's mean over images."""
-        torch.manual_seed(derived_seed("training", self.spec.seed, epoch))  # dropout and whatever else a method draws
+    def _epoch(self, epoch: int, stepper: Stepper, generators: Mapping[str, Tensor] | None) -> dict[str, float]:
+        """Take an epoch's optimizer steps, or those that are left of it; return each loss term's mean over images.
+
+        generators: their states where the epoch was stopped, None to begin it.
+        """
         self.method.train()
         self.method.on_epoch_start(epoch)
-        config, images = self.config, len(self.batches["train"])
-        micro = config.micro_batch or config.batch_size
-        sums: dict[str, float] = {}
-        done = 0
-        optimizer.zero_grad(set_to_none=True)
-        for batch in self.batches["train"].epoch(epoch, micro):
-            # Mean over the images of the effective batch, also where the last one is smaller.
-            group = min(config.batch_size, images - done // config.batch_size * config.batch_size)
-            with self.execution.autocast():
-                losses = self.method.training_loss(batch, self.candidates["train"])
-            total = losses.total.item()
-            if not math.isfinite(total):
-                raise diverged(self.method.info.name, epoch, done, total)
-            scaler.scale(losses.total * (len(batch) / group)).backward()
-            for name, term in {"total": losses.total, **losses.terms}.items():
-                sums[name] = sums.get(name, 0.0) + term.item() * len(batch)
-            done += len(batch)
-            if done % config.batch_size == 0 or done == images:
-                if config.clip_norm is not None:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(self.method.trained().values(), config.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-                self.method.after_step()
-            self.report(f"epoch {epoch + 1} of {config.epochs}", done, images, f"loss {total:.3f}")
-        return {name: value / images for name, value in sums.items()}
+        if generators is None:
+            # Dropout and whatever else a method draws.
+            torch.manual_seed(derived_seed("training", self.spec.seed, epoch))
+        else:
+            stepper.generators.restore(generators)
+        progress, images = self.progress, len(self.batches["train"])
+        start, before = time.perf_counter(), progress.seconds
+        for batch in self.batches["train"].epoch(epoch, self.config.batch_size, progress.images):
+            sums = stepper.step(batch, f"epoch {epoch + 1} after {progress.images} images")
+            progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in sums.items()}
+            progress.images += len(batch)
+            progress.seconds = before + time.perf_counter() - start
+            if stepper.micro_batch != (self.config.micro_batch or self.config.batch_size):
+                progress.micro_batch = stepper.micro_batch
+            loss = sums["total"] / len(batch)
+            self.report(f"epoch {epoch + 1} of {self.config.epochs}", progress.images, images, f"loss {loss:.3f}")
+            stopping.check()
+        return {name: value / images for name, value in progress.sums.items()}
+
+    def _notify(self, message: str) -> None:
+        self.folder.note(message)
+        self.notify(message)
 
     # Checkpoint and resume --------------------------------------------------------------------------------------------
 
-    def _checkpoint(self, progress: Progress, optimizer: Any, scheduler: Any, scaler: Any) -> None:
-        buffer = io.BytesIO()
-        state = {"method": self.method.checkpoint(), "optimizer": optimizer.state_dict()}
-        state |= {"scheduler": scheduler.state_dict(), "scaler": scaler.state_dict(), "progress": asdict(progress)}
-        torch.save(state, buffer)
-        self._write(STATE, buffer.getvalue())
+    def _checkpoint(self, parts: Mapping[str, Any], generators: Mapping[str, Tensor] | None = None) -> None:
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"method": self.method.checkpoint(), "progress": asdict(self.progress), "generators": generators}
+        write_state(self.folder.path, state)
 
-    def _resume(self, optimizer: Any, scheduler: Any, scaler: Any) -> Progress:
-        """Continue from the folder's checkpoint, or from the beginning where there is none."""
-        path = self.folder.path / STATE
-        if not path.is_file():
-            self.folder.resume_at(0)
-            return Progress()
-        try:
-            state = torch.load(path, map_location=self.execution.device, weights_only=True)
-            self.method.load_checkpoint(state["method"])
-            optimizer.load_state_dict(state["optimizer"])
-            scheduler.load_state_dict(state["scheduler"])
-            scaler.load_state_dict(state["scaler"])
-            progress = Progress(**state["progress"])
-        except Exception as error:  # a damaged file fails in as many ways as torch has readers
-            raise UserError(
-                f"The checkpoint {path} cannot be read ({type(error).__name__}).",
-                "Finished epochs are in epochs.jsonl, but training cannot go on from a damaged state.",
-                "Start the run anew with --on-existing redo.",
-            ) from error
-        self.folder.resume_at(progress.next_epoch)
-        return progress
+    def _resume(self, parts: Mapping[str, Any], stepper: Stepper) -> Mapping[str, Tensor] | None:
+        """Go on from the latest whole state, or begin; return the generators' states where an epoch was stopped.
 
-    def _write(self, name: str, content: bytes) -> None:
-        files.write_aside(self.folder.path / name, lambda file: file.write(content))
+        The best weights must be whole too: where they are not, a state that holds them is taken, or none.
+        """
+        folder, device = self.folder.path, self.execution.device
+        damages: list[str] = []
+        states = readable_states(folder, device, damages)
+        state = next(states, None)
+        if state is not None and holds_best(state):
+            write_best(folder, state["method"], self.spec.run_id, state["progress"]["best_epoch"])
+        elif state is not None and state["progress"]["best_epoch"] >= 0:
+            try:
+                read_best(folder, device)
+            except Damaged as damage:
+                damages.append(str(damage))
+                state = next(filter(holds_best, states), None)
+                if state is not None:
+                    write_best(folder, state["method"], self.spec.run_id, state["progress"]["best_epoch"])
+        self.progress = Progress() if state is None else Progress(**state["progress"])
+        if damages:
+            place = f"goes on after epoch {self.progress.next_epoch}" if state is not None else "begins anew"
+            self._notify(f"{'; '.join(damages)}. Training {place}; the numbers will be the same.")
+        self.folder.resume_at(self.progress.next_epoch)
+        if state is None:
+            forget_state(folder)
+            return None
+        self.method.load_checkpoint(state["method"])
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        if self.progress.micro_batch is not None:
+            stepper.micro_batch = self.progress.micro_batch
+        return state["generators"]
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def score(self, phase: Phase) -> tuple[ImageScores, Labels]:
         """Score a phase's images against its candidates; in a world with thresholds, "val" chooses one."""
         candidates, chunk = self.candidates[phase], self.execution.pair_chunk
-        labels, batches = self._labels(phase, candidates), self.batches[phase].ordered()
-        with self.execution.autocast():
-            if self.world is None:
-                scores = score_images(self.method, batches, candidates, pair_chunk=chunk)
-            elif phase == "val":
-                scores = self.world.validate(self.method, batches, labels, chunk)
-            else:
-                scores = self.world.score(self.method, batches, chunk)
-        return scores, labels
+        labels = self._labels(phase, candidates)
+
+        def score() -> ImageScores:
+            batches = stopping.watched(self.batches[phase].ordered())
+            with self.execution.autocast():
+                if self.world is None:
+                    return score_images(self.method, batches, candidates, pair_chunk=chunk)
+                if phase == "val":
+                    return self.world.validate(self.method, batches, labels, chunk)
+                return self.world.score(self.method, batches, chunk)
+
+        return in_smaller_parts(score, self._halve_eval_batch), labels
+
+    def _halve_eval_batch(self) -> None:
+        size = self.execution.eval_batch
+        if size == 1:
+            raise UserError(
+                f"Memory does not suffice to evaluate {self.method.info.name} on {self.execution.device}.",
+                "It ran out with one image at once; what was trained is kept.",
+                "Run the same command on a device with more memory, or with a smaller backbone.",
+            )
+        self.execution = replace(self.execution, eval_batch=(size + 1) // 2)
+        for batches in {*self.batches.values(), self.selection_batches}:
+            batches.execution = self.execution
+        same = "Scores are the same up to rounding."
+        if not self.method.info.batch_independent:
+            same = f"In {self.method.info.name} the images of a batch influence each other, so the scores change."
+        self._notify(
+            f"Memory ran out with {size} images at once in evaluation: from here on there are "
+            f"{self.execution.eval_batch}. {same}"
+        )
 
     def _labels(self, phase: Phase, candidates: Candidates) -> Labels:
         split = self.dataset.splits[phase]
@@ -248,13 +313,15 @@ class Trainer:
         """Return the validation metrics that decide about the epoch, in the world that the run selects by."""
         if self.selection_batches is self.batches["val"]:
             return self.evaluate("val")[1]
-        with self.execution.autocast():
-            scores = score_images(
-                self.method,
-                self.selection_batches.ordered(),
-                self.selection_candidates,
-                pair_chunk=self.execution.pair_chunk,
-            )
+
+        def score() -> ImageScores:
+            batches = stopping.watched(self.selection_batches.ordered())
+            with self.execution.autocast():
+                return score_images(
+                    self.method, batches, self.selection_candidates, pair_chunk=self.execution.pair_chunk
+                )
+
+        scores = in_smaller_parts(score, self._halve_eval_batch)
         return evaluate(scores, self._labels("val", self.selection_candidates))
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
@@ -274,15 +341,19 @@ class Trainer:
     def validation_loss(self) -> float:
         """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
         self.method.eval()  # the next epoch begins by setting the mode it wants
-        with self.execution.autocast():
-            prepared = self.method.prepare(self.selection_candidates)
-            losses = [
-                self.method.validation_losses(self.method.encode(batch), prepared).total.item()
-                for batch in self.selection_batches.ordered()
-            ]
-        return sum(losses) / len(losses)
 
-    def _final(self, progress: Progress) -> dict[str, Any]:
+        def losses() -> list[float]:
+            with self.execution.autocast():
+                prepared = self.method.prepare(self.selection_candidates)
+                return [
+                    self.method.validation_losses(self.method.encode(batch), prepared).total.item()
+                    for batch in stopping.watched(self.selection_batches.ordered())
+                ]
+
+        found = in_smaller_parts(losses, self._halve_eval_batch)
+        return sum(found) / len(found)
+
+    def _final(self) -> dict[str, Any]:
         self.method.on_final_evaluation()
         self.report("evaluating", 0, 2, "")
         (val_scores, _), val = self.evaluate("val")
@@ -292,100 +363,36 @@ class Trainer:
         test_seconds = time.perf_counter() - start
         bias = val.best_hm_bias
         test = evaluate(test_scores, test_labels, bias=bias)
-        self._write_scores({"val": val_scores, "test": test_scores})
-        epochs = self.folder.epochs()
-        train_seconds = sum(record["train_seconds"] for record in epochs)
-        images = len(self.batches["train"]) * len(epochs)
+        scores: dict[Phase, ImageScores] = {"val": val_scores, "test": test_scores}
+        about = (self.dataset, self.candidates, self.world)
+        self.folder.write_arrays(score_arrays(*about, scores))
         self.report("evaluating", 2, 2, f"test AUC {test.auc:.3f}")
         return {
             "run_id": self.spec.run_id,
             "selection": {
                 "policy": self.config.selection if self.trains else "nothing to select",
-                "epoch": progress.best_epoch if self.trains else None,
-                "value": progress.best_value if self.trains else None,
+                "epoch": self.progress.best_epoch if self.trains else None,
+                "value": self.progress.best_value if self.trains else None,
                 "bias": bias,
             },
-            "metrics": {"val": asdict(val), "test": asdict(test)},
-            **({} if self.world is None else {"open_world": self.world.describe(self.dataset)}),
-            "legacy": {"test": _plain(asdict(legacy_from_image_scores(test_scores, test_labels)))},
-            "slices": [
-                asdict(row)
-                for row in breakdowns.slice_accuracies(
-                    test_scores, test_labels, self.dataset.splits["test"].slices, bias=bias
-                )
-            ],
-            "errors": asdict(breakdowns.error_kinds(test_scores, test_labels, bias=bias)),
-            "macro": asdict(breakdowns.macro_accuracies(test_scores, test_labels, bias=bias)),
-            "calibration": _plain(asdict(breakdowns.calibration(test_scores, bias=bias))),
-            "counts": {
-                "train_images": len(self.batches["train"]),
-                "val_images": len(val_scores),
-                "test_images": len(test_scores),
-                **{f"{phase}_candidates": len(candidates) for phase, candidates in self.candidates.items()},
-            },
-            **({"left_out_images": list(self.dataset.left_out)} if self.dataset.left_out else {}),
-            "cost": {
-                "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
-                "train_seconds": train_seconds,
-                "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
-                "test_seconds": test_seconds,
-                "test_images_per_second": len(test_scores) / test_seconds if test_seconds > 0 else None,
-                "peak_memory_bytes": peak_memory(self.execution.device),
-                "feature_cache": [phase for phase, batches in self.batches.items() if batches.cached],
-                "feature_seconds": self.store.seconds - self.store_seconds,
-            },
+            **judged(*about, {"val": val, "test": test}, scores, test_labels, bias),
+            "cost": self._cost(len(test_scores), test_seconds),
         }
 
-    def _write_scores(self, scores: Mapping[str, ImageScores]) -> None:
-        """Keep per image what every metric, test and picture can be made from: scores, targets, slices, names."""
-        vocabulary = self.dataset.vocabulary
-        arrays: dict[str, np.ndarray] = {
-            "names.states": np.asarray(vocabulary.states, dtype=np.str_),
-            "names.objects": np.asarray(vocabulary.objects, dtype=np.str_),
+    def _cost(self, test_images: int, test_seconds: float) -> dict[str, Any]:
+        epochs = self.folder.epochs()
+        train_seconds = sum(record["train_seconds"] for record in epochs)
+        images = len(self.batches["train"]) * len(epochs)
+        return {
+            "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
+            "train_seconds": train_seconds,
+            "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
+            "test_seconds": test_seconds,
+            "test_images_per_second": test_images / test_seconds if test_seconds > 0 else None,
+            "peak_memory_bytes": peak_memory(self.execution.device),
+            "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
+            "eval_batch": self.execution.eval_batch,
+            "feature_cache": [phase for phase, batches in self.batches.items() if batches.cached],
+            "feature_seconds": self.store.seconds - self.store_seconds,
+            "compiled": self.stepper is not None and self.stepper.compiled,
         }
-        for phase, record in scores.items():
-            candidates, split = self.candidates[phase], self.dataset.splits[phase]
-            content = record.to_arrays() | {"states": split.states, "objects": split.objects}
-            content |= {"candidate_pairs": candidates.pairs, "candidate_seen": candidates.seen}
-            content["images"] = np.asarray(split.images, dtype=np.str_)
-            if self.world is not None:
-                content["candidate_kept"] = self.world.kept
-            content |= {f"tag.{name}": np.asarray(values, dtype=np.str_) for name, values in split.slices.items()}
-            arrays |= {f"{phase}.{name}": values for name, values in content.items()}
-        self.folder.write_arrays(arrays)
-
-
-def headline(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers that an epoch's record keeps."""
-    names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
-    return {name: getattr(metrics, name) for name in names}
-
-
-def diverged(method: str, epoch: int, images: int, value: float) -> UserError:
-    """Return the error of a loss that is no number any more."""
-    return UserError(
-        f"The training loss of {method} became {value} in epoch {epoch + 1} after {images} images.",
-        "Finished epochs and the checkpoint before this epoch are kept.",
-        f"Lower the learning rate (--set {method}.lr=...) or train in fp32 (--precision fp32).",
-    )
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}
-
-
-def forget_state(folder: RunFolder) -> None:
-    """Remove what only resuming needs, after the result is written."""
-    (folder.path / STATE).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.icon_paint import STATES
 from datasets.icon_render import SIZE, render, stream
 from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
+from datasets.slices import frequency_tags
 from datasets.workers import worker_pool
 from errors import UserError
 
@@ -198,13 +199,23 @@ def _terminal_progress() -> tuple[Callable[[int, int], None], Callable[[], None]
     return (lambda done, total: bar.update(task, completed=done, total=total)), bar.stop
 
 
+def default_root(seed: int = SEED) -> Path:
+    """Return where the data set lies unless another place is named: below the suite's cache."""
+    return cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
+
+
+def is_rendered() -> bool:
+    """Return whether the data set is there already, so that `load` would not render it."""
+    return (default_root() / "manifest.json").is_file()
+
+
 def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
     """Return icon_states, rendering it into the cache at first use (well under a minute on two cores).
 
     root: where the prepared folder lies or shall lie; by default below the suite's cache. Raises UserError when the
     folder is damaged or cannot be written.
     """
-    root = root or cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
+    root = root or default_root(seed)
     manifest_path = root / "manifest.json"
     if manifest_path.is_file():
         manifest = json.loads(manifest_path.read_text())
@@ -230,6 +241,8 @@ def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
             "clutter": np.array(["none" if row["clutter"] == "none" else "present" for row in own]),
         }
         splits[phase] = Split(phase, tuple(row["image"] for row in own), index[:, 0], index[:, 1], tags)
+    frequency = frequency_tags(splits)
+    splits = {phase: replace(split, slices={**split.slices, **frequency[phase]}) for phase, split in splits.items()}
     return CompositionDataset(
         name="icon_states",
         title="icon_states (rendered icons, 56 objects x 20 states)",

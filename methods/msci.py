@@ -191,6 +191,21 @@ class MSCI(ThreeBranch):
         start = q1 if self.config.interaction == "serial" else text
         return q1, text if self.stage_2 is None else self.stage_2(start, memory.whole)
 
+    @torch.no_grad()
+    def attention(self, text: Tensor, memory: StageMemories) -> dict[str, list[Tensor]]:
+        """Return the attention weights of unit text features [K, d] over the image's tokens, for people to look at.
+
+        By stage in use, "local" and "global", one [B, heads, K, T] for each of its layers. Token 0 is the class token,
+        the patches follow row by row.
+        """
+        found: dict[str, list[Tensor]] = {}
+        if self.stage_1 is not None:
+            found["local"] = self.stage_1.weights(text, memory.local)
+        if self.stage_2 is not None:
+            q1 = text if self.stage_1 is None else self.stage_1(text, memory.local)
+            found["global"] = self.stage_2.weights(q1 if self.config.interaction == "serial" else text, memory.whole)
+        return found
+
     def attract(self, text: Tensor, memory: StageMemories) -> Tensor:
         """Return t + lambda_1 * q1 + lambda_2 * q2 with the terms that `fused` names, or the gated sum."""
         q1, q2 = self.stages(text, memory)

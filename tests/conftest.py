@@ -16,8 +16,9 @@ from datasets.base import CompositionDataset
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--parity-table docs/parity.md`, which tests/methods/conftest.py answers."""
+    """Add `--parity-table docs/parity.md`, which tests/methods/conftest.py answers, and `--rewrite-golden`."""
     parser.addoption("--parity-table", type=Path, help="write the largest differences from the golden numbers there")
+    parser.addoption("--rewrite-golden", action="store_true", help="write what the golden report should say anew")
 
 
 @pytest.fixture(scope="session", autouse=True)

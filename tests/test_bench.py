@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench import plain_flags, spread_lists
+from benchmarks.locks import hold
 
+GOLDEN_RUNS = Path(__file__).parent / "golden/report/records"
 ROOT = Path(__file__).parents[1]
 PLUGIN = """
 import sys
@@ -128,6 +130,7 @@ def test_another_package_called_datasets_does_not_get_in_the_way(tmp_path):
         (["run", "--backbone", "tiny-icon"], ["tiny-icons"]),
         (["list", "method"], ["There is no list of 'method'", "'methods'"]),
         (["report", "--results", "nowhere"], ["There is nothing to report in 'nowhere'"]),
+        (["report", "--results", str(GOLDEN_RUNS), "--baseline", "cps"], ["The baseline 'cps' has", "'csp'"]),
         (["run", "--methods", "csp", "--set", "threshold=0.4"], ["'threshold' belongs to the open world", "--world"]),
         (["data", "feasibility", "icon_state"], ["No data set is called 'icon_state'", "'icon_states'"]),
         (["data", "feasibility", "icon_states", "--source", "globe"], ["no source of feasibility scores 'globe'"]),
@@ -223,6 +226,7 @@ def test_a_dry_run_writes_nothing(plugin, tmp_path):
     shown = bench("run", "--dataset", "toy", "--plugin", plugin, "--dry-run", "--results", tmp_path / "r").stdout
     assert "csp-toy-tiny-icons-closed-clean-s0" in shown.replace("\n", "").replace("│", "").replace(" ", "")
     assert "(preset)" in shown
+    assert "Memory in GB, estimated" in shown and shown.count("~0.") == 7
     assert not (tmp_path / "r").exists()
 
 
@@ -270,37 +274,54 @@ def test_open_world(plugin, tmp_path):
 
 def test_a_failed_run_is_a_record_and_the_others_go_on(plugin, tmp_path):
     arguments = ["run", "--methods", "csp", "clip_zero_shot", "--dataset", "toy", "--plugin", plugin]
-    arguments += ["--epochs", "2", "--results", tmp_path]
-    done = bench(*arguments, "--set", "csp.lr=1e30", check=False)
+    arguments += ["--epochs", "2", "--results", tmp_path, "--set", "csp.lr=1e30"]
+    done = bench(*arguments, check=False)
     assert done.returncode == 1
     assert "csp, toy, seed 0 failed." in done.stderr
     assert "Lower the learning rate" in done.stderr
     assert "Traceback" not in done.stderr
-    error = json.loads(next(tmp_path.glob("csp-*/error.json")).read_text())
+    error = json.loads(error_of(tmp_path).read_text())
     assert "Traceback" in error["traceback"]
     assert len(results_of(tmp_path)) == 1, "CLIP zero-shot has its result"
     assert "failed" in (tmp_path / "report.md").read_text()
+    with hold(next(tmp_path.glob("csp-*"))):
+        done = bench(*arguments, check=False)
+    assert done.returncode == 3
+    assert f"csp, toy, seed 0 is left out. The run {error_of(tmp_path).parent.name} is being done" in done.stderr
+    assert f"process {os.getpid()} on " in done.stderr
+    assert json.loads(error_of(tmp_path).read_text()) == error, "what another process does is not touched"
 
 
-def test_kill_9_during_training_then_run_again(plugin, tmp_path):
-    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "--epochs", "6"]
-    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=8", "--results"]
+def error_of(results: Path) -> Path:
+    return next(results.glob("csp-*/error.json"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_run_that_is_killed_and_stopped_ends_as_if_nothing_had_been(plugin, tmp_path):
+    arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "clip_zero_shot", "--epochs", "6"]
+    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=2", "--results"]
     bench(*arguments, tmp_path / "whole")
-    expected = results_of(tmp_path / "whole")
-    kills = 0
-    for wanted in (1, 3):
-        command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, tmp_path / "killed"])]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            lines = [path.read_text().count("\n") for path in (tmp_path / "killed").glob("*/epochs.jsonl")]
-            if lines and lines[0] >= wanted:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
+    results = tmp_path / "stopped"
+    command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, results])]
+
+    def epochs() -> int:
+        return sum(path.read_text().count("\n") for path in results.glob("*/epochs.jsonl"))
+
+    for number, word, code in ((9, None, -9), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)):
+        before, deadline = epochs(), time.monotonic() + 120
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and epochs() <= before and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.wait(120)
-    assert kills == 2, "the runs ended before they could be killed"
-    assert results_of(tmp_path / "killed") == {}
-    assert "AUC" in bench(*arguments, tmp_path / "killed").stdout
-    assert results_of(tmp_path / "killed") == expected
+        process.send_signal(number)
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == code, errors
+        assert results_of(results) == {}
+        if word is not None:
+            assert f"Stopped by {word} in csp, toy, seed 0, epoch" in errors and "Traceback" not in errors
+            assert " ".join(command[1:]) in errors, "the command that goes on"
+            record = json.loads(next(results.glob("csp-*/interrupted.json")).read_text())
+            assert record["by"] == word and record["epochs"] >= before + 1
+    assert "interrupted" in bench("list", "runs", "--results", results).stdout
+    assert "AUC" in bench(*arguments, results).stdout
+    assert results_of(results) == results_of(tmp_path / "whole")
+    assert not list(results.glob("*/interrupted.json"))

@@ -1,228 +1,231 @@
-"""Figures from run records, drawn with matplotlib and seaborn: vector (PDF, SVG) and PNG, at the width of a column.
+"""Figures of a group of comparable runs, as matplotlib figures at the width of a column; `style.py` says how they look.
 
-Colours are seaborn's colour-blind palette, a colour per method whatever the figure, and methods also differ by marker.
-Nothing depends on the time or the machine, so the same records give the same files.
+Functions from what was measured to a figure: nothing is read, written or resampled here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchmarks.evaluation import primitive_credit
-from benchmarks.report.scored import Scored
-from benchmarks.report.tables import Row, paired_differences, test_metric
-from registry import METHODS
+from benchmarks.report.bands import Band
+from benchmarks.report.style import SMALLEST, WIDTH, Style, method_style, new
+from benchmarks.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 3.4  # inches: a column of a two-column paper
-MARKERS = "osD^vPX*<>h8p"
-LARGEST_MATRIX = 30  # rows and columns of a confusion matrix or heat map that can still be read
+Bounds = tuple[float, float]
+"""Both ends of an interval, fractions."""
+
+MARKER = 5  # points
+NEAR = 0.75  # of the best AUC: what the enlarged part of the curves shows
 
 
-def _pyplot() -> Any:
-    import matplotlib
+@dataclass(frozen=True, eq=False)
+class CurveLine:
+    """A method's curve: its band, and its operating points (unseen, seen), means over seeds; fractions.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update(
-        {
-            "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7,
-            "ytick.labelsize": 7, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "czsl",
-            "pdf.fonttype": 42, "savefig.bbox": "tight", "figure.dpi": 100, "svg.fonttype": "none",
-        }
-    )  # fmt: skip
-    return pyplot
-
-
-def colour(method: str) -> tuple[float, float, float]:
-    """Return a method's colour: by its place among the registered methods, others after them by name."""
-    import seaborn
-
-    palette = seaborn.color_palette("colorblind", 10)
-    return palette[_place(method) % len(palette)]
-
-
-def _place(method: str) -> int:
-    names = METHODS.names()
-    return names.index(method) if method in names else len(names) + sum(map(ord, method))
-
-
-def marker(method: str) -> str:
-    """Return a method's marker."""
-    return MARKERS[_place(method) % len(MARKERS)]
-
-
-def seen_unseen(groups: Sequence[tuple[str, Sequence[Scored]]]) -> Figure:
-    """Draw the exact curve of each labelled group of runs, a thin line for each seed, with its operating points.
-
-    Circle: the best harmonic mean (bias chosen on the test labels). Cross: the bias chosen on validation.
+    best: of the largest harmonic mean. chosen: at the bias that validation chose, None where it chose none.
     """
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(WIDTH, WIDTH))
-    for label, runs in groups:
-        method = runs[0].run.spec.method
-        for number, scored in enumerate(runs):
-            curve, best = scored.curve, scored.curve.best_hm
-            # From the axis to the first point, and down from the last: the whole area is the AUC.
-            axes.plot(
-                *np.array([[0, *curve.unseen, curve.unseen[-1]], [curve.seen[0], *curve.seen, 0]]) * 100,
-                color=colour(method),
-                linewidth=1.0 if len(runs) == 1 else 0.6,
-                label=label if number == 0 else None,
-            )
-            point = scored.run.result["metrics"]["test"]["at_bias"]  # type: ignore[index]
-            axes.plot(best.unseen * 100, best.seen * 100, "o", color=colour(method), markersize=4)
-            axes.plot(point["unseen_pair"] * 100, point["seen_pair"] * 100, "x", color=colour(method), markersize=5)
-    axes.set(xlabel="accuracy on unseen pairs (%)", ylabel="accuracy on seen pairs (%)", xlim=(0, None), ylim=(0, None))
-    axes.legend(loc="lower left", frameon=False)
+
+    label: str
+    style: Style
+    band: Band
+    best: tuple[float, float]
+    chosen: tuple[float, float] | None
+    auc: float
+
+
+def seen_unseen(lines: Sequence[CurveLine]) -> Figure:
+    """Draw the curves with their bands and operating points: whole above, around the operating points below.
+
+    Filled marker: the best harmonic mean. Hollow: the bias chosen on validation. The lower part shows the methods whose
+    AUC is at least `NEAR` of the best one's.
+    """
+    figure, (whole, near) = new(1.8 * WIDTH, nrows=2)
+    good = [line for line in lines if line.auc >= NEAR * max(other.auc for other in lines)]
+    for axes, drawn in ((whole, lines), (near, good)):
+        for line in drawn:
+            _curve(axes, line)
+        axes.set_ylabel("accuracy on seen pairs (%)")
+    near.set_xlabel("accuracy on unseen pairs (%)")
+    whole.set(xlim=(0, None), ylim=(0, None))
+    _legend(whole, lines)
+    _enlarge(near, good)
     return figure
 
 
-def auc_of_runs(rows: Sequence[Row]) -> Figure:
-    """Draw the AUC of every run, a point for each seed, with mean and standard deviation where there are several."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.5 + 0.28 * len(rows)))
+def _curve(axes: Axes, line: CurveLine) -> None:
+    style, shown = line.style, line.band.high > 0
+    unseen, seen, low, high = (
+        values[shown] * 100 for values in (line.band.unseen, line.band.seen, line.band.low, line.band.high)
+    )
+    axes.fill_between(unseen, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    for edge in (low, high):
+        axes.plot(unseen, edge, color=style.colour, linewidth=0.4, alpha=0.6)
+    axes.plot(unseen, seen, color=style.colour, linestyle=style.line, linewidth=1.1)
+    for point, face in ((line.best, style.colour), (line.chosen, "white")):
+        if point is not None:
+            axes.plot(
+                point[0] * 100, point[1] * 100, style.marker, color=style.colour, markerfacecolor=face,
+                markersize=MARKER, markeredgewidth=0.8, zorder=3,
+            )  # fmt: skip
+
+
+def _legend(axes: Axes, lines: Sequence[CurveLine]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [], [], color=line.style.colour, linestyle=line.style.line, linewidth=1.1, marker=line.style.marker,
+            markersize=MARKER, label=line.label,
+        )
+        for line in lines
+    ]  # fmt: skip
+    for face, label in (("0.4", "best HM"), ("white", "bias of validation")):
+        handles.append(
+            Line2D([], [], color="0.4", marker="o", linestyle="", markerfacecolor=face, markersize=4, label=label)
+        )
+    axes.legend(handles=handles, loc="lower left", frameon=False, handlelength=3.4, labelspacing=0.25)
+
+
+def _enlarge(axes: Axes, lines: Sequence[CurveLine]) -> None:
+    """Set the limits to where the lines have their operating points and the ends of their bands."""
+    points = np.array([point for line in lines for point in (line.best, line.chosen) if point is not None]) * 100
+    top = max(line.band.high.max() for line in lines) * 100
+    right = max(line.band.unseen[line.band.high > 0].max() for line in lines) * 100
+    axes.set_xlim(max(0.0, points[:, 0].min() - 8), right + 0.5)
+    axes.set_ylim(max(0.0, points[:, 1].min() - 12), top + 0.5)
+    axes.set_title("the same, enlarged", loc="left", fontsize=SMALLEST)
+
+
+def auc_of_runs(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str, Bounds]) -> Figure:
+    """Draw each row's mean AUC with its interval (by label, where there is one), and a small tick for each seed."""
+    figure, axes = new(0.55 + 0.22 * len(rows))
     for place, row in enumerate(rows):
-        values = [run.result["metrics"]["test"]["auc"] * 100 for run in row.done]  # type: ignore[index]
-        method = row.method
-        axes.plot(values, [place] * len(values), marker(method), color=colour(method), markersize=4, alpha=0.7)
+        values = auc_values(row)
+        style = looks[row.label]
+        if row.label in intervals:
+            low, high = intervals[row.label]
+            axes.plot(
+                [low * 100, high * 100],
+                [place, place],
+                color=style.colour,
+                linewidth=2.5,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
         if len(values) > 1:
-            spread = float(np.std(values, ddof=1))
-            axes.errorbar(np.mean(values), place, xerr=spread, fmt="|", color="black", capsize=2, markersize=8, lw=0.8)
+            axes.plot(values * 100, [place + 0.27] * len(values), "|", color="0.35", markersize=4, markeredgewidth=0.8)
+        axes.plot(values.mean() * 100, place, style.marker, color=style.colour, markersize=6, markeredgewidth=0)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("AUC (%)")
     axes.grid(axis="x", linewidth=0.3)
+    axes.set_axisbelow(True)
     return figure
 
 
-def ablation_bars(full: Row, switches: Sequence[Row]) -> Figure:
-    """Draw the change of mean AUC, in points, that each switch makes to the full model, on the seeds they share."""
-    pyplot = _pyplot()
-    names, changes = [], []
-    for row in switches:
-        if differences := paired_differences(full, row, test_metric("auc")):
-            names.append(str(row.ablation))
-            changes.append(np.multiply(differences, 100))
-    order = np.argsort([np.mean(values) for values in changes])
-    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.5 + 0.2 * len(names)))
-    for place, index in enumerate(order):
-        values = changes[index]
-        axes.barh(place, np.mean(values), color=colour(full.method), height=0.7)
-        axes.plot(values, [place] * len(values), "k|", markersize=5)
-    axes.set_yticks(range(len(names)), [names[index] for index in order])
+def auc_values(row: Row) -> np.ndarray:
+    """Return the test AUC of each finished run of a row that has one, float64 [seeds]."""
+    values = [run.result["metrics"]["test"]["auc"] for run in row.done]  # type: ignore[index]
+    found = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return found[~np.isnan(found)]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a switch changes in the AUC: the mean paired difference to the full model, each seed's, and its interval."""
+
+    name: str
+    value: float
+    per_seed: Sequence[float]
+    interval: Bounds | None
+
+
+def ablation_bars(method: str, changes: Sequence[Change]) -> Figure:
+    """Draw the change of the AUC, in points, that each switch makes, with intervals and a tick for each seed."""
+    figure, axes = new(0.6 + 0.2 * len(changes))
+    ordered = sorted(changes, key=lambda change: change.value)
+    for place, change in enumerate(ordered):
+        axes.barh(place, change.value * 100, color=method_style(method).colour, height=0.6, alpha=0.55)
+        if len(change.per_seed) > 1:
+            axes.plot(np.multiply(change.per_seed, 100), [place + 0.22] * len(change.per_seed), "k|", markersize=4)
+        if change.interval is not None:
+            low, high = (end * 100 for end in change.interval)
+            axes.plot([low, high], [place, place], color="black", linewidth=0.9)
+            axes.plot([low, high], [place, place], "k|", markersize=5, markeredgewidth=0.9)
+    axes.set_yticks(range(len(ordered)), [change.name for change in ordered])
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_xlabel("change of AUC (points)")
+    axes.grid(axis="x", linewidth=0.3)
+    axes.set_axisbelow(True)
     return figure
 
 
-def cost(rows: Sequence[Row]) -> Figure:
-    """Draw mean AUC against mean training seconds; the area of a point grows with the numbers trained."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.75 * WIDTH))
+def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str, Bounds]) -> Figure:
+    """Draw mean AUC with its interval against mean training time; a point grows with the numbers that are trained."""
+    figure, axes = new(0.9 * WIDTH)
+    places = []
     for row in rows:
         results = [run.result for run in row.done]
-        seconds = np.mean([result["cost"]["train_seconds"] for result in results])  # type: ignore[index]
-        auc = np.mean([result["metrics"]["test"]["auc"] for result in results]) * 100  # type: ignore[index]
+        seconds = float(np.mean([result["cost"]["train_seconds"] for result in results]))  # type: ignore[index]
+        auc = float(auc_values(row).mean()) * 100
         trained = results[0]["cost"]["trained_parameters"]  # type: ignore[index]
-        method = row.method
-        size = 20 + 15 * max(0.0, math.log10(trained + 1) - 2)
-        axes.scatter(max(seconds, 1.0), auc, s=size, color=colour(method), marker=marker(method), zorder=2)
-        axes.annotate(row.label, (max(seconds, 1.0), auc), xytext=(5, 3), textcoords="offset points", fontsize=7)
-    axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.12)
-    axes.set(xlabel="training time (s, at least 1)", ylabel="AUC (%)")
-    axes.grid(linewidth=0.3, which="both")
+        style = looks[row.label]
+        if row.label in intervals:
+            low, high = intervals[row.label]
+            axes.plot([seconds, seconds], [low * 100, high * 100], color=style.colour, linewidth=0.9)
+        size = 18 + 12 * max(0.0, math.log10(trained + 1) - 2)
+        axes.scatter(seconds, auc, s=size, color=style.colour, marker=style.marker, zorder=2, linewidth=0)
+        places.append((seconds, auc))
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    longest = max(seconds for seconds, _ in places)
+    axes.set_xlim(-0.4, max(10.0, longest * 6))
+    axes.margins(y=0.12)
+    axes.set(xlabel="training time (s)", ylabel="AUC (%)")
+    axes.grid(linewidth=0.3)
+    axes.set_axisbelow(True)
+    _label(figure, axes, places, [row.label for row in rows])
     return figure
 
 
-def primitive_accuracy(groups: Sequence[tuple[str, Sequence[Scored]]], kind: str) -> Figure:
-    """Draw a heat map, word by method: how often the state (or object) of images with it is right, seeds pooled.
-
-    kind: "state" or "object". At the bias chosen on validation. Of many words the most frequent are shown.
-    """
-    pyplot = _pyplot()
-    first = groups[0][1][0]
-    truth = first.labels.states if kind == "state" else first.labels.objects
-    names = first.states if kind == "state" else first.objects
-    counts = np.bincount(truth, minlength=len(names))
-    words = [word for word in np.argsort(-counts, kind="stable")[:LARGEST_MATRIX] if counts[word]]
-    words.sort(key=lambda word: names[word])
-    table = np.full((len(words), len(groups)), np.nan)
-    for column, (_, runs) in enumerate(groups):
-        credits = [primitive_credit(scored.scores, scored.labels, scored.bias) for scored in runs]
-        right = np.mean([credit[kind == "object"] for credit in credits], axis=0)
-        table[:, column] = [right[truth == word].mean() for word in words]
-    figure, axes = pyplot.subplots(figsize=(WIDTH, 0.9 + 0.16 * len(words)))
-    _matrix(axes, table * 100, [f"{names[word]} ({counts[word]})" for word in words], [label for label, _ in groups])
-    axes.tick_params(axis="x", rotation=40)
-    for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-    return figure
-
-
-def state_confusion(scored: Scored) -> Figure:
-    """Draw which state is predicted (column) for images of each state (row), in percent of the row.
-
-    At the bias chosen on validation. Of many states those that are confused most are shown.
-    """
-    pyplot = _pyplot()
-    truth, predicted = scored.labels.states, scored.predicted_states(scored.bias)
-    size = len(scored.states)
-    counts = np.zeros((size, size))
-    np.add.at(counts, (truth[predicted >= 0], predicted[predicted >= 0]), 1)
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    shown = np.sort(np.argsort(-wrong, kind="stable")[:LARGEST_MATRIX])
-    shown = shown[counts.sum(axis=1)[shown] > 0]
-    share = counts[np.ix_(shown, shown)] / counts.sum(axis=1)[shown, None]
-    side = 1.0 + 0.17 * len(shown)
-    figure, axes = pyplot.subplots(figsize=(side, side))
-    names = [scored.states[index] for index in shown]
-    _matrix(axes, share * 100, names, names)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.tick_params(axis="x", rotation=90)
-    return figure
+def _label(figure: Figure, axes: Axes, places: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
+    """Write a text beside each point, at the first of some distances at which it hides no other text and no point."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what fits now must stay where it is
+    dots = axes.transData.transform(places)
+    scale = figure.dpi / 72
+    sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+    taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    for (x, y), place, text in zip(dots, places, texts, strict=True):
+        drawn = axes.annotate(text, place, (0, 0), textcoords="offset points", va="center", fontsize=SMALLEST)
+        size = drawn.get_window_extent()
+        side: Literal["left", "right"] = "left"
+        for shift in (0, 8, -8, 16, -16, 24, -24, 32, -32):
+            for side in sides:
+                left = x + 6 * scale if side == "left" else x - 6 * scale - size.width
+                middle = y + shift * scale
+                box = (left, middle - size.height / 2, left + size.width, middle + size.height / 2)
+                inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1
+                if inside and not any(_meet(box, other) for other in taken):
+                    break
+            else:
+                continue
+            break
+        else:
+            side, shift, box = "left", 0, (x, y, x, y)
+        drawn.set_horizontalalignment(side)
+        drawn.set_position((6 if side == "left" else -6, shift))
+        taken.append(box)
 
 
-def _matrix(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
-    import seaborn
-
-    shown = np.where(np.nan_to_num(values) < 0.5, "", np.char.mod("%.0f", values))
-    seaborn.heatmap(
-        values,
-        ax=axes,
-        vmin=0,
-        vmax=100,
-        cmap="cividis",
-        annot=shown,
-        fmt="",
-        annot_kws={"size": 5},
-        cbar=False,
-        xticklabels=list(columns),
-        yticklabels=list(rows),
-        linewidths=0.3,
-    )
-    axes.tick_params(length=0, labelsize=6)
-
-
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as `path` with .pdf, .svg and .png, close it, and return the files."""
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix, extra in ((".pdf", {"CreationDate": None}), (".svg", {"Date": None}), (".png", {"Software": None})):
-        target = path.with_name(path.name + suffix)
-        figure.savefig(target, dpi=200, metadata=extra)
-        written.append(target)
-    pyplot.close(figure)
-    return written
+def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,12 +1,13 @@
-"""The report as one HTML file: tables that sort, figures, and for each run its settings and the command to repeat it.
+"""The report as one HTML file: leaderboard, tables that sort, figures, and how to repeat each row.
 
 The file is self-contained and works offline, by keyboard, in dark and light, and on a narrow screen.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+import base64
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,112 +17,117 @@ import jinja2
 from benchmarks.records import Problem, RunRecord
 from benchmarks.report.formats import slug
 from benchmarks.report.render import shown
-from benchmarks.report.tables import Cell, Table
+from benchmarks.report.reproduce import commands, provenance
+from benchmarks.report.tables import Group, Row, Table
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+LEADERBOARD = "Results"
+"""Title of the table of a group that stands first on the page, best row first."""
+LEADING = "AUC"
+"""The column that the leaderboard is ordered by."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: the files it was written to have this stem and lie beside `svg`."""
+    """A drawn figure: the files it was written to have this stem and lie beside `svg`. wide: broader than a column."""
 
     caption: str
     svg: Path
+    title: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """Tables and figures of runs that may be compared."""
+    """Tables and figures of a group of runs that may be compared; group None: what is about several groups.
+
+    absent: why figures are not there, in sentences.
+    """
 
     title: str
     tables: Sequence[Table]
+    group: Group | None = None
     pictures: Sequence[Picture] = field(default_factory=list)
+    absent: Sequence[str] = field(default_factory=list)
 
 
 def page(sections: Sequence[Section], runs: Sequence[RunRecord], problems: Sequence[Problem]) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     done = sum(run.status == "done" for run in runs)
+    shown_sections = [_section(section) for section in sections]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title="Benchmark report",
         introduction=f"{done} finished runs of {len(runs)}. Numbers are percent unless a caption says otherwise. "
-        "In a column the best is bold and the second best underlined; click a head to sort.",
-        sections=[_section(section) for section in sections],
-        runs=[_run(run) for run in runs],
+        "In a column the best is bold and the second best underlined. The head of a column sorts by it; the name of a "
+        "method leads to the command that repeats it.",
+        sections=shown_sections,
+        groups=[section for section in shown_sections if section["rows"]],
         problems=[f"{problem.path}: {problem.message}" for problem in problems],
     )
 
 
-def reproduce(run: RunRecord) -> str:
-    """Return the command that repeats a run, with every setting that did not come from a default or a preset."""
-    spec = run.spec
-    parts = ["python", "bench.py", "run", "--methods", spec.method, "--dataset", spec.dataset]
-    parts += ["--seeds", str(spec.seed), "--world", spec.world, "--profile", spec.profile]
-    parts += ["--backbone", spec.backbone, "--precision", spec.precision]
-    if spec.ablation is not None:
-        parts += ["--ablations", spec.ablation]
-    values = spec.settings
-    given = [key for key, note in run.provenance.items() if note["origin"] in ("file", "command line")]
-    if given:
-        parts += ["--set", *(f"{spec.method}.{key}={_toml(values[key])}" for key in given if key in values)]
-    return shlex.join(parts)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return "none" if value is None else str(value)
-
-
 def _section(section: Section) -> dict[str, Any]:
-    figures = [{"caption": one.caption, "svg": _inline(one.svg)} for one in section.pictures]
-    tables = [
-        {
-            "title": table.title,
-            "caption": table.caption,
-            "notes": table.notes,
-            "columns": table.columns,
-            "rows": [
-                [_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows
-            ],
-        }
-        for table in section.tables
-    ]
-    return {"title": section.title, "slug": slug(section.title), "tables": tables, "figures": figures}
+    name = slug(section.title)
+    group = section.group
+    anchors = {} if group is None else {row.label: f"how-{name}-{slug(row.label)}" for row in group.rows}
+    tables = list(section.tables)
+    leader = next((table for table in tables if table.title == LEADERBOARD), None)
+    if leader is not None:
+        tables.remove(leader)
+    return {
+        "title": section.title,
+        "slug": name,
+        "leaderboard": None if leader is None else _table(leader, anchors, order_by=LEADING),
+        "tables": [_table(table, anchors) for table in tables],
+        "figures": [_figure(one) for one in section.pictures],
+        "absent": section.absent,
+        "rows": [] if group is None else [_row(row, anchors[row.label]) for row in group.rows],
+    }
 
 
-def _cell(cell: Cell, column: Any) -> dict[str, str]:
+def _table(table: Table, anchors: Mapping[str, str], order_by: str | None = None) -> dict[str, Any]:
+    rows = [[_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    for row in rows:
+        row[0]["anchor"] = anchors.get(row[0]["text"], "")
+    place = next((place for place, column in enumerate(table.columns) if column.name == order_by), None)
+    if place is not None:
+        # Gaps last. Stable, so rows of one value stay as they were.
+        rows.sort(key=lambda row: -float(row[place]["value"]) if row[place]["value"] else float("inf"))
+    return {
+        "title": table.title,
+        "caption": table.caption,
+        "notes": [*table.notes, *(f"Source of {source}" for source in table.sources)],
+        "columns": [{"name": column.name, "sorted": number == place} for number, column in enumerate(table.columns)],
+        "rows": rows,
+    }
+
+
+def _cell(cell: Any, column: Any) -> dict[str, str]:
     mark = "best" if cell.best else "second" if cell.second else ""
     value = cell.text if cell.value is None else repr(float(cell.value))
-    return {"text": shown(cell, column), "value": "" if value == "–" else value, "mark": mark}
+    return {"text": shown(cell, column), "value": "" if value == "–" else value, "mark": mark, "anchor": ""}
 
 
-def _inline(path: Path) -> str:
-    """Return the <svg> element of a file, without the XML prologue, which HTML does not know."""
-    text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
-
-
-def _run(run: RunRecord) -> dict[str, Any]:
-    values = run.spec.settings
-    origins = {key: note.get("where") or note["origin"] for key, note in run.provenance.items()}
-    environment = run.environment
-    git = environment.get("git") or {}
-    facts = {
-        "started": run.starts[-1].get("time"),
-        "device": environment.get("device"),
-        "commit": git.get("commit") if isinstance(git, dict) else git,
-        "data": run.spec.dataset_digest[:12],
-        "weights": run.spec.backbone_digest[:12],
-        "train seconds": round(run.result["cost"]["train_seconds"], 1) if run.result else None,
-        "error": run.error["message"] if run.error else None,
-    }
+def _figure(picture: Picture) -> dict[str, Any]:
+    """Return a figure with its drawing inside: as an image, so that no name or style of one reaches another."""
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", picture.svg.read_text(encoding="utf-8"), flags=re.DOTALL)
+    encoded = base64.b64encode(drawing.encode()).decode()
+    width = re.search(r'<svg[^>]* width="([0-9.]+)pt"', drawing)
     return {
-        "id": run.run_id,
-        "status": run.status,
-        "command": reproduce(run),
-        "facts": "; ".join(f"{key}: {value}" for key, value in facts.items() if value is not None),
-        "settings": [(key, values[key], origins.get(key, "")) for key in sorted(values)],
+        "title": picture.title,
+        "caption": picture.caption,
+        "files": f"{picture.svg.parent.name}/{picture.svg.stem} (.pdf, .svg, .png)",
+        "source": f"data:image/svg+xml;base64,{encoded}",
+        "wide": picture.wide,
+        "width": round(float(width.group(1)) / 72, 2) if width else 3.3,  # inches
+    }
+
+
+def _row(row: Row, anchor: str) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "anchor": anchor,
+        "commands": commands(row.runs),
+        "runs": [provenance(run) for run in row.runs],
     }

@@ -1,12 +1,18 @@
-"""Which figures a group of comparable runs gets, with their captions."""
+"""Which figures a group of comparable runs gets, with their captions; what cannot be drawn is a sentence instead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from benchmarks.records import Problem
+from benchmarks.report.formats import slug
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
@@ -15,83 +21,244 @@ from errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from benchmarks.report.images import Library
 
-def draw(group: Group, folder: Path) -> tuple[list[Picture], list[Path], list[Problem]]:
-    """Draw every figure of a group into `folder`; return pictures for the page, the files, and runs left out."""
-    from benchmarks.report import figures
-
-    scored, problems = _scored(group.full)
-    with_results = [row for row in group.full if row.done]
-    wanted: list[tuple[str, str, Callable[[], Figure]]] = []
-    if scored:
-        seeds = "a line for each seed; " if any(len(runs) > 1 for _, runs in scored) else ""
-        wanted.append(
-            (
-                "seen-unseen",
-                f"Seen-unseen curves: accuracy on seen pairs against accuracy on unseen pairs under every bias; {seeds}"
-                "circle: best harmonic mean; cross: the bias chosen on validation.",
-                lambda: figures.seen_unseen(scored),
-            )
-        )
-        for kind in ("state", "object"):
-            wanted.append(
-                (
-                    f"{kind}s",
-                    f"How often the {kind} is right, in percent of the test images that have it (their number in "
-                    "brackets), at the bias chosen on validation, seeds pooled.",
-                    lambda kind=kind: figures.primitive_accuracy(scored, kind),
-                )
-            )
-        best = max(scored, key=lambda item: max(run.curve.auc for run in item[1]))
-        wanted.append(
-            (
-                "confusion",
-                f"Which state {best[0]} (seed {best[1][0].run.spec.seed}) predicts for images of each state, percent "
-                "of the row, at the bias chosen on validation; an empty cell is below a half.",
-                lambda: figures.state_confusion(best[1][0]),
-            )
-        )
-    if with_results:
-        several = (
-            "; bar: mean and standard deviation over seeds" if any(len(row.done) > 1 for row in group.full) else ""
-        )
-        wanted.append(
-            ("auc", f"AUC on test, a point for each seed{several}.", lambda: figures.auc_of_runs(with_results))
-        )
-        wanted.append(
-            (
-                "cost",
-                "AUC against training time; the larger a point, the more numbers are trained.",
-                lambda: figures.cost(with_results),
-            )
-        )
-    for row in with_results:
-        if switches := [switch for switch in group.switches(row) if switch.done]:
-            wanted.append(
-                (
-                    f"ablations-{row.method}",
-                    f"What each switch changes in the AUC of {row.label}, in points; ticks: single seeds.",
-                    lambda row=row, switches=switches: figures.ablation_bars(row, switches),
-                )
-            )
-    pictures, written = [], []
-    for name, caption, make in wanted:
-        paths = figures.save(make(), folder / name)
-        written += paths
-        pictures.append(Picture(caption, next(path for path in paths if path.suffix == ".svg")))
-    return pictures, written, problems
+Labelled = list[tuple[str, list[Scored]]]
+"""The per-image records of rows that have any, by the rows' labels."""
 
 
-def _scored(rows: list[Row]) -> tuple[list[tuple[str, list[Scored]]], list[Problem]]:
-    """Read the per-image records of the rows' finished runs; rows without any are left out."""
-    found, problems = [], []
+@dataclass
+class Drawn:
+    """What was drawn: pictures for the page, the files they were written to.
+
+    problems: runs that were left out. absent: why figures are not there, in sentences.
+    """
+
+    pictures: list[Picture] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A figure to be: its file's stem, its title, its caption, and how it is made.
+
+    `make` may raise a `UserError`: the figure is then left out with that reason. wide: broader than a column.
+    """
+
+    stem: str
+    title: str
+    caption: str
+    make: Callable[[], Figure | tuple[Figure, str]]
+    wide: bool = False
+
+
+def draw(group: Group, folder: Path, library: Library) -> Drawn:
+    """Draw every figure of a group into `folder`."""
+    drawn = Drawn()
+    every = _scored(group.full, library, drawn.problems)
+    curves = _those(every, lambda run: not np.isnan(run.curve.auc), "test has no seen or no unseen images", drawn)
+    chosen = _those(every, lambda run: not np.isnan(run.bias), "validation chose no bias", drawn)
+    for plan in (*_of_results(group), *_of_curves(group, curves), *_at_bias(chosen), *_of_images(chosen, library)):
+        _write(plan, folder, drawn)
+    return drawn
+
+
+def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn: Drawn) -> Labelled:
+    """Return the rows with the runs that a kind of figures can use; say once for a row why others cannot be used."""
+    kept: Labelled = []
+    for label, runs in scored:
+        own = [run for run in runs if good(run)]
+        if own:
+            kept.append((label, own))
+        if len(own) < len(runs):
+            drawn.absent.append(f"{label}: {len(runs) - len(own)} of {len(runs)} runs left out, because {reason}.")
+    return kept
+
+
+def draw_ranks(groups: Sequence[Group], folder: Path) -> Drawn:
+    """Draw the critical-difference diagram of methods over data sets; with too few of either, say so."""
+    from benchmarks.report import ranking
+    from benchmarks.significance import friedman, nemenyi
+
+    drawn = Drawn()
+    for number, one in enumerate(ranking.fields(groups)):
+        if one.problem:
+            drawn.absent.append(one.problem)
+            continue
+        test = nemenyi(one.values)
+        caption = ranking.caption(one, friedman(one.values), test)
+        stem = "ranks" if number == 0 else f"ranks-{number + 1}"
+        plan = Plan(stem, "Ranks over data sets", caption, partial(ranking.critical_difference, one, test))
+        _write(plan, folder, drawn)
+    return drawn
+
+
+def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
+    from benchmarks.report.style import save
+
+    try:
+        made = plan.make()
+    except UserError as error:
+        drawn.absent.append(f"{plan.title}: left out. {error}")
+        return
+    figure, more = made if isinstance(made, tuple) else (made, "")
+    paths = save(figure, folder / plan.stem)
+    drawn.files += paths
+    svg = next(path for path in paths if path.suffix == ".svg")
+    drawn.pictures.append(Picture(f"{plan.caption} {more}".strip(), svg, plan.title, plan.wide))
+
+
+def _of_curves(group: Group, scored: Labelled) -> Iterator[Plan]:
+    """The seen-unseen curves, from per-image records."""
+    if not scored:
+        return
+    from benchmarks.report import bands, figures, style, uncertainty
+
+    looks = style.styles(group.full)
+    several = any(len(runs) > 1 for _, runs in scored)
+    mean = "Lines and points are means over seeds. " if several else ""
+    yield Plan(
+        "seen-unseen",
+        "Seen-unseen curves",
+        f"Accuracy on seen pairs against accuracy on unseen pairs under every bias. {mean}Shaded: pointwise 95 % band "
+        f"over test images (bootstrap by reweighting, {bands.RESAMPLES:,} resamples; seeds are not resampled). "
+        "Filled marker: best harmonic mean, its bias chosen on the test labels. Hollow marker: the bias chosen on "
+        "validation. The AUC is the area under a curve.",
+        lambda: figures.seen_unseen(uncertainty.curve_lines(scored, looks)),
+    )
+
+
+def _at_bias(scored: Labelled) -> Iterator[Plan]:
+    """The figures of predictions at the bias chosen on validation, from per-image records."""
+    if not scored:
+        return
+    from benchmarks.report import matrices
+
+    pooled = ", mean over seeds" if any(len(runs) > 1 for _, runs in scored) else ""
+    for kind in ("state", "object"):
+        yield Plan(
+            f"{kind}s",
+            f"Accuracy by {kind}",
+            f"How often the {kind} is right, in percent of the test images that have it (their number in brackets), at "
+            f"the bias chosen on validation{pooled}; the hardest last{matrices.shown_words(kind, scored[0][1][0])}.",
+            partial(matrices.primitive_accuracy, scored, kind),
+        )
+    label, runs = max(scored, key=lambda item: sum(run.curve.auc for run in item[1]) / len(item[1]))
+    seeds = f"seeds {', '.join(str(run.run.spec.seed) for run in runs)} together" if len(runs) > 1 else "one seed"
+    yield Plan(
+        "confusion",
+        "Confusion of states",
+        f"Which state {label}, the method with the largest AUC here, predicts for the test images of each state, in "
+        f"percent of the row, at the bias chosen on validation, {seeds}{matrices.states_left_out(runs)}. The scale is "
+        "that of square roots, so that rare confusions show.",
+        lambda: matrices.state_confusion(runs),
+    )
+
+
+def _of_results(group: Group) -> Iterator[Plan]:
+    """The figures that results alone suffice for; per-image records add intervals."""
+    from benchmarks.report import figures, style, uncertainty
+
+    rows = [row for row in group.full if len(figures.auc_values(row))]
+    if not rows:
+        return
+    looks = style.styles(group.full)
+    intervals, alone = uncertainty.auc_intervals(rows)
+    ticks = "; tick: a seed" if any(len(row.done) > 1 for row in rows) else ""
+    bar = f"; bar: {uncertainty.described()}" if intervals else ""
+    bar += f", over test images alone for {', '.join(alone)}, with one run" if alone else ""
+    without = [row.label for row in rows if row.label not in intervals]
+    bar += f"; no interval without per-image records: {', '.join(without)}" if without else ""
+    yield Plan(
+        "auc",
+        "AUC with intervals",
+        f"AUC on test; marker: mean{' over seeds' if ticks else ''}{bar}{ticks}. Intervals of two methods may overlap "
+        "although their paired difference is clear: the tables test differences.",
+        lambda: figures.auc_of_runs(rows, looks, intervals),
+    )
+    devices = sorted({str(run.environment.get("device", "?")) for row in rows for run in row.done})
+    yield Plan(
+        "cost",
+        "Cost against AUC",
+        f"AUC{' with its interval' if intervals else ''} against training time without validation, on "
+        f"{', '.join(devices)}; 0: nothing is trained. The larger a point, the more numbers are trained (logarithm).",
+        lambda: figures.cost(rows, looks, intervals),
+    )
     for row in rows:
-        runs = []
+        if switches := [switch for switch in group.switches(row) if switch.done]:
+            yield from _ablations(row, switches)
+
+
+def _ablations(full: Row, switches: Sequence[Row]) -> Iterator[Plan]:
+    from benchmarks.report import figures, uncertainty
+
+    found = uncertainty.changes(full, switches)
+    if not found:
+        return
+    ticks = "; ticks: single seeds" if any(len(change.per_seed) > 1 for change in found) else ""
+    known = any(change.interval is not None for change in found)
+    line = f"; line: 95 % interval of the paired difference, {uncertainty.described().split(' interval ')[1]}"
+    yield Plan(
+        f"ablations-{full.method}",
+        f"Ablations of {full.label}",
+        f"What each switch changes in the AUC of {full.label}, on the seeds that both have{line if known else ''}"
+        f"{ticks}.",
+        lambda: figures.ablation_bars(full.method, found),
+    )
+
+
+def _of_images(scored: Labelled, library: Library) -> Iterator[Plan]:
+    """The figures that show images, which need the data set and as a rule trained weights."""
+    if not scored:
+        return
+    from benchmarks.report import attention_maps, gallery
+
+    for label, runs in scored:
+        if runs[0].run.spec.method == attention_maps.METHOD and not np.isnan(runs[0].bias):
+            yield Plan(
+                f"attention-{slug(label)}",
+                f"Attention of {label}",
+                f"What the local and the global stage of {label} look at.",
+                partial(attention_maps.attention, runs[0], library),
+            )
+    yield Plan(
+        "gallery",
+        "Successes and failures",
+        f"Test images, their true pair (bold) and the {gallery.BEST} best pairs of two methods at the bias chosen on "
+        "validation.",
+        lambda: gallery.gallery(scored, library),
+        wide=True,
+    )
+
+
+def _scored(rows: Sequence[Row], library: Library, problems: list[Problem]) -> Labelled:
+    """Read the per-image records of the rows' finished runs; rows without any are left out.
+
+    So is a run of other test images than most are of: figures compare methods image by image.
+    """
+    read: list[tuple[str, Scored]] = []
+    for row in rows:
         for run in row.done:
             try:
-                runs.append(read_scored(run))
-            except (UserError, KeyError) as error:
+                read.append((row.label, library.named(read_scored(run))))
+            except (UserError, KeyError, ValueError) as error:
                 problems.append(Problem(run.path, f"Its figures are left out: {error}"))
-        if runs:
-            found.append((row.label, runs))
-    return found, problems
+    if not read:
+        return []
+    usual = Counter(_images(scored) for _, scored in read).most_common(1)[0][0]
+    found: dict[str, list[Scored]] = {}
+    for label, scored in read:
+        if _images(scored) == usual:
+            found.setdefault(label, []).append(scored)
+        else:
+            problems.append(
+                Problem(scored.run.path, "Its figures are left out: most runs here have other test images.")
+            )
+    return list(found.items())
+
+
+def _images(scored: Scored) -> bytes:
+    """What two records of the same test images agree in: group, state and object of each."""
+    return np.stack([scored.scores.is_seen, scored.labels.states, scored.labels.objects]).tobytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich import box
@@ -12,30 +11,61 @@ from rich.text import Text
 
 from benchmarks import files
 from benchmarks.records import Problem
-from benchmarks.report.tables import Cell, Column, Table
+from benchmarks.report.model import Cell, Column, Table
+
+WIDTH = 80
+"""Characters that a table should not exceed in a terminal."""
+
+SMALLEST_P = 0.001
+"""Smaller p-values are shown as such: of 10,000 resamples no smaller one is known well."""
+
+
+def parts(cell: Cell, column: Column) -> list[str]:
+    """Return a cell's texts: percent or plain with the column's digits, then the spread and the interval, if any."""
+    if cell.value is None:
+        return [cell.text]
+    if column.p_value:
+        return [f"<{SMALLEST_P:g}" if cell.value < SMALLEST_P else f"{cell.value:.3f}"]
+    factor = 100.0 if column.percent else 1.0
+    form = f"{'+' if column.signed else ''},.{column.digits}f"
+    texts = [f"{cell.value * factor:{form}}{cell.mark}"]
+    if cell.spread is not None and column.larger_is_better is not None:
+        texts.append(f"± {cell.spread * factor:.{column.digits}f}")
+    if cell.interval is not None:
+        texts.append(f"[{', '.join(f'{end * factor:{form}}' for end in cell.interval)}]")
+    return texts
 
 
 def shown(cell: Cell, column: Column) -> str:
-    """Return a cell's text: percent or plain with the column's digits, the spread behind ±."""
-    if cell.value is None:
-        return cell.text
-    factor = 100.0 if column.percent else 1.0
-    text = f"{cell.value * factor:{'+' if column.signed else ''},.{column.digits}f}"
-    if cell.spread is not None and column.larger_is_better is not None:
-        text += f" ± {cell.spread * factor:.{column.digits}f}"
-    return text
+    """Return a cell's text in one line."""
+    return " ".join(parts(cell, column))
+
+
+def narrow(cell: Cell, column: Column) -> list[str]:
+    """Return a cell's texts for lines of their own, as short as can be: "±0.4", "57.1–61.8"."""
+    first, *more = parts(cell, column)
+    dash = ", " if column.signed else "–"
+    return [first, *(text.replace("± ", "±").strip("[]").replace(", ", dash) for text in more)]
+
+
+def _width(table: Table) -> int:
+    """Return the characters that the columns take, without what is between them."""
+    return sum(
+        max([len(column.name), *(len(text) for row in table.rows for text in narrow(row[place], column))])
+        for place, column in enumerate(table.columns)
+    )
 
 
 def terminal(table: Table) -> RichTable:
     """Return the table for a terminal; numbers flush right, the best of a column bold."""
-    # No vertical rules and little padding: with them ten columns do not fit 80 characters.
+    # No vertical rules, and little or no padding: with them ten columns do not fit 80 characters.
     drawn = RichTable(
         title=table.title,
         title_justify="left",
         caption=table.caption,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=(0, 0, 0, 1 if _width(table) + 2 * len(table.columns) < WIDTH else 0),
         pad_edge=False,
     )
     for place, column in enumerate(table.columns):
@@ -44,11 +74,15 @@ def terminal(table: Table) -> RichTable:
             drawn.add_column(column.name, min_width=min(14, longest), overflow="fold")
         else:
             drawn.add_column(column.name, justify="right", no_wrap=True)
+    marked = [any(row[place].mark for row in table.rows) for place in range(len(table.columns))]
     for row in table.rows:
-        cells = zip(row, table.columns, strict=True)
-        # A spread goes on a line of its own, so that eight numbers fit 80 columns.
-        texts = [(shown(cell, column).replace(" ± ", "\n±"), "bold" if cell.best else "") for cell, column in cells]
-        drawn.add_row(*(Text(text, style=style) for text, style in texts))
+        texts = []
+        for cell, column, is_marked in zip(row, table.columns, marked, strict=True):
+            # Spread and interval go on lines of their own, so that eight numbers fit 80 columns.
+            number, *more = narrow(cell, column)
+            aligned = number + " " * (is_marked and not cell.mark)
+            texts.append(Text("\n".join([aligned, *more]), style="bold" if cell.best else ""))
+        drawn.add_row(*texts)
     return drawn
 
 
@@ -58,20 +92,30 @@ def markdown(table: Table) -> str:
     lines.append("| " + " | ".join(column.name for column in table.columns) + " |")
     lines.append("| --- |" + " ---: |" * (len(table.columns) - 1))
     for row in table.rows:
-        texts = [shown(cell, column) for cell, column in zip(row, table.columns, strict=True)]
+        texts = [_plain(shown(cell, column)) for cell, column in zip(row, table.columns, strict=True)]
         marks = ["**" if cell.best else "_" if cell.second else "" for cell in row]
         marked = [f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True)]
-        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in marked) + " |")
+        lines.append("| " + " | ".join(marked) + " |")
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]
+    if table.sources:
+        lines += ["", "Sources:", "", *(f"- {source}" for source in table.sources)]
     return "\n".join(lines) + "\n"
 
 
-def write_markdown(path: Path, tables: Sequence[Table], problems: Sequence[Problem]) -> None:
-    """Write all tables, and the run folders that could not be read, as one Markdown page."""
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    parts = [f"# Report\n\nMade {made} from the run records in this folder.\n"]
-    parts += [markdown(table) for table in tables]
+def _plain(text: str) -> str:
+    """Return a text in which Markdown sees no signs of its own."""
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def write_markdown(path: Path, tables: Sequence[Table], problems: Sequence[Problem], origin: str) -> None:
+    """Write all tables, and the run folders that could not be read, as one Markdown page. origin: its first line."""
+    parts = [f"# Report\n\n{origin}\n", *(markdown(table) for table in tables)]
     if problems:
-        parts.append("## Records that could not be read\n\n" + "".join(f"- {p.path}: {p.message}\n" for p in problems))
+        named = "".join(f"- {_below(problem.path, path.parent)}: {problem.message}\n" for problem in problems)
+        parts.append("## Records that could not be read\n\n" + named)
     files.write_aside(path, lambda file: file.write("\n".join(parts).encode()))
+
+
+def _below(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path

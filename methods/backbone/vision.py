@@ -48,7 +48,8 @@ class VisionSide:
         if images.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(f"images of {tuple(images.shape[-2:])} pixels, the backbone takes {self.image_size}")
         visual = self.clip.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)  # [B, P, D]
+        # fp32 under autocast too: what blocks add up over the depth of the tower would be rounded at every sum.
+        patches = visual.conv1(images).float().flatten(2).transpose(1, 2)  # [B, P, D]
         class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         tokens = torch.cat([class_token, patches], dim=1)
         return visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))

@@ -65,6 +65,15 @@ class CrossAttention(nn.Module):
         found = functional.scaled_dot_product_attention(projected, keys, values)
         return self.out(found.transpose(1, 2).flatten(2))
 
+    def weights(self, queries: Tensor, memory: KeysValues) -> Tensor:
+        """Return softmax(QK^T / sqrt(d / heads)), a query's shares of the tokens: [B, heads, K, T], rows sum to 1.
+
+        `forward` is these weights times the values, heads joined, through the output map; it never builds them.
+        """
+        keys, _ = memory
+        projected = self._split(self.query(queries)).expand(len(keys), -1, -1, -1)
+        return (projected @ keys.transpose(-2, -1) / keys.shape[-1] ** 0.5).softmax(dim=-1)
+
 
 class CrossAttentionLayer(nn.Module):
     """q + Drop(Attention(q, tokens)), then q + Drop(W2 Drop(QuickGELU(W1 LayerNorm(q)))), hidden width 4 d.
@@ -119,3 +128,11 @@ class CrossAttentionStack(nn.Module):
         for layer, keys_values in zip(self.layers, memory, strict=True):
             queries = layer(queries, keys_values)
         return queries
+
+    def weights(self, queries: Tensor, memory: Sequence[KeysValues]) -> list[Tensor]:
+        """Return every layer's attention weights, [B, heads, K, T] each, for what `forward` would be given."""
+        found = []
+        for layer, keys_values in zip(self.layers, memory, strict=True):
+            found.append(layer.attention.weights(queries, keys_values))
+            queries = layer(queries, keys_values)
+        return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import CPU, make_backbone, make_trainer, numbers
+from toy_runs import CPU, make_backbone, make_trainer, numbers
 
 from benchmarks import frozen_features
 from benchmarks.batches import PhaseBatches

@@ -75,6 +75,14 @@ def test_the_rendered_folder_is_the_plan(dataset):
 def test_training_images_are_long_tailed(dataset):
     pairs = dataset.candidates("train").index_of(dataset.splits["train"].states, dataset.splits["train"].objects)
     counts = np.bincount(pairs, minlength=350)
+    split = dataset.splits["train"]
+    tags = [
+        split.slices["training images of the pair"][pairs == pair][0] for pair in (counts.argmin(), counts.argmax())
+    ]
+    assert tags == [
+        "2-5",
+        ">=21",
+    ]
     assert counts.min() == 4
     assert counts.max() == 40
 

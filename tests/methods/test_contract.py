@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from benchmarks.settings import resolve
 from methods.backbone import Backbone, build_clip
@@ -180,3 +181,43 @@ def test_what_a_method_says_of_itself(name):
     for ablation in info.ablations:
         method.Config(**{k: v for k, v in ablation.changes.items() if k in method.Config.model_fields})
         assert ablation.question.endswith("?")
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_logits_norms_and_losses_are_fp32_under_autocast(name, make, toy, batch, candidates, monkeypatch):
+    """What decides a ranking is never rounded to bf16, and what a norm computes is rounded after it at most."""
+    method = moved(make(name), toy)
+    plain = scores(method, batch, candidates)
+    logits: list[torch.Tensor] = []
+    cross_entropy, normalize, layer_norm = functional.cross_entropy, functional.normalize, functional.layer_norm
+
+    def watched_loss(values, *rest, **options):
+        logits.append(values.detach())
+        return cross_entropy(values, *rest, **options)
+
+    def watched_normalize(values, *rest, **options):
+        assert values.dtype == torch.float32
+        return normalize(values, *rest, **options)
+
+    def watched_norm(values, *rest, **options):
+        result = layer_norm(values, *rest, **options)
+        assert torch.allclose(result.float(), layer_norm(values.float(), *rest, **options), rtol=2**-8, atol=1e-5)
+        return result
+
+    for function, watched in (
+        ("cross_entropy", watched_loss), ("normalize", watched_normalize), ("layer_norm", watched_norm),
+    ):  # fmt: skip
+        monkeypatch.setattr(functional, function, watched)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method.backbone.embed_images(batch.images).dtype == torch.float32, "the tower adds up in fp32"
+        losses = method.training_loss(train_batch(toy), toy.candidates("train"))
+        found = scores(method, batch, candidates)
+    monkeypatch.undo()
+    for label, value in {"total": losses.total, **losses.terms}.items():
+        assert value.dtype == torch.float32 and torch.isfinite(value), label
+    assert logits and {values.dtype for values in logits} == {torch.float32}
+    rounded = torch.cat([(values.bfloat16() == values).flatten() for values in [*logits, found]])
+    assert rounded.float().mean() < 0.1, "logits that are bf16 values tie at the top"
+    assert found.dtype == torch.float32 and torch.isfinite(found).all()
+    assert (found - plain).abs().max() < 0.05 * plain.abs().max(), "the same scores up to rounding"
+    assert {parameter.dtype for parameter in method.trained().values()} <= {torch.float32}

@@ -211,3 +211,35 @@ def test_gated_fusion(backbone):
     assert not {"lambda_1", "lambda_2"} & set(method.trained())
     with pytest.raises(ValueError, match="both stages"):
         MSCIConfig(fusion="gated", fused="local")
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages"),
+    [
+        ({}, {"local": 1, "global": 1}),
+        ({"interaction": "parallel", "stage_2_layers": 2}, {"local": 1, "global": 2}),
+        ({"fused": "local"}, {"local": 1}),
+        ({"fused": "global", "interaction": "parallel"}, {"global": 1}),
+        ({"fused": "none"}, {}),
+    ],
+)
+def test_attention_of_the_stages_in_use(backbone, settings, stages):
+    torch.manual_seed(0)
+    method = MSCI(backbone, VOCABULARY, MSCIConfig(**settings)).eval()
+    perturb(method)
+    with torch.no_grad():
+        text = method.prepare(all_pairs()).tensors["pair"]
+        memory = method.memories(method.encode(eight_images()).features)["pair"]
+        found = method.attention(text, memory)
+        assert {stage: len(layers) for stage, layers in found.items()} == stages
+        for layers in found.values():
+            assert all(torch.allclose(weights.sum(dim=-1), torch.ones(())) for weights in layers)
+        starts = {"local": text, "global": text}
+        if method.stage_1 is not None and method.config.interaction == "serial":
+            starts["global"] = method.stages(text, memory)[0]
+        # One layer each: the weights put together with the values are what a stage adds to its queries.
+        for stage, block, own in (("local", method.stage_1, memory.local), ("global", method.stage_2, memory.whole)):
+            if stages.get(stage) == 1:
+                layer, (_, values) = block.layers[0], own[0]
+                mixed = layer.attention.out((found[stage][0] @ values).transpose(1, 2).flatten(2))
+                torch.testing.assert_close(mixed, layer.attention(starts[stage], own[0]), atol=1e-5, rtol=1e-4)

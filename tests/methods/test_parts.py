@@ -242,6 +242,18 @@ def test_stack_against_the_plain_computation(stack):
     assert torch.equal(stack.normalise(tokens, 2), stack.norm(stack.norm(tokens)))
 
 
+def test_weights_put_together_with_the_values_are_the_layers_output(stack):
+    text, memory = unit(torch.randn(7, 24)), stack.memory(stack.normalise(torch.randn(3, 10, 24)))
+    queries = text
+    for layer, keys_values, weights in zip(stack.layers, memory, stack.weights(text, memory), strict=True):
+        assert weights.shape == (3, 3, 7, 10) and (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, 3, 7), atol=1e-6, rtol=0)
+        mixed = (weights @ keys_values[1]).transpose(1, 2).flatten(2)
+        found = layer.attention(queries, keys_values)
+        torch.testing.assert_close(layer.attention.out(mixed), found, atol=1e-6, rtol=1e-5)
+        queries = layer(queries, keys_values)
+
+
 def test_gradient_through_shared_queries(stack):
     text, tokens = unit(torch.randn(7, 24)), torch.randn(3, 10, 24)
     gradients = []

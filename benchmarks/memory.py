@@ -1,0 +1,62 @@
+"""Memory: how running out of it is recognised, how work is repeated in smaller parts, and how much there was."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+# What torch says where it has no error class of its own for it: the CPU's allocator, MPS, cuBLAS and cuDNN.
+WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+
+
+def in_smaller_parts(work: Callable[[], Result], smaller: Callable[[], None]) -> Result:
+    """Return what `work` returns; whenever it runs out of memory, call `smaller` and let it begin anew.
+
+    `smaller` raises where there is nothing left to make smaller.
+    """
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # After the except clause, because the error's traceback holds every tensor of the attempt.
+        release()
+        smaller()
+
+
+def release() -> None:
+    """Give memory that nothing uses back to the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,113 @@
+"""What stands above and below a table: data, backbone, profile, selection, seeds, what an interval means, and gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.records import RunRecord
+from benchmarks.report.evidence import Evidence, Question
+from benchmarks.report.groups import Group, Row
+
+if TYPE_CHECKING:
+    from benchmarks.significance import Difference
+
+
+def caption(runs: Sequence[RunRecord], *, spread: bool = True) -> str:
+    """Say what runs of one group have in common. spread: whether the table shows standard deviations."""
+    spec = runs[0].spec
+    policies = {run.spec.training.selection for run in runs if run.spec.training.epochs > 0}
+    seeds = sorted({run.spec.seed for run in runs})
+    several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
+    return (
+        f"{spec.dataset}, {spec.world} world{_masking(runs)}, backbone {spec.backbone}, profile {spec.profile}, "
+        f"{spec.precision}, protocol {spec.protocol_version}; epoch selected by "
+        f"{', '.join(sorted(policies)) or 'nothing'}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
+    )
+
+
+def _masking(runs: Sequence[RunRecord]) -> str:
+    """Say in brackets what removes pairs from an open world, where anything does."""
+    worlds = [run.spec.open_world for run in runs if run.spec.open_world is not None]
+    if not worlds:
+        return ""
+    thresholds = {"searched" if world.threshold == "search" else f"{world.threshold:g}" for world in worlds}
+    places = sorted({world.selection_world for world in worlds})
+    return (
+        f" (feasibility: {worlds[0].feasibility}, threshold {', '.join(sorted(thresholds))}, masking "
+        f"{worlds[0].masking}, epoch chosen in the {' or '.join(places)} world)"
+    )
+
+
+def test_split(runs: Sequence[RunRecord]) -> str:
+    """Say what was measured on."""
+    tests: Iterator[Mapping[str, Any]] = (run.result["metrics"]["test"] for run in runs if run.result is not None)
+    counted = next((test for test in tests if test.get("images") is not None), None)
+    if counted is None:
+        return "Test split, percent, exact evaluator."
+    return (
+        f"Test split ({counted['seen_images']:,} images of seen and {counted['unseen_images']:,} of unseen pairs), "
+        "percent, exact evaluator."
+    )
+
+
+def intervals(found: Evidence) -> str:
+    """Say what the intervals of AUC and HM mean; "" if there are none."""
+    if found.comparison is None:
+        return ""
+    return f"Intervals of AUC and HM: {_bootstrap(found.question, found.over_images_alone, found.comparison.methods)}."
+
+
+def tests(question: Question, found: Mapping[str, Difference]) -> str:
+    """Say what the intervals of differences mean and how they were tested; found: by row; "" for none."""
+    if not found:
+        return ""
+    alone = [label for label, difference in found.items() if difference.decided_by == "images"]
+    family = f"{len(found)} comparison{'s' * (len(found) > 1)}"
+    return (
+        f"Intervals: {_bootstrap(question, alone, found)}, the same for both sides. p: two-sided, of no difference in "
+        f"AUC; p Holm: adjusted for the {family} of this table; *: p Holm at most {1 - question.level:.2g}."
+    )
+
+
+def _bootstrap(question: Question, alone: Sequence[str], every: Mapping[str, object]) -> str:
+    """Name level, resamples and source of an interval. alone: of the labels in `every`, those without seeds."""
+    if len(alone) == len(every):
+        source = "test images alone, because there is one run of each"
+    else:
+        source = "seeds and test images"
+        source += f" (test images alone for {', '.join(alone)}, with one run)" if alone else ""
+    return f"{100 * question.level:g} %, bootstrap of {question.resamples:,} resamples over {source}"
+
+
+def gaps(group: Group, rows: Sequence[Row], *, same_seeds: bool = True) -> list[str]:
+    """Return notes on what is not there: images that were left out (the same for all runs), results, seeds.
+
+    same_seeds: whether a row misses the seeds that other rows have.
+    """
+    notes = []
+    runs = [run for row in rows for run in row.runs]
+    names = next((found for run in runs if (found := (run.result or {}).get("left_out_images"))), None)
+    if names is not None:
+        notes.append(f"{len(names)} images that the splits list were missing and left out; the records name them.")
+    for run in runs:
+        if run.status == "failed" and run.error is not None:
+            notes.append(f"{run.run_id} failed: {run.error['message']}")
+        elif run.status != "done":
+            notes.append(f"{run.run_id} is not finished ({len(run.epochs)} epochs so far).")
+    for row in rows if same_seeds else ():
+        if missing := sorted(wanted_seeds(row, rows) - {run.spec.seed for run in row.runs}):
+            notes.append(f"{row.label} was not run with seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}.")
+    copies = {run.run_id for run in group.copies} & {run.run_id for run in runs}
+    return notes + [f"{run_id} lies in several folders; one was taken." for run_id in sorted(copies)]
+
+
+def wanted_seeds(row: Row, rows: Sequence[Row]) -> set[int]:
+    """Return the seeds that a row should have: those that any row has which trains; its own if it trains nothing."""
+    others = [other for other in rows if other.trains] if row.trains else [row]
+    return {run.spec.seed for other in others for run in other.runs}
+
+
+def seeds(row: Row, wanted: set[int]) -> str:
+    """Return how many seeds a row has, "2/3" if some of the wanted ones are missing."""
+    return f"{len(row.done)}" if wanted <= set(row.seeds) else f"{len(row.done)}/{len(wanted)}"

@@ -1,0 +1,212 @@
+"""Which runs may stand in one table, and in which rows.
+
+Runs are compared only where data, backbone, world, profile, precision and protocol agree. A `Group` of others cannot be
+made, so no table can mix them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.records import RunRecord
+from errors import UserError
+from registry import METHODS
+
+Reader = Callable[[RunRecord], float | None]
+"""From a finished run to one of its numbers; None where the record has none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method with one setting, one per seed."""
+
+    label: str
+    runs: Sequence[RunRecord]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.runs[0].spec.method
+
+    @property
+    def ablation(self) -> str | None:
+        """The switch, None for the full model."""
+        return self.runs[0].spec.ablation
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything that a seed could change."""
+        return any(run.spec.training.epochs > 0 for run in self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs that have a result, in order."""
+        return sorted(run.spec.seed for run in self.done)
+
+    @property
+    def done(self) -> list[RunRecord]:
+        """Return the runs that have a result."""
+        return [run for run in self.runs if run.result is not None]
+
+    def of_seeds(self, seeds: Iterable[int]) -> Row:
+        """Return the row with the runs of some seeds."""
+        return Row(self.label, [run for run in self.runs if run.spec.seed in set(seeds)])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared; others are refused with a `UserError`.
+
+    rows: the full models and the ablations, in order. copies: other records of the same runs, which are not shown.
+    distinction: what tells it from another group of the same title.
+    """
+
+    runs: Sequence[RunRecord]
+    rows: Sequence[Row]
+    copies: Sequence[RunRecord] = ()
+    distinction: str = ""
+
+    def __post_init__(self) -> None:
+        check_comparable(self.runs)
+
+    @property
+    def title(self) -> str:
+        """What the runs have in common, in short."""
+        spec = self.runs[0].spec
+        profile = "" if spec.profile == "clean" else f", {spec.profile} profile"
+        return f"{spec.dataset}, {spec.world} world, {spec.backbone}{profile}, {spec.precision}{self.distinction}"
+
+    @property
+    def full(self) -> list[Row]:
+        """The rows of full models."""
+        return [row for row in self.rows if row.ablation is None]
+
+    def switches(self, full: Row) -> list[Row]:
+        """Return the rows of a full model's ablations, which differ from it in the switched settings alone."""
+        return [row for row in self.rows if row.ablation is not None and _switched(full, row)]
+
+
+def conditions(run: RunRecord) -> Mapping[str, str]:
+    """Return what must agree for two runs to stand in one table, by name."""
+    spec, world = run.spec, run.spec.open_world
+    return {
+        "data set": spec.dataset,
+        "data": spec.dataset_digest,
+        "backbone": spec.backbone,
+        "weights": spec.backbone_digest,
+        "world": spec.world,
+        "profile": spec.profile,
+        "precision": spec.precision,
+        "protocol version": str(spec.protocol_version),
+        "feasibility": "none" if world is None else world.feasibility,
+        "feasibility table": "none" if world is None else world.feasibility_digest or "none",
+        "masking": "none" if world is None else world.masking,
+    }
+
+
+def check_comparable(runs: Sequence[RunRecord]) -> None:
+    """Refuse runs whose `conditions` differ, as a `UserError` that names two of them and the condition."""
+    for run in runs[1:]:
+        ours, theirs = conditions(runs[0]), conditions(run)
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise UserError(
+                    f"{runs[0].run_id} and {run.run_id} cannot stand in one table.",
+                    f"Their {name} differs: {value[:20]} and {theirs[name][:20]}.",
+                    "Make a table of each: bench.py report keeps them apart.",
+                )
+
+
+def group_of(runs: Iterable[RunRecord]) -> Group:
+    """Return one group of these runs; a `UserError` with the reason if they may not be compared."""
+    kept: dict[str, RunRecord] = {}
+    copies = []
+    for run in sorted(runs, key=lambda run: run.result is None):  # of several records of a run a finished one counts
+        if run.run_id in kept:
+            copies.append(run)
+        else:
+            kept[run.run_id] = run
+    own = sorted(kept.values(), key=lambda run: run.run_id)
+    return Group(own, _rows(own), copies)
+
+
+def groups(runs: Iterable[RunRecord]) -> list[Group]:
+    """Return the runs grouped by what must agree, see `conditions`; each group has a title of its own."""
+    found: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in runs:
+        found.setdefault(tuple(conditions(run).values()), []).append(run)
+    made = [group_of(members) for _, members in sorted(found.items(), key=lambda item: item[0])]
+    titles = [group.title for group in made]
+    return [
+        group if titles.count(group.title) == 1 else replace(group, distinction=_distinction(group, made))
+        for group in made
+    ]
+
+
+def _distinction(group: Group, every: Sequence[Group]) -> str:
+    """Name the conditions in which groups of one title differ."""
+    own = conditions(group.runs[0])
+    others = [conditions(other.runs[0]) for other in every if other.title == group.title]
+    names = [name for name, value in own.items() if any(other[name] != value for other in others)]
+    return "".join(f", {name} {own[name][:8]}" for name in names)
+
+
+def _switched(full: Row, row: Row) -> bool:
+    """Return whether `row` is `full` but for what its ablation changes."""
+    if row.method != full.method:
+        return False
+    declared = {ablation.name: ablation.changes for ablation in METHODS.get(row.method).info.ablations}
+    ours, base = row.runs[0].spec.settings, full.runs[0].spec.settings
+    return all(value == base.get(key) for key, value in ours.items() if key not in declared.get(row.ablation or "", ()))
+
+
+def _rows(runs: Sequence[RunRecord]) -> list[Row]:
+    """Group runs into rows; where a method was run with several settings, the label says which differ."""
+    order = {name: place for place, name in enumerate(METHODS.names())}
+    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    by_method: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        by_method.setdefault(run.spec.method, []).append(run)
+    rows: list[Row] = []
+    for method in sorted(by_method, key=lambda name: (order.get(name, len(order)), name)):
+        variants: dict[str, list[RunRecord]] = {}
+        for run in by_method[method]:
+            key = repr((run.spec.ablation, sorted(run.spec.settings.items())))
+            variants.setdefault(key, []).append(run)
+        settings = [own[0].spec.settings for own in variants.values() if own[0].spec.ablation is None]
+        names = dict.fromkeys(key for setting in settings for key in setting)
+        differing = [key for key in names if len({repr(setting.get(key)) for setting in settings}) > 1]
+        for group in variants.values():
+            setting = group[0].spec.settings
+            ablation = group[0].spec.ablation
+            marks = [ablation] if ablation is not None else [f"{key}={setting.get(key)}" for key in differing]
+            label = titles.get(method, method) + (f" ({', '.join(marks)})" if marks else "")
+            if taken := [row for row in rows if row.label.partition(" #")[0] == label]:
+                label += f" #{len(taken) + 1}"  # a label stands for one row
+            rows.append(Row(label, sorted(group, key=lambda run: run.spec.seed)))
+    return rows
+
+
+def test_metric(name: str) -> Reader:
+    """Return a reader of a metric of the test split, "auc" or dotted as in "at_zero.state"."""
+
+    def read(run: RunRecord) -> float | None:
+        value: Any = run.result["metrics"]["test"]  # type: ignore[index]
+        for part in name.split("."):
+            value = None if value is None else value[part]
+        return value
+
+    return read
+
+
+def paired_differences(full: Row, row: Row, read: Reader) -> list[float]:
+    """Return what `read` gives for a row less what it gives for the full model, for each seed that both have."""
+    reference = {run.spec.seed: read(run) for run in full.done}
+    found = []
+    for run in row.done:
+        ours, theirs = read(run), reference.get(run.spec.seed)
+        if ours is not None and theirs is not None:
+            found.append(ours - theirs)
+    return found

@@ -1,0 +1,106 @@
+"""The main table of a group, and the differences of its methods from a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchmarks.records import RunRecord
+from benchmarks.report.captions import caption, gaps, intervals, test_split, tests
+from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines, mean, number
+from benchmarks.report.evidence import SHOWN, Evidence
+from benchmarks.report.groups import Group, Row, test_metric
+from benchmarks.report.model import Cell, Column, Table
+
+LEGEND = (
+    "S, U: accuracy on seen and unseen pairs when the other group is forbidden; G: how well one bias tells the groups "
+    "apart; AUC = S U G; HM: best harmonic mean; HM@val: at the bias chosen on validation; state, object: at bias 0."
+)
+
+
+def unseen_cap(run: RunRecord) -> float | None:
+    """Return the share of unseen test images whose pair is still a candidate."""
+    world = run.result.get("open_world")  # type: ignore[union-attr]
+    return test_metric("unseen_cap")(run) if world is None else world["unseen_cap"]["test"]
+
+
+CAP: Metric = (Column("cap", digits=0, larger_is_better=None), unseen_cap)
+"""Stands beside U in the open world, where a threshold takes right answers away. Without digits it fits 80 columns."""
+
+
+def main_table(
+    group: Group, rows: Sequence[Row], found: Evidence, title: str = "Results", notes: Sequence[str] = ()
+) -> Table:
+    """Return the headline numbers of rows of a group; AUC and HM with intervals where there is evidence."""
+    runs = [run for row in rows for run in row.runs]
+    columns, legend = list(MAIN), LEGEND
+    if runs[0].spec.world == "open":
+        columns.insert(1 + [column.name for column, _ in MAIN].index("U"), CAP)
+        legend += " cap: share of unseen images whose pair is still a candidate, the most that U can be."
+    given = {
+        column.name: [replace(mean(row, read), interval=found.interval(row.label, name)) for row in rows]
+        for (column, read), name in zip(MAIN, SHOWN, strict=False)
+    }
+    given["AUC"] = [replace(cell, mark=found.mark(row.label)) for cell, row in zip(given["AUC"], rows, strict=True)]
+    texts = [caption(runs), test_split(runs), intervals(found), legend]
+    if any(cell.mark for cell in given["AUC"]):
+        texts.append(f"*: the AUC differs from that of {found.comparison.baseline} (table of differences).")  # type: ignore[union-attr]
+    return Table(
+        title,
+        " ".join(text for text in texts if text),
+        [*LABELS, *(column for column, _ in columns)],
+        lines(rows, columns, given),
+        [*gaps(group, rows), *found.notes, *notes],
+    )
+
+
+DIFFERENCES = (
+    Column("AUC", signed=True),
+    Column("p", percent=False, p_value=True, exact=False),
+    Column("p Holm", percent=False, p_value=True, exact=False),
+    Column("d_z", percent=False, signed=True, exact=False),
+    Column("beats", digits=0),
+    Column("differ"),
+    Column("HM", signed=True),
+)
+
+
+def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Table:
+    """Return how each other row with results differs from the baseline, with tests and effect sizes."""
+    others = [row for row in rows if row is not baseline and row.done]
+    runs = [run for row in (baseline, *others) for run in row.done]
+    tested = {row.label: difference for row in others if (difference := found.difference(row.label)) is not None}
+    texts = (
+        f"Mean of each method less that of {baseline.label}, in points.",
+        caption(runs, spread=False),
+        test_split(runs),
+        tests(found.question, tested),
+        f"d_z: mean difference over seeds in units of its standard deviation; beats: how often a run of the method has "
+        f"a larger AUC than one of {baseline.label}, percent; differ: share of test images that only one of the two "
+        "gets right, each at its validation bias.",
+    )
+    read_auc, read_hm = (test_metric(name) for name in SHOWN)
+    rows_of_cells = []
+    for row in others:
+        difference = tested.get(row.label)
+        seeds = None if difference is None else difference.seeds
+        rows_of_cells.append(
+            [
+                Cell(text=row.label),
+                replace(difference_cell(row, baseline, read_auc, difference), mark=found.mark(row.label)),
+                number(None if difference is None else difference.p_value),
+                number(None if difference is None else difference.adjusted_p),
+                number(None if seeds is None else seeds.effect_size),
+                number(None if seeds is None else seeds.improvement),
+                number(found.discordant(row.label)),
+                difference_cell(row, baseline, read_hm, found.difference(row.label, SHOWN[1])),
+            ]
+        )
+    return Table(
+        f"Differences from {baseline.label}",
+        " ".join(text for text in texts if text),
+        [LABELS[0], *DIFFERENCES],
+        rows_of_cells,
+        found.notes,
+        name="differences",  # whatever the baseline, so that a file of another one does not stay behind
+    )

@@ -1,0 +1,90 @@
+"""How a run came about and how to do it again: the exact command, every setting with its source, the environment."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.records import RunRecord
+
+GIVEN = ("file", "command line")
+"""Origins of settings that a command must name; the others follow from defaults, presets and the names."""
+
+
+def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
+    """Return the command that repeats a run, with every setting that did not come from a default or a preset.
+
+    seeds: those of runs that differ in nothing else; by default the run's own.
+    """
+    spec = run.spec
+    seeds = [spec.seed] if seeds is None else seeds
+    parts = ["python", "bench.py", "run", "--methods", spec.method, "--dataset", spec.dataset]
+    parts += ["--seeds", *map(str, seeds), "--world", spec.world, "--profile", spec.profile]
+    parts += ["--backbone", spec.backbone, "--precision", spec.precision]
+    if spec.ablation is not None:
+        parts += ["--ablations", spec.ablation]
+    if left_out := (run.result or {}).get("left_out_images"):
+        parts += ["--allow-missing", str(len(left_out))]
+    values = spec.settings
+    given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN]
+    if given:
+        parts += ["--set", *(f"{spec.method}.{key}={_toml(values[key])}" for key in given if key in values)]
+    return shlex.join(parts)
+
+
+def commands(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the commands that repeat some runs, one for all that differ in their seed alone."""
+    alike: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        alike.setdefault(reproduce(run, ()), []).append(run)
+    return [reproduce(own[0], [run.spec.seed for run in own]) for own in alike.values()]
+
+
+def provenance(run: RunRecord) -> dict[str, Any]:
+    """Return what a page says of one run: id, status, facts by name, and settings as (name, value, source)."""
+    environment = run.environment
+    origins = {key: note.get("where") or note["origin"] for key, note in run.provenance.items()}
+    values = run.spec.settings
+    started = run.starts[-1]
+    facts = {
+        "started": started.get("time"),
+        "started as": shlex.join(started.get("command_line") or ()),
+        "starts": len(run.starts) if len(run.starts) > 1 else None,
+        "commit": _commit(environment.get("git")),
+        "device": environment.get("gpu") or environment.get("device"),
+        "processor": (environment.get("cpu") or {}).get("name"),
+        "python": environment.get("python"),
+        "packages": ", ".join(f"{name} {number}" for name, number in (environment.get("packages") or {}).items()),
+        "data": run.spec.dataset_digest[:12],
+        "weights of the backbone": run.spec.backbone_digest[:12],
+        "training": f"{run.result['cost']['train_seconds']:.1f} s" if run.result else None,
+        "epoch selected": (run.result or {}).get("selection", {}).get("epoch"),
+        "bias of validation": (run.result or {}).get("selection", {}).get("bias"),
+        "error": run.error["message"] if run.error else None,
+    }
+    return {
+        "id": run.run_id,
+        "seed": run.spec.seed,
+        "status": run.status,
+        "facts": {name: _short(value) for name, value in facts.items() if value not in (None, "")},
+        "settings": [(key, _short(values[key]), origins.get(key, "")) for key in sorted(values)],
+    }
+
+
+def _commit(git: Mapping[str, Any] | str | None) -> str | None:
+    if not isinstance(git, Mapping):
+        return git
+    return f"{git['commit']}{', with changes not committed' if git.get('dirty') else ''}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "none" if value is None else str(value)

@@ -1,0 +1,69 @@
+"""Small runs for the tests of training: a random tiny backbone, CSP on the toy data set, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks import training
+from benchmarks.batches import Execution
+from benchmarks.records import RunFolder
+from benchmarks.spec import RunSpec, TrainingConfig
+from benchmarks.training import Trainer
+from datasets.transforms import derived_seed
+from methods.backbone.clip import Backbone
+from methods.backbone.loading import build_clip
+from methods.csp import CSP, CSPConfig
+
+CONFIG = json.loads((Path(__file__).parents[1] / "methods/backbone/tiny-icons.json").read_text())
+CPU = Execution(torch.device("cpu"), eval_batch=7, pair_chunk=5)
+
+
+def make_backbone() -> Backbone:
+    import open_clip
+
+    return Backbone.from_open_clip(
+        build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(context_length=16), "tiny", "random"
+    )
+
+
+def make_trainer(
+    folder, toy, backbone, *, method=CSP, config=None, report=training.silent, execution=CPU, store=None, **settings
+):
+    config = CSPConfig(dropout=0.3) if config is None else config
+    settings = {"epochs": 3, "batch_size": 16, "lr": 3e-3, "augmentation": "clip", **settings}
+    spec = RunSpec(
+        method=method.info.name,
+        method_config=config.model_dump(mode="json"),
+        training=TrainingConfig(**settings),
+        dataset="toy",
+        dataset_digest="toy",
+        backbone="tiny",
+        backbone_digest="random",
+        seed=5,
+    )
+    record = RunFolder(folder)
+    record.start(spec, provenance={}, command_line=[], environment={})
+    torch.manual_seed(derived_seed("init", spec.seed))
+    built = method(backbone, toy.vocabulary, config if isinstance(config, method.Config) else method.Config())
+    return Trainer(spec, record, built, toy, execution, report, store)
+
+
+def numbers(result: dict) -> str:
+    """Everything of a result but how long it took, as text; NaN equals NaN in it."""
+    return json.dumps({key: value for key, value in result.items() if key != "cost"}, sort_keys=True)
+
+
+def without_times(epochs: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if "seconds" not in key} for record in epochs]
+
+
+def whole_run(toy, results, report) -> None:
+    """Do the run below a results folder from wherever it stands, as `bench.py run` does, for the kill loop."""
+    folder = RunFolder(results / "run")
+    if folder.status != "done":
+        trainer = make_trainer(folder.path, toy, make_backbone(), report=report, batch_size=8, epochs=2)
+        folder.finish(trainer.run())
+    folder.tidy()
