@@ -27,6 +27,7 @@ from rich.text import Text
 
 from benchmarks import stopping
 from cli_data import data, load_plugins
+from cli_evidence import compare, predict, status
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+for command in (compare, predict, status):
+    app.command()(command)
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
