@@ -194,7 +194,7 @@ def _flips(ours: list[tuple[RunRecord, ScoredRun]], theirs: list[tuple[RunRecord
         return named(labels.candidate_states[best], labels.candidate_objects[best])
 
     mine, its = [run for run, _ in pairs], [run for _, run in pairs]
-    rows = sorted(np.flatnonzero(by_a != by_b), key=lambda row: (-abs(int(by_a[row]) - int(by_b[row])), row))
+    rows = sorted(np.flatnonzero(by_a != by_b).tolist(), key=lambda row: (-abs(int(by_a[row]) - int(by_b[row])), row))
     return [
         Flip(
             str(own["images"][row]),

@@ -156,7 +156,9 @@ def predict(
             Prediction(
                 file,
                 tuple(
-                    Guess(*names[c], bool(candidates.seen[c]), float(row[c]), float(np.exp(row[c] - total)))
+                    Guess(
+                        names[c][0], names[c][1], bool(candidates.seen[c]), float(row[c]), float(np.exp(row[c] - total))
+                    )
                     for c in order
                 ),
             )

@@ -49,8 +49,8 @@ def state_of(spec: RunSpec, path: Path) -> RunState:
     if holder is not None:
         return RunState(spec.run_id, "running", (finished, total), _changed(path), f"by {holder}")
     if status == "failed":
-        error = folder.read().error or {}
-        note = f"{error.get('message', '')} See {path / ERROR}."
+        failure = folder.read().error or {}
+        note = f"{failure.get('message', '')} See {path / ERROR}."
         return RunState(spec.run_id, "failed", (finished, total), _changed(path), note.strip())
     if status == "interrupted":
         return RunState(spec.run_id, "interrupted", (finished, total), _changed(path), "run again to go on")
