@@ -299,7 +299,7 @@ def run_all(planned: list, workbench) -> int:
                 err.print(Text.assemble((f"{name} failed.", "red"), reason), soft_wrap=True)
                 continue
             seconds = time.perf_counter() - start
-            test = record.result["metrics"]["test"]
+            test = (record.result or {})["metrics"]["test"]
             bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
     return 1 if failures else 3 if held else 0
 
@@ -386,8 +386,8 @@ def show(
     out.print(f"{info.paper}{f'. {where}' if where else ''}")
     total = sum(group.numbers for group in about.tensors)
     table = RichTable(title=f"Trained on {backbone} and {dataset}: {total:,} numbers", title_justify="left")
-    for head, justify in (("tensor", "left"), ("shape", "left"), ("how many", "right"), ("numbers", "right")):
-        table.add_column(head, justify=justify, overflow="fold")
+    for head in ("tensor", "shape", "how many", "numbers"):
+        table.add_column(head, justify="left" if head in ("tensor", "shape") else "right", overflow="fold")
     for group in about.tensors:
         shape = " x ".join(map(str, group.shape)) or "scalar"
         table.add_row(group.name, shape, str(group.count), f"{group.numbers:,}")
@@ -416,9 +416,10 @@ def show(
 
 def list_registry(what: str) -> None:
     """Print the entries of a registry."""
-    from registry import BACKBONES, DATASETS, METHODS
+    from registry import BACKBONES, DATASETS, METHODS, Registry
 
-    registry = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}[what]
+    registries: dict[str, Registry] = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}
+    registry = registries[what]
     entries = registry.entries()
     table = RichTable()
     table.add_column("name", no_wrap=True)

@@ -187,7 +187,7 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
         values = dict(line.get(request.method, {}))
         if choices.epochs is not None:
             values["epochs"] = choices.epochs
-        sources = {
+        sources: dict[str, Any] = {
             "profile": request.profile,
             "file_values": file.get(request.method, {}),
             "command_line_values": values,
@@ -292,7 +292,7 @@ def _execute(
     choices = workbench.choices
     execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
     deterministic()
-    environment = capture_environment() | _device_facts(device) | {"compile": choices.compiled}
+    environment = {**capture_environment(), **_device_facts(device)} | {"compile": choices.compiled}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None
     try:
