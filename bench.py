@@ -28,6 +28,7 @@ from rich.text import Text
 from benchmarks import stopping
 from cli_cache import cache
 from cli_data import data, load_plugins
+from cli_evidence import compare, predict, status
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
+for command in (compare, predict, status):
+    app.command()(command)
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -304,7 +307,7 @@ def run_all(planned: list, workbench) -> int:
                 err.print(Text.assemble((f"{name} failed.", "red"), reason), soft_wrap=True)
                 continue
             seconds = time.perf_counter() - start
-            test = record.result["metrics"]["test"]
+            test = (record.result or {})["metrics"]["test"]
             bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
     return 1 if failures else 3 if held else 0
 
@@ -391,8 +394,8 @@ def show(
     out.print(f"{info.paper}{f'. {where}' if where else ''}")
     total = sum(group.numbers for group in about.tensors)
     table = RichTable(title=f"Trained on {backbone} and {dataset}: {total:,} numbers", title_justify="left")
-    for head, justify in (("tensor", "left"), ("shape", "left"), ("how many", "right"), ("numbers", "right")):
-        table.add_column(head, justify=justify, overflow="fold")
+    for head in ("tensor", "shape", "how many", "numbers"):
+        table.add_column(head, justify="left" if head in ("tensor", "shape") else "right", overflow="fold")
     for group in about.tensors:
         shape = " x ".join(map(str, group.shape)) or "scalar"
         table.add_row(group.name, shape, str(group.count), f"{group.numbers:,}")
@@ -421,9 +424,10 @@ def show(
 
 def list_registry(what: str) -> None:
     """Print the entries of a registry."""
-    from registry import BACKBONES, DATASETS, METHODS
+    from registry import BACKBONES, DATASETS, METHODS, Registry
 
-    registry = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}[what]
+    registries: dict[str, Registry] = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}
+    registry = registries[what]
     entries = registry.entries()
     table = RichTable()
     table.add_column("name", no_wrap=True)

@@ -122,7 +122,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"array '{name}' holds Python objects; give it a plain dtype")
-    write_aside(path, lambda file: np.savez_compressed(file, **arrays))
+    write_aside(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -231,8 +231,8 @@ class RunFolder:
             )
         status = self.status
         result = self._read_versioned(RESULT) if status == "done" else None
-        error = self._read_versioned(ERROR) if status == "failed" else None
-        return RunRecord(self.path, status, spec, provenance, starts, self.epochs(), result, error)
+        failure = self._read_versioned(ERROR) if status == "failed" else None
+        return RunRecord(self.path, status, spec, provenance, starts, self.epochs(), result, failure)
 
     def _read_versioned(self, name: str) -> dict[str, Any]:
         content = files.read_json(self.path / name)

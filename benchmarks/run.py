@@ -195,7 +195,7 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             values["epochs"] = choices.epochs
         if choices.views is not None:
             values["views"] = choices.views
-        sources = {
+        sources: dict[str, Any] = {
             "profile": request.profile,
             "file_values": file.get(request.method, {}),
             "command_line_values": values,
@@ -301,7 +301,7 @@ def _execute(
     choices = workbench.choices
     execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
     deterministic()
-    environment = capture_environment() | _device_facts(device)
+    environment = {**capture_environment(), **_device_facts(device)}
     environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None

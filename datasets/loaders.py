@@ -78,7 +78,8 @@ def _collate(items: list[tuple[Tensor | str, int]]) -> ImageBatch | str:
     broken = next((view for view, _ in items if isinstance(view, str)), None)
     if broken is not None:
         return broken
-    return ImageBatch(torch.stack([view for view, _ in items]), torch.tensor([index for _, index in items]))
+    views = [view for view, _ in items if isinstance(view, Tensor)]
+    return ImageBatch(torch.stack(views), torch.tensor([index for _, index in items]))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:

@@ -132,7 +132,8 @@ class CrossAttentionStack(nn.Module):
     def weights(self, queries: Tensor, memory: Sequence[KeysValues]) -> list[Tensor]:
         """Return every layer's attention weights, [B, heads, K, T] each, for what `forward` would be given."""
         found = []
-        for layer, keys_values in zip(self.layers, memory, strict=True):
+        layers: list[CrossAttentionLayer] = list(self.layers)  # type: ignore[arg-type]  # a ModuleList forgets
+        for layer, keys_values in zip(layers, memory, strict=True):
             found.append(layer.attention.weights(queries, keys_values))
             queries = layer(queries, keys_values)
         return found

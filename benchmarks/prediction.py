@@ -1,0 +1,230 @@
+"""The pairs that a finished run sees in new images.
+
+A run's folder is enough: it keeps the words, the candidates of its test and which of them its open world kept. Neither
+the data set nor its images are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.finished import load_method
+from benchmarks.records import RunFolder, RunRecord, find_runs
+from benchmarks.scored_runs import phase_arrays, validation_bias
+from datasets.base import UNREADABLE, Candidates, Vocabulary, read_picture
+from errors import UserError, did_you_mean
+
+BATCH = 32  # images at once
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A candidate of an image. score: with the bias in it where the pair is unseen, on the method's own scale.
+
+    probability: the softmax of all candidates' scores, bias included.
+    """
+
+    state: str
+    object: str
+    seen: bool
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best candidates of an image, best first."""
+
+    image: Path
+    guesses: tuple[Guess, ...]
+
+
+def find_run(results: Path, name: str) -> RunRecord:
+    """Return the run that a name means: a run's folder, its id, or the beginning of one id alone."""
+    if (Path(name) / "spec.json").is_file():
+        return RunFolder(name).read()
+    runs, _ = find_runs(results)
+    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    ids = [run.run_id for run in found or runs]
+    raise UserError(
+        f"'{name}' names {'no run' if not found else f'{len(found)} runs'}.",
+        f"In {results} there {'is' if len(ids) == 1 else 'are'} {', '.join(ids[:8]) or 'none'}"
+        + (f" and {len(ids) - 8} more." if len(ids) > 8 else "."),
+        did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
+    )
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the images among files and folders, those of a folder sorted; nothing there is a `UserError`."""
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+        else:
+            found.append(path)
+    if not found:
+        raise UserError(
+            f"There is no image in {', '.join(map(str, paths))}.",
+            "An image has an ending such as .jpg or .png.",
+            "Pass images or a folder of images.",
+        )
+    return found
+
+
+def read_images(files: Sequence[Path]) -> list[Image.Image]:
+    """Return the pictures; those that cannot be read are all named in one `UserError`, before anything is scored."""
+    pictures, broken = [], []
+    for file in files:
+        try:
+            pictures.append(read_picture(file))
+        except UNREADABLE as error:
+            broken.append(f"{file} ({'no such file' if isinstance(error, FileNotFoundError) else error})")
+    if broken:
+        raise UserError(
+            f"{len(broken)} of the {len(files)} images cannot be read.", f"{'; '.join(broken)}.", "Leave them out."
+        )
+    return pictures
+
+
+def candidates_of(run: RunRecord) -> tuple[Candidates, np.ndarray]:
+    """Return the candidates of a run's test, and which of them its open world kept, bool [P]."""
+    arrays = RunFolder(run.path).read_arrays()
+    own = phase_arrays(arrays, "test")
+    if "names.states" not in arrays or "candidate_pairs" not in own:
+        raise UserError(
+            f"The run {run.run_id} cannot predict.",
+            "Its record is from before the names of states and objects were kept.",
+            "Run it again with --on-existing redo.",
+        )
+    vocabulary = Vocabulary(tuple(arrays["names.states"].tolist()), tuple(arrays["names.objects"].tolist()))
+    candidates = Candidates(vocabulary, own["candidate_pairs"], own["candidate_seen"], run.spec.world)
+    return candidates, own.get("candidate_kept", np.ones(len(candidates), dtype=bool))
+
+
+def bias_of(run: RunRecord, wish: str) -> float:
+    """Return the bias for unseen pairs: "validation" is the run's own, "none" is 0, anything else a number."""
+    if wish == "validation":
+        bias = validation_bias(run)
+        if np.isnan(bias):
+            raise UserError(
+                f"The run {run.run_id} has no bias from validation.",
+                "Its validation has seen or unseen images alone.",
+                "Pass --bias none or a number.",
+            )
+        return bias
+    try:
+        bias = 0.0 if wish == "none" else float(wish)
+    except ValueError:
+        bias = np.nan
+    if not np.isfinite(bias):
+        raise UserError(f"'{wish}' is no bias.", "It is added to unseen scores.", "Pass validation, none or a number.")
+    return bias
+
+
+def predict(
+    run: RunRecord, paths: Sequence[Path], *, bias: str = "validation", top: int = 5, device: Any = "cpu"
+) -> list[Prediction]:
+    """Return the `top` pairs of each image (files and folders) by a finished run.
+
+    Pairs that the run's open world removed are no candidates. Everything that stands in the way is a `UserError`.
+    """
+    if run.result is None:
+        raise UserError(
+            f"The run {run.run_id} cannot predict.", f"It is {run.status}, not done.", "Finish it with bench.py run."
+        )
+    shift = bias_of(run, bias)
+    files = image_files(paths)
+    pictures = read_images(files)
+    candidates, kept = candidates_of(run)
+    scores = score_pictures(run, candidates, pictures, device) + shift * ~candidates.seen
+    scores[:, ~kept] = -np.inf
+    log_total = np.logaddexp.reduce(scores, axis=1)
+    names = candidates.names()
+    found = []
+    for file, row, total in zip(files, scores, log_total, strict=True):
+        order = np.argsort(-row, kind="stable")[: min(top, int(kept.sum()))]
+        found.append(
+            Prediction(
+                file,
+                tuple(
+                    Guess(
+                        names[c][0], names[c][1], bool(candidates.seen[c]), float(row[c]), float(np.exp(row[c] - total))
+                    )
+                    for c in order
+                ),
+            )
+        )
+    return found
+
+
+def score_pictures(
+    run: RunRecord, candidates: Candidates, pictures: Sequence[Image.Image], device: Any = "cpu"
+) -> np.ndarray:
+    """Return a run's scores of pictures against candidates, float64 [N, P], as its evaluation makes them."""
+    import torch
+
+    from benchmarks.scoring import PAIR_CHUNK, evaluation_mode
+    from datasets.transforms import build_transform
+    from methods.base import Batch
+
+    method = load_method(run, candidates.vocabulary, device)
+    backbone = method.backbone
+    transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std)
+    rows = []
+    with torch.inference_mode(), evaluation_mode(method):
+        prepared = method.prepare(candidates)
+        for start in range(0, len(pictures), BATCH):
+            images = torch.stack([transform(picture) for picture in pictures[start : start + BATCH]]).to(device)
+            unknown = torch.full((len(images),), -1, device=images.device)  # nobody knows their labels
+            batch = method.encode(Batch(unknown, unknown, unknown, images=images))
+            parts = [
+                method.score(batch, prepared, slice(at, min(at + PAIR_CHUNK, len(candidates)))).float().cpu()
+                for at in range(0, len(candidates), PAIR_CHUNK)
+            ]
+            rows.append(torch.cat(parts, dim=1).double().numpy())
+    return np.concatenate(rows)
+
+
+def draw(predictions: Sequence[Prediction], path: Path) -> None:
+    """Draw each image beside bars of its candidates' probabilities into a picture file."""
+    from benchmarks.report.style import pyplot
+
+    plot = pyplot()
+    figure, axes = plot.subplots(
+        len(predictions),
+        2,
+        figsize=(6.6, 1.7 * len(predictions)),
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1, 2]},
+        layout="constrained",
+    )
+    for (left, right), prediction in zip(axes, predictions, strict=True):
+        left.imshow(read_picture(prediction.image))
+        left.set_axis_off()
+        left.set_title(prediction.image.name, fontsize=7)
+        guesses = prediction.guesses[::-1]
+        right.barh(
+            [f"{guess.state} {guess.object}{'' if guess.seen else ' (unseen)'}" for guess in guesses],
+            [guess.probability for guess in guesses],
+            color=["#0072B2" if guess.seen else "#E69F00" for guess in guesses],
+        )
+        right.set_xlim(0, 1)
+        right.tick_params(labelsize=7)
+        right.set_xlabel("probability; orange: unseen pair", fontsize=7)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The picture {path} cannot be written.", f"The reason: {error}.", "Pass a .png, .pdf or .svg file."
+        ) from error
+    finally:
+        plot.close(figure)

@@ -1,0 +1,219 @@
+"""compare, predict and status on finished runs of the toy data set."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_world import make_toy
+from typer.testing import CliRunner
+
+import bench
+from benchmarks import comparison, prediction
+from benchmarks.plan import RunRequest
+from benchmarks.progress import state_of, states
+from benchmarks.records import RunFolder, find_runs
+from benchmarks.run import Choices, Workbench, execute, plan_runs
+from benchmarks.scored_runs import scored_run, validation_bias
+from benchmarks.significance.paired import predictions, right_at_own_bias
+from errors import UserError
+from registry import DATASETS
+
+NONE = dict.fromkeys(comparison.CONDITIONS)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of CSP (two seeds, and one in the open world) and CLIP zero-shot on a toy data set of a name of its own."""
+    folder = tmp_path_factory.mktemp("evidence")
+    toy = make_toy(folder / "toy")
+    if "toy_evidence" not in DATASETS.names():
+        DATASETS.register("toy_evidence", title="toy icons")(lambda: toy)
+    root = folder / "results"
+    workbench = Workbench(Choices(results=root, device="cpu", epochs=1))
+    requests = [
+        RunRequest(method, "toy_evidence", "tiny-icons", world, "clean", seed)
+        for method, world, seed in (
+            ("csp", "closed", 0),
+            ("csp", "closed", 1),
+            ("csp", "open", 0),
+            ("clip_zero_shot", "closed", 0),
+        )
+    ]
+    for planned in plan_runs(requests, workbench):
+        execute(planned, workbench)
+    return root
+
+
+def run_of(results: Path, start: str):
+    return next(run for run in find_runs(results)[0] if run.run_id.startswith(start))
+
+
+def invoke(*arguments: object) -> str:
+    found = CliRunner().invoke(bench.app, bench.spread_lists([str(word) for word in arguments]))
+    assert found.exit_code == 0, found.output
+    return found.output
+
+
+# predict --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["csp-toy-tiny-icons-closed", "csp-toy-tiny-icons-open"])
+def test_predictions_are_those_of_the_record(results, start):
+    run, toy = run_of(results, start), DATASETS.get("toy_evidence")()
+    files = [toy.image_path("test", row) for row in range(len(toy.splits["test"]))]
+    found = prediction.predict(run, files, top=2)
+    record = scored_run(run)
+    expected = predictions(record.scores, validation_bias(run))
+    names = prediction.candidates_of(run)[0].names()
+    assert [(one.guesses[0].state, one.guesses[0].object) for one in found] == [names[column] for column in expected]
+    bare = prediction.predict(run, files, bias="none", top=1)
+    best = np.maximum(record.scores.best_seen, record.scores.best_unseen)
+    np.testing.assert_allclose([one.guesses[0].score for one in bare], best, atol=1e-5)
+    for one in found:
+        assert one.guesses[0].score >= one.guesses[1].score
+        assert 0 < sum(guess.probability for guess in one.guesses) <= 1
+
+
+def test_probabilities_of_all_candidates_sum_to_one_and_a_bias_moves_unseen_pairs_alone(results):
+    run, toy = run_of(results, "csp-toy-tiny-icons-closed"), DATASETS.get("toy_evidence")()
+    plain, moved = (
+        prediction.predict(run, [toy.image_path("test", 0)], bias=bias, top=999)[0].guesses for bias in ("none", "3.5")
+    )
+    assert sum(guess.probability for guess in plain) == pytest.approx(1)
+    before = {(guess.state, guess.object): guess for guess in plain}
+    for guess in moved:
+        shift = guess.score - before[guess.state, guess.object].score
+        assert shift == pytest.approx(0.0 if guess.seen else 3.5)
+
+
+def test_what_stands_in_the_way_is_said_before_anything_is_scored(results, tmp_path):
+    run = run_of(results, "csp-toy-tiny-icons-closed")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"2 of the 2 images cannot be read.*no such file"):
+        prediction.predict(run, [broken, tmp_path / "missing.png"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="There is no image"):
+        prediction.predict(run, [tmp_path / "empty"])
+    with pytest.raises(UserError, match="'much' is no bias"):
+        prediction.predict(run, [broken], bias="much")
+    with pytest.raises(UserError, match="'csp' names 3 runs"):
+        prediction.find_run(results, "csp")
+    with pytest.raises(UserError, match="names no run"):
+        prediction.find_run(results, "csq")
+    assert prediction.find_run(results, str(run.path)).run_id == prediction.find_run(results, run.run_id).run_id
+
+
+def test_the_command_predicts_into_a_table_json_and_a_picture(results, tmp_path):
+    toy = DATASETS.get("toy_evidence")()
+    run = run_of(results, "csp-toy-tiny-icons-open")
+    words = ("predict", toy.image_path("test", 0).parent, "--run", run.path, "--top", 2, "--device", "cpu")
+    shown = invoke(*words, "--picture", tmp_path / "seen.png")
+    assert "probability" in shown and run.run_id in shown.replace("\n", "")
+    assert (tmp_path / "seen.png").stat().st_size > 1000
+    found = json.loads(invoke(*words, "--json"))
+    assert all(len(one["pairs"]) == 2 for one in found)
+
+
+# compare --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_of_methods_counts_the_images_that_flip(results, tmp_path):
+    sides = [comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot")]
+    (found,) = comparison.face_offs(*sides, resamples=200)
+    assert (found.a, found.b) == ("csp", "clip_zero_shot")
+    ours = [scored_run(run) for run in sides[0].runs]
+    (theirs,) = (scored_run(run) for run in sides[1].runs)
+    ours = [run for run in ours if run.seed == theirs.seed]
+    only_a = right_at_own_bias(ours[0]) & ~right_at_own_bias(theirs)
+    only_b = right_at_own_bias(theirs) & ~right_at_own_bias(ours[0])
+    assert (sum(flip.by_a for flip in found.flips), sum(flip.by_b for flip in found.flips)) == (
+        only_a.sum(),
+        only_b.sum(),
+    )
+    toy = DATASETS.get("toy_evidence")()
+    assert {flip.image for flip in found.flips} == {
+        toy.splits["test"].images[row] for row in np.flatnonzero(only_a | only_b)
+    }
+    for flip in found.flips:
+        assert (flip.a == flip.truth) == bool(flip.by_a)
+        assert (flip.b == flip.truth) == bool(flip.by_b)
+    comparison.write_flips([found], tmp_path / "flips.csv")
+    with (tmp_path / "flips.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(found.flips)
+
+
+def test_runs_of_other_conditions_are_noted_or_refused(results):
+    one = [
+        comparison.side(results, run_of(results, f"csp-toy-tiny-icons-{w}").run_id, NONE) for w in ("closed", "open")
+    ]
+    with pytest.raises(UserError, match="world differs"):
+        comparison.face_offs(*one, resamples=100)
+    closed = comparison.side(results, "csp", NONE | {"world": "closed"})
+    with pytest.raises(UserError, match="are the same runs"):
+        comparison.face_offs(closed, closed)
+    with pytest.raises(UserError, match="'csp' has no finished run with profile official"):
+        comparison.side(results, "csp", NONE | {"profile": "official"})
+    opened = comparison.side(results, "csp", NONE | {"world": "open"})
+    with pytest.raises(UserError, match="No runs of csp and clip_zero_shot belong together"):
+        comparison.face_offs(
+            comparison.Side("csp", closed.runs + opened.runs),
+            comparison.Side("clip_zero_shot", opened.runs[:0] or _other_profile(results)),
+        )
+
+
+def _other_profile(results: Path):
+    run = run_of(results, "clip_zero_shot")
+    changed = run.spec.model_copy(update={"profile": "official"})
+    return (type(run)(**(vars(run) | {"spec": changed})),)
+
+
+def test_two_folders_are_compared_method_by_method(results):
+    a, b = comparison.side(results, str(results), NONE | {"world": "closed"}), comparison.side(results, "csp", NONE)
+    copied = comparison.Side("copy", tuple(run for run in a.runs if run.spec.seed == 0))
+    found = comparison.face_offs(a, copied, resamples=100)
+    assert {one.a.split(",")[0] for one in found} == {"csp", "clip_zero_shot"}
+    assert all(not one.flips for one in found if one.a.startswith("clip_zero_shot")), "the same run flips nothing"
+    assert b.label == "csp"
+
+
+def test_the_command_compares_in_a_table_and_in_json(results):
+    words = ("compare", "csp", "clip_zero_shot", "--world", "closed", "--resamples", 200, "--results", results)
+    shown = invoke(*words)
+    assert "A csp, B clip_zero_shot" in shown and "McNemar" in shown
+    (found,) = json.loads(invoke(*words, "--json"))
+    assert found["statistics"]["auc"]["difference"] == pytest.approx(
+        found["statistics"]["auc"]["a"] - found["statistics"]["auc"]["b"]
+    )
+
+
+# status ---------------------------------------------------------------------------------------------------------------
+
+
+def test_states_of_records_and_of_what_is_planned(results, tmp_path):
+    assert {one.state for one in states(results)} == {"done"}
+    spec = run_of(results, "csp-toy-tiny-icons-closed").spec
+    assert state_of(spec, tmp_path / "nothing").state == "planned"
+    folder = RunFolder(tmp_path / spec.run_id)
+    folder.start(spec, provenance={}, command_line=[], environment={})
+    assert state_of(spec, folder.path).state == "dead"
+    from benchmarks import locks
+
+    with locks.hold(folder.path):
+        found = state_of(spec, folder.path)
+        assert (found.state, found.note[:2]) == ("running", "by")
+    folder.fail(ValueError("out of luck"))
+    found = state_of(spec, folder.path)
+    assert (found.state, "out of luck" in found.note) == ("failed", True)
+
+
+def test_the_command_shows_states(results):
+    shown = invoke("status", "--results", results)
+    assert "4 runs: 4 done" in shown
+    words = ("status", "--methods", "csp", "--dataset", "toy_evidence", "--seeds", 0, 7, "--epochs", 1)
+    found = json.loads(invoke(*words, "--results", results, "--json"))
+    assert [one["state"] for one in found] == ["done", "planned"]
