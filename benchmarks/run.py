@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import locks, stopping
+from benchmarks.environment import launcher_facts
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
@@ -35,6 +36,7 @@ class Choices:
     device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts. recompute: see `Backbone`.
     views: see `TrainingConfig`. feature_cache: whether frozen image features are kept on disk and read from there.
     allow_missing: up to how many missing images a data set is used without them; None does not look for images.
+    elsewhere: another machine does the runs, so the device is not looked for here.
     """
 
     results: Path = Path("results")
@@ -50,6 +52,7 @@ class Choices:
     compiled: bool = False
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Workbench:
         from benchmarks.frozen_features import FeatureStore
 
         self.features = FeatureStore(enabled=self.choices.feature_cache)
-        self.device = choose_device(self.choices.device)
+        self.device = choose_device(self.choices.device, self.choices.elsewhere)
         self.precision = choose_precision(self.choices.precision, self.device)
 
     def dataset(self, name: str) -> Any:
@@ -136,8 +139,11 @@ class Workbench:
         return self.tables[key]
 
 
-def choose_device(wish: str) -> Any:
-    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there."""
+def choose_device(wish: str, elsewhere: bool = False) -> Any:
+    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there.
+
+    elsewhere: `wish` is the device of another machine, which need not be here.
+    """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -147,7 +153,7 @@ def choose_device(wish: str) -> Any:
         device = torch.device(wish)
     except RuntimeError:
         device = None
-    if device is None or not there.get(device.type, False):
+    if device is None or device.type not in there or not (there[device.type] or elsewhere):
         raise UserError(
             f"The device '{wish}' cannot be used.",
             f"Here there is {', '.join(name for name, available in there.items() if available)}.",
@@ -233,7 +239,7 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             open_world=world,
         )
         folder = RunFolder(choices.results / spec.run_id)
-        action = _action(folder.status, choices.on_existing)
+        action = action_for(folder.status, choices.on_existing)
         planned.append(
             PlannedRun(
                 spec, request.dataset, request.backbone, provenance, folder, folder.status, action, feasibility=source
@@ -251,7 +257,8 @@ def _changes(request: RunRequest) -> Mapping[str, Any]:
     return {} if request.ablation is None else declared[request.ablation]
 
 
-def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+def action_for(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+    """Return what is to be done about a run."""
     if status == "empty" or policy == "redo":
         return "run"
     if status == "done" or policy == "skip":
@@ -302,7 +309,7 @@ def _execute(
     execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
     deterministic()
     environment = {**capture_environment(), **_device_facts(device)}
-    environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache}
+    environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache, **launcher_facts()}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None
     try:
