@@ -43,6 +43,11 @@ class Launch:
     cancelled: bool = False
     state: str = ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether its job is known to be there and still wanted."""
+        return self.state not in ("", UNKNOWN) and not self.cancelled
+
     def __str__(self) -> str:
         return f"{self.launcher} job {self.job.removeprefix(f'{self.launcher}-')}"
 
@@ -50,11 +55,6 @@ class Launch:
 def note(folder: Path, launcher: str, job: str) -> None:
     """Note in a run's folder that it was handed over."""
     _write(folder, Launch(launcher, job, now()))
-
-
-def launched(root: str | Path) -> dict[str, Launch]:
-    """Return what was handed over below a results folder, by the name of the run's folder, which is the run's id."""
-    return {path.name: launch for path, launch in find(Path(root))}
 
 
 def find(root: Path, only: Sequence[Path] | None = None) -> list[tuple[Path, Launch]]:
