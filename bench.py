@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from benchmarks.processes import launch, must_launch, rank
 from cli_data import data, load_plugins
 from errors import UserError, did_you_mean
 
@@ -149,6 +150,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    devices: Annotated[int | None, typer.Option(min=1, help="Make each run on so many devices at once.")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
@@ -173,6 +175,8 @@ def run(
         backbones=None if backbone is None else (backbone,),
     )
     requests = expand(chosen)  # names are checked before torch is imported
+    if must_launch(devices) and not dry_run:
+        raise typer.Exit(launch(devices, [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]))
 
     from benchmarks.run import Choices, Workbench, plan_runs
 
@@ -196,6 +200,8 @@ def run(
         show_plan(planned, workbench)
         return
     failures = run_all(planned, workbench)
+    if not workbench.group.leads:
+        return
     show_report(results, {item.spec.run_id for item in planned})
     if failures:
         raise typer.Exit(1)
@@ -238,7 +244,8 @@ def run_all(planned: list, workbench) -> int:
         out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
     failures = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
+    shown = err.is_terminal and workbench.group.leads
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not shown) as bars:
         bar = bars.add_task("", total=None, note="", visible=todo > 0)
         for item in planned:
             if item.action == "nothing":
@@ -257,16 +264,19 @@ def run_all(planned: list, workbench) -> int:
             except UserError as error:
                 failures += 1
                 err.print(Text.assemble((f"{name} failed.", "red"), f" {error}"), soft_wrap=True)
-                continue
             except Exception as error:
                 failures += 1
                 place = item.folder.path / "error.json"
                 reason = f" {type(error).__name__}: {error}. See {place}."
                 err.print(Text.assemble((f"{name} failed.", "red"), reason), soft_wrap=True)
+            else:
+                seconds = time.perf_counter() - start
+                test = record.result["metrics"]["test"]
+                if workbench.group.leads:
+                    bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
                 continue
-            seconds = time.perf_counter() - start
-            test = record.result["metrics"]["test"]
-            bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
+            if workbench.group.size > 1:
+                break  # the processes have parted; the same command does what is left
     return failures
 
 
@@ -431,12 +441,17 @@ def list_runs(results: Path) -> None:
 
 def stop(*_: object) -> None:
     """Treat a request to terminate like Ctrl-C."""
+    if rank() > 0:
+        raise SystemExit(0)  # of several processes the first one says it
     raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     signal.signal(signal.SIGTERM, stop)
+    if rank() > 0:
+        signal.signal(signal.SIGINT, stop)
+        out.quiet = True
     try:
         app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)
     except UserError as error:

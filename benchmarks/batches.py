@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.distributed import ALONE, Group
 from benchmarks.spec import Precision
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.loaders import epoch_order, image_batches
@@ -29,7 +30,7 @@ class Execution:
     """Where and how a run is computed; of these only the precision belongs to its identity.
 
     workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once.
+    candidates scored at once. group: the processes that share the run, see `distributed.py`.
     """
 
     device: torch.device
@@ -37,6 +38,7 @@ class Execution:
     workers: int = 0
     eval_batch: int = 256
     pair_chunk: int = 2048
+    group: Group = ALONE
 
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass: mixed precision, or nothing at fp32."""
@@ -79,13 +81,19 @@ class PhaseBatches:
         return len(self.states)
 
     def ordered(self) -> Iterator[Batch]:
-        """Yield the images as listed, not augmented, in evaluation batches."""
-        yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, self._transform("none"), epoch=0)
+        """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
+        execution = self.execution
+        rows = execution.group.evaluation_rows(len(self), execution.eval_batch)
+        yield from self._batches(rows, execution.eval_batch, self._transform("none"), epoch=0)
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Batch]:
-        """Yield the images of a training epoch in its own order, augmented where that is asked for."""
+        """Yield the images of a training epoch in its own order, augmented where that is asked for.
+
+        Of several processes each has its share of every batch (`Group.shares`).
+        """
         order = epoch_order(len(self), self.seed, epoch)
-        yield from self._batches(order, batch_size, self._transform(self.augmentation), epoch)
+        rows, size = self.execution.group.training_rows(order, batch_size)
+        yield from self._batches(rows, size, self._transform(self.augmentation), epoch)
 
     def _transform(self, augmentation: Augmentation) -> Transform:
         backbone = self.method.backbone

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
+from benchmarks.processes import on_this_machine
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
@@ -67,13 +68,14 @@ class PlannedRun:
 
 @dataclass
 class Workbench:
-    """What runs share: the device, loaded data sets, digests of weights, frozen features of images.
+    """What runs share: the device, the processes, loaded data sets, digests of weights, frozen features of images.
 
     notes: what a user should know of the plan.
     """
 
     choices: Choices
     device: Any = None
+    group: Any = None
     precision: str = "fp32"
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -82,7 +84,10 @@ class Workbench:
     tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.device = choose_device(self.choices.device)
+        from benchmarks.distributed import own_device, start_group
+
+        self.device = own_device(choose_device(self.choices.device))
+        self.group = start_group(self.device)
         self.precision = choose_precision(self.choices.precision, self.device)
 
     def dataset(self, name: str) -> Any:
@@ -170,8 +175,20 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
     """Return what is to be done, in order. All settings are checked before anything runs.
 
     An ablation whose switch is set in the full model already is left out, with a note: it would be the same run twice.
+    Of several processes the first plans before the others, who find data that it prepared, and decides what is done.
     """
-    requests = list(requests)
+    group = workbench.group
+    try:
+        with group.leader_first():
+            planned = _planned(list(requests), workbench)
+        actions = group.agree([(item.spec.run_id, item.action) for item in planned])
+    except Exception as error:
+        group.end(error)
+        raise
+    return [replace(item, action=action) for item, action in zip(planned, actions, strict=True)]
+
+
+def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[PlannedRun]:
     choices = workbench.choices
     configs = {request.method: METHODS.get(request.method).Config for request in requests}
     line = parse_overrides(choices.overrides, configs)
@@ -258,16 +275,18 @@ def execute(
     from benchmarks.batches import Execution
     from datasets.transforms import derived_seed
 
-    spec, folder = planned.spec, planned.folder
+    spec, group = planned.spec, workbench.group
+    folder = group.folder(planned.folder)
     if planned.action == "nothing":
         return folder.read()
     if planned.action == "run" and planned.status != "empty":
         folder.clear()
     device = workbench.device
-    execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device))
-    environment = capture_environment() | _device_facts(device)
+    execution = Execution(device, spec.precision, workers=_workers(workbench.choices.workers, device), group=group)
+    environment = capture_environment() | _device_facts(device) | group.facts
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     try:
+        group.barrier()  # until the folder is what this start makes of it
         deterministic()
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(device)
@@ -284,9 +303,11 @@ def execute(
         )
         result = trainer.run()
         folder.finish(result)
-        training.forget_state(folder)
+        if group.leads:
+            training.forget_state(folder)
+        group.barrier()  # until the record is whole
     except Exception as error:
-        folder.fail(error)
+        group.end(error, folder)
         raise
     return folder.read()
 
@@ -306,7 +327,7 @@ def _workers(wish: int | None, device: Any) -> int:
         return wish
     if device.type == "cpu" or sys.platform == "win32":
         return 0
-    return min(8, os.cpu_count() or 1)
+    return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
 
 
 def _device_facts(device: Any) -> Mapping[str, Any]:

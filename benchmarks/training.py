@@ -7,6 +7,7 @@ augmented views, dropout. A run that was killed and started again therefore take
 from __future__ import annotations
 
 import io
+import json
 import math
 import resource
 import sys
@@ -84,13 +85,16 @@ class Trainer:
         self.spec, self.folder, self.method = spec, folder, method
         self.dataset, self.execution, self.report = dataset, execution, report
         self.config: TrainingConfig = spec.training
+        self.group = execution.group
         self.candidates: dict[Phase, Candidates] = {
             phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
         }
         self.batches: dict[Phase, PhaseBatches] = {
             phase: self._phase_batches(phase, self.candidates[phase], store) for phase in ("train", "val", "test")
         }
-        self.world = None if spec.open_world is None else ThresholdedWorld(spec.open_world, self.candidates["val"])
+        self.world = None
+        if spec.open_world is not None:
+            self.world = ThresholdedWorld(spec.open_world, self.candidates["val"], self.group.join)
         # What validation selects the epoch by: another world than the reported one where the run says so.
         self.selection_candidates, self.selection_batches = self.candidates["val"], self.batches["val"]
         if spec.open_world is not None and spec.open_world.selection_world != spec.world:
@@ -113,7 +117,9 @@ class Trainer:
         """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded."""
         progress = Progress()
         if self.trains:
+            self.group.attach(self.method, self.config.micro_batch or self.config.batch_size)
             progress = self._train()
+            self.group.barrier()  # until the weights are written
             self.method.load_checkpoint(load_file(self.folder.path / BEST, device=str(self.execution.device)))
         return self._final(progress)
 
@@ -132,6 +138,7 @@ class Trainer:
             start = time.perf_counter()
             losses = self._epoch(epoch, optimizer, scaler)
             scheduler.step()
+            self.group.check_equal(self.method.checkpoint())
             trained = time.perf_counter()
             metrics = self.selection_metrics()
             loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
@@ -166,19 +173,23 @@ class Trainer:
         sums: dict[str, float] = {}
         done = 0
         optimizer.zero_grad(set_to_none=True)
-        for batch in self.batches["train"].epoch(epoch, micro):
+        batches = self.batches["train"].epoch(epoch, micro)
+        # Where several processes train, a batch is this one's share, and `total` counts the images of all.
+        for batch, share in zip(batches, self.group.shares(images, micro), strict=True):
             # Mean over the images of the effective batch, also where the last one is smaller.
             group = min(config.batch_size, images - done // config.batch_size * config.batch_size)
-            with self.execution.autocast():
-                losses = self.method.training_loss(batch, self.candidates["train"])
-            total = losses.total.item()
-            if not math.isfinite(total):
-                raise diverged(self.method.info.name, epoch, done, total)
-            scaler.scale(losses.total * (len(batch) / group)).backward()
+            with self.group.sharing(share):
+                with self.execution.autocast():
+                    losses = self.method.training_loss(batch, self.candidates["train"])
+                total = losses.total.item()
+                if not math.isfinite(total):
+                    raise diverged(self.method.info.name, epoch, done, total)
+                scaler.scale(losses.total * (share.count / group)).backward()
             for name, term in {"total": losses.total, **losses.terms}.items():
-                sums[name] = sums.get(name, 0.0) + term.item() * len(batch)
-            done += len(batch)
+                sums[name] = sums.get(name, 0.0) + term.item() * share.count
+            done += share.total
             if done % config.batch_size == 0 or done == images:
+                self.group.add_gradients(self.method.trained().values())
                 if config.clip_norm is not None:
                     scaler.unscale_(optimizer)
                     torch.nn.utils.clip_grad_norm_(self.method.trained().values(), config.clip_norm)
@@ -187,7 +198,8 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
                 self.method.after_step()
             self.report(f"epoch {epoch + 1} of {config.epochs}", done, images, f"loss {total:.3f}")
-        return {name: value / images for name, value in sums.items()}
+        totals = self.group.sums(sums.values())
+        return {name: value / images for name, value in zip(sums, totals, strict=True)}
 
     # Checkpoint and resume --------------------------------------------------------------------------------------------
 
@@ -221,7 +233,8 @@ class Trainer:
         return progress
 
     def _write(self, name: str, content: bytes) -> None:
-        files.write_aside(self.folder.path / name, lambda file: file.write(content))
+        if self.group.leads:
+            files.write_aside(self.folder.path / name, lambda file: file.write(content))
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 
@@ -231,7 +244,7 @@ class Trainer:
         labels, batches = self._labels(phase, candidates), self.batches[phase].ordered()
         with self.execution.autocast():
             if self.world is None:
-                scores = score_images(self.method, batches, candidates, pair_chunk=chunk)
+                scores = self.group.join(score_images(self.method, batches, candidates, pair_chunk=chunk))
             elif phase == "val":
                 scores = self.world.validate(self.method, batches, labels, chunk)
             else:
@@ -253,7 +266,7 @@ class Trainer:
                 self.selection_candidates,
                 pair_chunk=self.execution.pair_chunk,
             )
-        return evaluate(scores, self._labels("val", self.selection_candidates))
+        return evaluate(self.group.join(scores), self._labels("val", self.selection_candidates))
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
         numbers = headline(metrics)
@@ -278,7 +291,8 @@ class Trainer:
                 self.method.validation_losses(self.method.encode(batch), prepared).total.item()
                 for batch in self.selection_batches.ordered()
             ]
-        return sum(losses) / len(losses)
+        every = [loss for part in self.group.gather(json.dumps(losses).encode()) for loss in json.loads(part)]
+        return sum(every) / len(every)
 
     def _final(self, progress: Progress) -> dict[str, Any]:
         self.method.on_final_evaluation()
