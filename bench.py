@@ -176,6 +176,9 @@ def run(
     )
     requests = expand(chosen)  # names are checked before torch is imported
     if must_launch(devices) and not dry_run:
+        from benchmarks.run import check_device
+
+        check_device(device, precision, devices)  # once here, and not in every process
         raise typer.Exit(launch(devices, [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]))
 
     from benchmarks.run import Choices, Workbench, plan_runs

@@ -84,7 +84,8 @@ class PhaseBatches:
         """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
         execution = self.execution
         rows = execution.group.evaluation_rows(len(self), execution.eval_batch)
-        yield from self._batches(rows, execution.eval_batch, self._transform("none"), epoch=0)
+        if len(rows):  # there may be fewer batches than processes
+            yield from self._batches(rows, execution.eval_batch, self._transform("none"), epoch=0)
 
     def epoch(self, epoch: int, batch_size: int) -> Iterator[Batch]:
         """Yield the images of a training epoch in its own order, augmented where that is asked for.

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -25,6 +26,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+
+# Before there is a group: its functions keep the one that is there when they are imported, which could not close then.
+import torch.distributed.nn
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -257,7 +261,10 @@ class Group:
         own = not isinstance(error, ProcessLost)
         if self.leads:
             told = json.loads(self.store.get(FAILURE)) if not own and self.store.check([FAILURE]) else None
-            cause = error if told is None else UserError(*told)
+            cause = error
+            if told is not None:
+                cause = UserError(*told["sentences"])
+                cause.add_note(told["traceback"])  # for the record; it is not part of the message
             _fail(folder, cause)
             self.store.set(SETTLED, "yes")
             self.close()
@@ -265,7 +272,9 @@ class Group:
                 raise cause from None
             return
         if own:
-            self.store.compare_set(FAILURE, "", json.dumps(_sentences(error, self.rank)))
+            told = {"sentences": _sentences(error, self.rank)}
+            told["traceback"] = "".join(traceback.format_exception(error))
+            self.store.compare_set(FAILURE, "", json.dumps(told))
         self.close()  # over gloo the others notice at once
         deadline = time.monotonic() + GRACE
         while not self.store.check([SETTLED]):
@@ -315,41 +324,44 @@ def _sentences(error: Exception, rank: int) -> list[str]:
 def start_group(device: torch.device) -> Group:
     """Return the group that the launcher's environment describes, connected; outside of a launcher one process.
 
-    nccl connects cuda devices, gloo processors. Another device, or fewer of them than processes, is a `UserError`.
+    nccl connects cuda devices, gloo processors.
     """
     global _group
-    size = processes()
-    if size == 1:
+    if processes() == 1:
         return ALONE
-    if _group is not None:
-        return _group
-    if device.type not in ("cuda", "cpu"):
-        raise UserError(
-            f"{size} processes cannot train on the device '{device}'.",
-            "Processes exchange gradients between cuda devices (nccl) or processors (gloo).",
-            "Pass --device cuda or --device cpu.",
-        )
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    store, rank, size = next(rendezvous("env://"))
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    _group = Group(rank, size, device, dist.PrefixStore("czsl-bench", store))
+    if _group is None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        store, rank, size = next(rendezvous("env://"))
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        _group = Group(rank, size, device, dist.PrefixStore("czsl-bench", store))
     return _group
 
 
-def own_device(device: torch.device) -> torch.device:
-    """Return this process's device of the kind that was chosen: of several cuda devices the one of its local rank."""
-    if processes() == 1 or device.type != "cuda":
+def own_device(device: torch.device, count: int | None = None) -> torch.device:
+    """Return this process's device of the kind that was chosen: of several cuda devices the one of its local rank.
+
+    count: of the processes on this machine, None for those that there are. Too few cuda devices for them, one that all
+    were to use, or devices that cannot be connected, are a `UserError`.
+    """
+    count = on_this_machine() if count is None else count
+    if (count == 1 and processes() == 1) or device.type == "cpu":
         return device
-    there = torch.cuda.device_count()
-    if device.index is not None or there < on_this_machine():
+    if device.type != "cuda":
         raise UserError(
-            f"{on_this_machine()} processes on this machine cannot each have a device, with '{device}' asked for.",
-            f"There are {there} cuda devices here.",
+            f"{count} processes cannot train on the device '{device}'.",
+            "Processes exchange gradients between cuda devices (nccl) or processors (gloo).",
+            "Pass --device cuda or --device cpu.",
+        )
+    there = torch.cuda.device_count()
+    if device.index is not None or there < count:
+        raise UserError(
+            f"Each of {count} processes needs a device of its own, with '{device}' asked for.",
+            f"There are {there} cuda devices on this machine.",
             f"Start at most {there} processes with --device cuda.",
         )
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 class _Join(torch.autograd.Function):

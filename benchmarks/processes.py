@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -51,13 +52,18 @@ def must_launch(devices: int | None) -> bool:
 
 
 def launch(count: int, command: Sequence[str]) -> int:
-    """Run a command in `count` processes on this machine and return the exit code: 0, or that of the first to fail."""
+    """Run a command in `count` processes on this machine and return the exit code: 0, or that of the first to fail.
+
+    A first process that is killed can say nothing about it: that is a `UserError` here.
+    """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # The processes tell by themselves what went wrong; the launcher's own account is a page for each failure.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     with tempfile.TemporaryDirectory(prefix="czsl-launch-") as logs:
         config = LaunchConfig(
@@ -73,9 +79,15 @@ def launch(count: int, command: Sequence[str]) -> int:
         try:
             elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
-            # A negative code is the signal that ended a process.
-            codes = [failure.exitcode for failure in error.failures.values()]
-            return next((code for code in codes if code > 0), 1)
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            killed = -codes.get(0, 0)  # a negative code is the signal that ended a process
+            if killed > 0 and killed != signal.SIGTERM:  # with SIGTERM the launcher stops those that are left
+                raise UserError(
+                    f"The first of the {count} processes was ended by {signal.Signals(killed).name}.",
+                    "It may have run out of memory.",
+                    "The same command goes on from the last finished epoch.",
+                ) from error
+            return next((code for code in codes.values() if code > 0), 1)
         except SignalException as error:
             return 128 + int(error.sigval)
     return 0

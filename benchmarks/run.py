@@ -132,6 +132,13 @@ class Workbench:
         return self.tables[key]
 
 
+def check_device(device: str, precision: str, count: int) -> None:
+    """Raise the `UserError` that a device or precision would be in each of `count` processes on this machine."""
+    from benchmarks.distributed import own_device
+
+    choose_precision(precision, own_device(choose_device(device), count))
+
+
 def choose_device(wish: str) -> Any:
     """Return the torch device: as asked, or the first of cuda, mps, cpu that is there."""
     import torch
