@@ -53,7 +53,7 @@ class ProcessLost(UserError):
     def __init__(self, size: int) -> None:
         super().__init__(
             f"One of the {size} processes of this run has ended without a word.",
-            "It may have been killed, or have run out of memory.",
+            "Its launcher says how.",
             "The same command goes on from the last finished epoch.",
         )
 

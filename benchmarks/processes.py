@@ -54,7 +54,7 @@ def must_launch(devices: int | None) -> bool:
 def launch(count: int, command: Sequence[str]) -> int:
     """Run a command in `count` processes on this machine and return the exit code: 0, or that of the first to fail.
 
-    A first process that is killed can say nothing about it: that is a `UserError` here.
+    A process that is killed can say nothing about it, and the others are stopped: that is a `UserError` here.
     """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -80,13 +80,14 @@ def launch(count: int, command: Sequence[str]) -> int:
             elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            killed = -codes.get(0, 0)  # a negative code is the signal that ended a process
-            if killed > 0 and killed != signal.SIGTERM:  # with SIGTERM the launcher stops those that are left
-                raise UserError(
-                    f"The first of the {count} processes was ended by {signal.Signals(killed).name}.",
-                    "It may have run out of memory.",
-                    "The same command goes on from the last finished epoch.",
-                ) from error
+            for rank, code in codes.items():
+                # A negative code is the signal that ended a process; SIGTERM is how the launcher stops what is left.
+                if code < 0 and -code != signal.SIGTERM:
+                    raise UserError(
+                        f"Process {rank} of {count} was ended by {signal.Signals(-code).name}.",
+                        "It may have run out of memory.",
+                        "The same command goes on from the last finished epoch.",
+                    ) from error
             return next((code for code in codes.values() if code > 0), 1)
         except SignalException as error:
             return 128 + int(error.sigval)
