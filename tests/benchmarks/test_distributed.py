@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ from registry import DATASETS
 
 
 class Faulty(CompositionDataset):
+    loads = 0
+
     def load_image(self, phase, index):
         fault, _, rank = os.environ.get("FAULT", "").partition("-")
         if phase == "train" and rank == os.environ.get("RANK"):
@@ -39,7 +42,11 @@ class Faulty(CompositionDataset):
                 raise UserError("The picture 7 is torn.", "It is made of paper.", "Glue it.")
             if fault == "bug":
                 raise ValueError("a bug")
-            os.kill(os.getpid(), signal.SIGKILL)
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            Faulty.loads += 1
+            if Faulty.loads == 40:
+                os.kill(os.getpid(), signal.SIGTERM)
         return super().load_image(phase, index)
 
 
@@ -149,9 +156,15 @@ def bench(tmp_path_factory):
     plugin = folder / "faulty.py"
     plugin.write_text(FAULTY.format(tests=str(ROOT / "tests"), folder=str(folder / "toy")))
 
-    def run(results: Path, fault: str = "") -> subprocess.CompletedProcess:
+    def run(results: Path, fault: str = "", *more: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", str(plugin), "--dataset", "toy"]
-        command += ["--methods", "csp", "coop", "--epochs", "1", "--devices", "2", "--results", str(results)]
+        command += [
+            *(more or ("--methods", "csp", "coop", "--epochs", "1")),
+            "--devices",
+            "2",
+            "--results",
+            str(results),
+        ]
         environment = {**os.environ, "FAULT": fault, "COLUMNS": "300"}
         return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
@@ -182,6 +195,20 @@ def test_a_killed_process_is_told_by_the_launcher_and_the_same_command_ends_the_
     facts = [(start[-1]["environment"]["processes"], start[-1]["environment"]["communication"]) for start in starts]
     assert facts == [(2, "gloo"), (2, "gloo")]
     assert [len(start) for start in starts] == [1, 2], "coop, and csp, which was killed"
+
+
+def test_a_signal_to_one_process_stops_them_all_and_the_run_goes_on_to_the_same_bytes(tmp_path, bench):
+    more = ("--methods", "troika", "--epochs", "4", "--set", "troika.batch_size=8")
+    stopped = bench(tmp_path / "stopped", "stop-1", *more)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert stopped.stderr.count("Stopped by SIGTERM in troika, toy, seed 0, epoch 4 of 4. Nothing is lost") == 1
+    (record,) = tmp_path.glob("stopped/*/interrupted.json")
+    assert json.loads(record.read_text())["epochs"] == 3 and json.loads(record.read_text())["images"] > 0
+    for name in ("stopped", "whole"):
+        assert bench(tmp_path / name, "", *more).returncode == 0
+    for name in ("best.safetensors", "scores.npz"):
+        one, two = (next(tmp_path.glob(f"{folder}/*/{name}")).read_bytes() for folder in ("stopped", "whole"))
+        assert one == two
 
 
 def test_an_error_of_ours_names_the_process():
