@@ -68,7 +68,7 @@ def on_devices(count: int | None, launcher: Launcher, device: str, precision: st
         raise UserError(
             "Several devices for each run were asked for.",
             f"The launcher {launcher.name} starts runs of one process.",
-            "Leave --launcher out; docs/several_devices.md has an example for SLURM.",
+            "Leave --launcher out; docs/distributed.md has an example for SLURM.",
         )
     if must_launch(count):
         from benchmarks.run import check_device

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.spec import OpenWorld, RunSpec, TrainingConfig, canonical_json
+from benchmarks.spec import OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
 
 SPEC = RunSpec(
     method="csp",
@@ -197,3 +197,21 @@ def test_micro_batches(batch_size, micro_batch, kept, accumulation):
 def test_impossible_training_settings_are_refused(values):
     with pytest.raises(ValidationError):
         TrainingConfig(**values)
+
+
+def test_sources_of_feasibility_are_known_or_name_a_file():
+    for source in ("auto", "none", "shipped", "clip", "glove:vectors.txt"):
+        assert OpenWorldSettings(feasibility=source).feasibility == source
+    for source in ("glove", "glove:", "word2vec:vectors.txt", ""):
+        with pytest.raises(ValidationError, match="glove:<file of word vectors>"):
+            OpenWorldSettings(feasibility=source)
+
+
+def test_settings_are_those_of_training_world_and_method():
+    world = OpenWorld(feasibility="glove", feasibility_digest="1" * 64, threshold=0.25)
+    spec = SPEC.model_copy(update={"world": "open", "open_world": world})
+    assert set(spec.settings) == {*TrainingConfig.model_fields, *OpenWorld.model_fields, *SPEC.method_config} - {
+        "feasibility_digest"
+    }
+    assert (spec.settings["threshold"], spec.settings["lr"]) == (0.25, SPEC.training.lr)
+    assert set(SPEC.settings) == {*TrainingConfig.model_fields, *SPEC.method_config}
