@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.launchers.job import JOB, LOG, read_job
-from benchmarks.launchers.launched import UNKNOWN, Launch, find
+from benchmarks.launchers.launched import Launch, find
 from benchmarks.locks import is_held
 from benchmarks.records import EPOCHS, ERROR, RunFolder, find_runs
 from benchmarks.run import PlannedRun
@@ -40,7 +40,7 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
     folder = RunFolder(path)
     total = spec.training.epochs
     status = folder.status
-    waits = launch is not None and launch.state not in ("", UNKNOWN) and not launch.cancelled
+    waits = launch is not None and launch.waits
     if status == "empty" and not waits and is_held(path) is None:
         note = f"{launch} is over and did not begin it; see {path / LOG}" if launch and not launch.state else ""
         return RunState(spec.run_id, "planned", (0, total), None, note)
@@ -54,8 +54,9 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
     if holder is not None:
         by = f"by {holder}" if launch is None or not launch.state else f"{launch}, by {holder}"
         return RunState(spec.run_id, "running", (finished, total), _changed(path), by)
-    if waits:
-        return RunState(spec.run_id, "queued", (finished, total), _changed(path), f"{launch}, {launch.state}")
+    if launch is not None and waits:
+        state: State = "running" if launch.state == "RUNNING" else "queued"  # a process that has not got to the run yet
+        return RunState(spec.run_id, state, (finished, total), _changed(path), f"{launch}, {launch.state}")
     if status == "failed":
         failure = folder.read().error or {}
         note = f"{failure.get('message', '')} See {path / ERROR}."

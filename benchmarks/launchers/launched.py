@@ -43,6 +43,11 @@ class Launch:
     cancelled: bool = False
     state: str = ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether its job is known to be there and still wanted."""
+        return self.state not in ("", UNKNOWN) and not self.cancelled
+
     def __str__(self) -> str:
         return f"{self.launcher} job {self.job.removeprefix(f'{self.launcher}-')}"
 
