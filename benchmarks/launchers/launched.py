@@ -57,11 +57,6 @@ def note(folder: Path, launcher: str, job: str) -> None:
     _write(folder, Launch(launcher, job, now()))
 
 
-def launched(root: str | Path) -> dict[str, Launch]:
-    """Return what was handed over below a results folder, by the name of the run's folder, which is the run's id."""
-    return {path.name: launch for path, launch in find(Path(root))}
-
-
 def find(root: Path, only: Sequence[Path] | None = None) -> list[tuple[Path, Launch]]:
     """Return run folders that were handed over, with their launches; each launcher is asked once.
 

@@ -115,7 +115,7 @@ class Slurm(Launcher):
             raise UserError(
                 "There is no SLURM here.", "The command srun is not found.", "Submit from a login node of the cluster."
             ) from None
-        own = {"job_name": "czsl", "setup": [*environment(), *self.parameters.get("setup", ())]}
+        own: dict[str, Any] = {"job_name": "czsl", "setup": [*environment(), *self.parameters.get("setup", ())]}
         if self.options.parallel is not None:
             own["array_parallelism"] = self.options.parallel
         executor.update_parameters(**self.parameters | own)

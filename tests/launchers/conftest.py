@@ -1,4 +1,4 @@
-"""Fixtures of the launchers' tests: a plugin with the toy data set, and a SLURM of one node where one can be started."""
+"""Fixtures of the launchers' tests: a plugin with the toy data set, and a SLURM of one node where it can be started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def toy_plugin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
     path = folder / "toy_plugin.py"
     text = PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=6)
-    path.write_text(text.replace('"toy"', f'"{TOY}"'))
+    # A name of its own, also within the data set: a record must find it again.
+    text = text.replace('"toy"', f'"{TOY}"').replace("images=6)", f'images=6, name="{TOY}")')
+    path.write_text(text)
     assert load_plugin(path) is None
     return path
 

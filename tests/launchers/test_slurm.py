@@ -1,4 +1,4 @@
-"""Runs as jobs of a real SLURM node: an array with a failing run, runs that are interrupted and queued again, cancel."""
+"""Runs as jobs of a real SLURM node: an array with a failing run, a run interrupted and queued again, cancel."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_an_array_with_a_failing_run_and_one_that_is_interrupted_twice(node, toy
     starts = json.loads((coop / "spec.json").read_text())["starts"]
     assert [start["environment"]["job"] for start in starts] == [job] * 3
     error = json.loads(next(results.glob("csp-*/error.json")).read_text())
-    assert "Lower the learning rate" in error["message"]
-    assert "2 done, 1 failed" in shown[-1].replace("1 failed, 2 done", "2 done, 1 failed")
+    assert "a lower learning rate helps" in error["message"]
+    assert "3 runs: 2 done, 1 failed" in shown[-1]
 
 
 def test_a_cancelled_job_keeps_what_it_has(node, toy_plugin, whole, tmp_path):
