@@ -95,11 +95,8 @@ class Slurm(Launcher):
         """See `Launcher.launch`."""
         root = workbench.choices.results
         if shutil.which("sbatch") is None:
-            raise UserError(
-                "There is no SLURM here.",
-                "The command sbatch is not found.",
-                "Submit from a login node of the cluster.",
-            )
+            there = "The command sbatch is not found."
+            raise UserError("There is no SLURM here.", there, "Submit from a login node of the cluster.")
         with launched.handing_out(root):
             todo, _ = launched.free(planned, root, watch)
             if not todo:
