@@ -180,6 +180,7 @@ class RunJob:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self.pid: int | None = None  # of the run's process
 
     def __call__(self) -> str:
         """Do the run and return its name; a run that fails fails the job."""
@@ -212,7 +213,7 @@ class RunJob:
             deadline = time.monotonic() + GRACE
             while time.monotonic() < deadline and still_runs(job):
                 time.sleep(1.0)
-        elif code > 128:
+        elif code > 128 or code in (-signal.SIGUSR1, -signal.SIGUSR2):
             time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
         raise RuntimeError(f"{path.name}: {reason(folder, code)}")
 
@@ -223,7 +224,8 @@ class RunJob:
         """
         from submitit.helpers import DelayedSubmission
 
-        end(self.pid, SAVING)
+        if self.pid is not None:
+            end(self.pid, SAVING)
         status = RunFolder(self.folder).status
         if status == "done":
             sys.exit(0)
