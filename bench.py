@@ -26,6 +26,7 @@ from rich.text import Text
 
 import cli_cluster
 from benchmarks import stopping
+from benchmarks.processes import rank
 from cli_cache import cache
 from cli_data import data, load_plugins
 from cli_evidence import compare, predict, status
@@ -157,6 +158,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    devices: cli_cluster.Devices = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
@@ -193,6 +195,8 @@ def run(
         backbones=None if backbone is None else (backbone,),
     )
     requests = expand(chosen)  # names are checked before torch is imported
+    if not dry_run:
+        cli_cluster.on_devices(devices, launches, device, precision)
 
     from benchmarks.run import Choices, Workbench, plan_runs
 
@@ -223,7 +227,7 @@ def run(
         cli_cluster.show_launch(planned, workbench, launches)
         return
     code = cli_cluster.do_runs(planned, workbench, launches)
-    if launches.waits and spec is None and code < 128:
+    if launches.waits and spec is None and code < 128 and workbench.group.leads:
         show_report(results, {item.spec.run_id for item in planned})
     if code:
         raise typer.Exit(code)
@@ -428,6 +432,9 @@ def list_runs(results: Path) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2, a signal 128 + number."""
+    if rank() > 0:  # of several processes that make a run the first one speaks
+        for console in (out, err, cli_cluster.out, cli_cluster.err):
+            console.quiet = True
     try:
         with stopping.listening():
             app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)

@@ -23,7 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from benchmarks import stopping
+from benchmarks.environment import PROJECT
 from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
+from benchmarks.processes import launch, must_launch, processes
 from cli_data import Plugins, load_plugins
 from errors import UserError
 from registry import LAUNCHERS
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
+Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Make each run on so many devices at once.")]
 SpecFile = Annotated[Path | None, typer.Option("--spec", help="Do the one run of a spec.json or job.json.")]
 LauncherName = Annotated[str, typer.Option("--launcher", help="inline, local or slurm, see docs/cluster.md.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="local: runs at a time.")]
@@ -43,7 +46,7 @@ SlurmSettings = Annotated[
     list[str] | None, typer.Option("--slurm", help="slurm: partition, gpus, mem, time ... as key=value.")
 ]
 
-WITH_SPEC = ("spec", "results", "plugin", "on_existing", "dry_run")
+WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
 """Options that go with any `--spec`."""
 HOW = ("device", "workers", "recompute", "compile_", "feature_cache", "allow_missing")
 """Options that go with a `--spec` that does not say itself how the run is to be done."""
@@ -55,6 +58,25 @@ def launcher_of(
     """Return the launcher that the command line asks for."""
     options = LaunchOptions(jobs, parallel, tuple(settings or ()), tuple(plugins or ()), tuple(sys.argv))
     return LAUNCHERS.get(name)(options)
+
+
+def on_devices(count: int | None, launcher: Launcher, device: str, precision: str) -> None:
+    """Do this very command in `count` processes and exit with their code, unless that is what this process is one of.
+
+    device, precision: as asked for; what cannot be had is told once here, and not in every process.
+    """
+    if launcher.name != "inline" and (processes() > 1 or (count or 1) > 1):
+        raise UserError(
+            "Several devices for each run were asked for.",
+            f"The launcher {launcher.name} starts runs of one process.",
+            "Leave --launcher out; docs/several_devices.md has an example for SLURM.",
+        )
+    if must_launch(count):
+        from benchmarks.run import check_device
+
+        assert count is not None  # else there is nothing to launch
+        check_device(device, precision, count)
+        raise typer.Exit(launch(count, [sys.executable, str(PROJECT / "bench.py"), *sys.argv[1:]]))
 
 
 def spec_run(
@@ -100,7 +122,8 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
         what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
         out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
+    hidden = err.quiet or not err.is_terminal
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
         watch = Printer(bars, visible=todo > 0)
         code = launcher.launch(planned, workbench, watch)
     if watch.jobs:

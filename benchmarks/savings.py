@@ -37,7 +37,7 @@ class Saving:
 
 
 def problem(options: argparse.Namespace, method: str, **settings: Any) -> tuple[Any, Any, Any]:
-    """Return a method with random weights (typed by whoever asked for it), the training pairs and a batch of random images.
+    """Return a method with random weights (of the type asked for), the training pairs and a batch of random images.
 
     The pairs are as many as asked for of 115 states and 245 objects, the numbers of MIT-States; each word has one.
     """

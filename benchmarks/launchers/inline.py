@@ -58,4 +58,6 @@ class Inline(Launcher):
                 watch.failed(name, f"{type(error).__name__}: {error}. See {item.folder.path / 'error.json'}.")
             else:
                 watch.done(name, record, time.perf_counter() - start)
+            if failures and workbench.group.size > 1:
+                break  # the processes have parted; the same command does what is left
         return 1 if failures else 3 if held else 0
