@@ -224,6 +224,7 @@ def run(
         out.print(note, soft_wrap=True)
     if dry_run:
         show_plan(planned, workbench)
+        cli_cluster.show_launch(planned, workbench, launches)
         return
     code = cli_cluster.do_runs(planned, workbench, launches)
     if launches.waits and spec is None and code < 128 and workbench.group.leads:
@@ -379,11 +380,9 @@ def show(
 
 def list_registry(what: str) -> None:
     """Print the entries of a registry."""
-    from registry import BACKBONES, DATASETS, LAUNCHERS, METHODS, Registry
+    from registry import REGISTRIES
 
-    registries: dict[str, Registry] = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}
-    registries["launchers"] = LAUNCHERS
-    registry = registries[what]
+    registry = dict(zip(("methods", "datasets", "backbones", "launchers"), REGISTRIES, strict=True))[what]
     entries = registry.entries()
     table = RichTable()
     table.add_column("name", no_wrap=True)

@@ -10,6 +10,7 @@ They parse, call `benchmarks`, print, and nothing else. torch is imported where 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -126,9 +127,17 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
         watch = Printer(bars, visible=todo > 0)
         code = launcher.launch(planned, workbench, watch)
     if watch.jobs:
-        where = f" --results {workbench.choices.results}"
-        out.print(f"{watch.jobs} runs are queued. See 'python bench.py status{where}'; cancel{where} ends them.")
+        where = f"--results {shlex.quote(str(workbench.choices.results))}"
+        out.print(f"{watch.jobs} runs are queued. How far they are, what they give, and how to end them:")
+        for command in ("status", "report", "cancel"):
+            out.print(f"    python bench.py {command} {where}", soft_wrap=True)
     return code
+
+
+def show_launch(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> None:
+    """Print how the launcher would do the runs."""
+    for line in launcher.preview(planned, workbench):
+        out.print(line, soft_wrap=True)
 
 
 class Printer(Watch):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.launchers.job import JOB, LOG, read_job
-from benchmarks.launchers.launched import Launch, find
+from benchmarks.launchers.launched import UNKNOWN, Launch, find
 from benchmarks.locks import is_held
 from benchmarks.records import EPOCHS, ERROR, RunFolder, find_runs
 from benchmarks.run import PlannedRun
@@ -42,8 +42,7 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
     status = folder.status
     waits = launch is not None and launch.waits
     if status == "empty" and not waits and is_held(path) is None:
-        note = f"{launch} is over and did not begin it; see {path / LOG}" if launch and not launch.state else ""
-        return RunState(spec.run_id, "planned", (0, total), None, note)
+        return RunState(spec.run_id, "planned", (0, total), None, _over(path, launch))
     try:
         finished = len(folder.epochs()) if (path / EPOCHS).is_file() else 0
     except UserError as error:
@@ -62,8 +61,24 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
         note = f"{failure.get('message', '')} See {path / ERROR}."
         return RunState(spec.run_id, "failed", (finished, total), _changed(path), note.strip())
     if status == "interrupted":
-        return RunState(spec.run_id, "interrupted", (finished, total), _changed(path), "run again to go on")
-    return RunState(spec.run_id, "dead", (finished, total), _changed(path), "nobody is at it; run again to go on")
+        note = _unknown(launch) or "run again to go on"
+        return RunState(spec.run_id, "interrupted", (finished, total), _changed(path), note)
+    note = _unknown(launch) or "nobody is at it; run again to go on"
+    return RunState(spec.run_id, "dead", (finished, total), _changed(path), note)
+
+
+def _over(path: Path, launch: Launch | None) -> str:
+    """Return what there is to say of a run that nobody began."""
+    if launch is None or launch.waits:
+        return ""
+    if launch.cancelled:
+        return f"{launch} was cancelled before it began"
+    return _unknown(launch) or f"{launch} is over and did not begin it; see {path / LOG}"
+
+
+def _unknown(launch: Launch | None) -> str:
+    """Return a word on a launch that cannot be asked about; "" for others."""
+    return f"{launch} cannot be asked about from here" if launch is not None and launch.state == UNKNOWN else ""
 
 
 def _changed(path: Path) -> datetime:

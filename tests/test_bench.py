@@ -105,6 +105,7 @@ def test_help_and_lists_need_no_torch(tmp_path):
         ("methods", "msci"),
         ("datasets", "icon_states"),
         ("backbones", "ViT-L-14"),
+        ("launchers", "slurm"),
         ("suites", "quick"),
     ]:
         assert word in bench("list", what, env=path).stdout

@@ -90,6 +90,10 @@ class Launcher:
         """
         raise NotImplementedError
 
+    def preview(self, planned: Sequence[PlannedRun], workbench: Workbench) -> list[str]:
+        """Return lines on how `launch` would do these runs, for `--dry-run`; nothing is started or written."""
+        return []
+
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
         """Return which jobs are waiting or at work, with a word on each; a `UserError` where nobody can tell."""

@@ -120,25 +120,41 @@ def free(planned: Sequence[PlannedRun], root: Path, watch: Watch) -> tuple[list[
 
     Finished ones are tidied. A run that is to be done anew is cleared here, once: its process may be started again.
     """
-    todo = [item for item in planned if item.action != "nothing"]
     for item in planned:
         if item.action == "nothing":
             item.folder.tidy()
-    launches = dict(find(root, [item.folder.path for item in todo]))
+    todo = _claims(planned, root)
     claimed: list[PlannedRun] = []
+    for item, claim in todo:
+        if claim:
+            watch.left_out(name_of(item), f"The run {item.spec.run_id} {claim}.")
+            continue
+        if item.action == "run" and item.folder.status != "empty":
+            with locks.hold(item.folder.path):
+                item.folder.clear()
+        claimed.append(item)
+    return claimed, len(todo) - len(claimed)
+
+
+def unclaimed(planned: Sequence[PlannedRun], root: Path) -> list[PlannedRun]:
+    """Return the runs that are to be done and that nobody is at; nothing is touched."""
+    return [item for item, claim in _claims(planned, root) if not claim]
+
+
+def _claims(planned: Sequence[PlannedRun], root: Path) -> list[tuple[PlannedRun, str]]:
+    """Return the runs that are to be done, each with who is at it, "" for nobody."""
+    todo = [item for item in planned if item.action != "nothing"]
+    launches = dict(find(root, [item.folder.path for item in todo]))
+    claims: list[tuple[PlannedRun, str]] = []
     for item in todo:
-        launch, holder = launches.get(item.folder.path), locks.is_held(item.folder.path)
+        launch, holder, claim = launches.get(item.folder.path), locks.is_held(item.folder.path), ""
         if holder is not None:
-            watch.left_out(name_of(item), f"The run {item.spec.run_id} is being done already, by {holder}.")
+            claim = f"is being done already, by {holder}"
         elif launch is not None and launch.state and not launch.cancelled:
             word = "cannot be asked about" if launch.state == UNKNOWN else f"is {launch.state}"
-            watch.left_out(name_of(item), f"The run {item.spec.run_id} was handed over: {launch} {word}.")
-        else:
-            if item.action == "run" and item.folder.status != "empty":
-                with locks.hold(item.folder.path):
-                    item.folder.clear()
-            claimed.append(item)
-    return claimed, len(todo) - len(claimed)
+            claim = f"was handed over: {launch} {word}"
+        claims.append((item, claim))
+    return claims
 
 
 def _write(folder: Path, launch: Launch) -> None:

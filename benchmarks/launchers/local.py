@@ -40,7 +40,6 @@ class Local(Launcher):
         """See `Launcher.launch`."""
         root = workbench.choices.results
         own = f"local-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
-        places = shares(self.options.jobs, workbench.choices.device, gpus(workbench.device), usable_cpus() or 1)
         with locks.hold(root / PLACE / own, lambda message: watch.notice("local", message)):
             with launched.handing_out(root):
                 waiting, held = launched.free(planned, root, watch)
@@ -48,6 +47,7 @@ class Local(Launcher):
                     job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
                     write_job(item.folder.path, job)
                     launched.note(item.folder.path, self.name, own)
+            places = self._places(len(waiting), workbench)
             with stopping.deferred():
                 code = _Pool(places, own, watch).run(waiting)
         for name in (locks.LOCK, locks.HOLDER):
@@ -55,6 +55,18 @@ class Local(Launcher):
         with suppress(OSError):
             (root / PLACE / own).rmdir()
         return code or (3 if held else 0)
+
+    def preview(self, planned: Sequence[PlannedRun], workbench: Workbench) -> list[str]:
+        """See `Launcher.preview`."""
+        runs = launched.unclaimed(planned, workbench.choices.results)
+        if not runs:
+            return []
+        places = self._places(len(runs), workbench)
+        lines = [" ".join(f"{name}={value}" for name, value in place.items()) for place in places]
+        return [f"Processes of this machine: {len(runs)} runs, {len(places)} at a time, with", *lines]
+
+    def _places(self, runs: int, workbench: Workbench) -> list[dict[str, str]]:
+        return shares(runs, self.options.jobs, gpus(workbench.device), usable_cpus() or 1)
 
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
@@ -158,18 +170,18 @@ def gpus(device: Any) -> list[str]:
     return names or [str(number) for number in range(torch.cuda.device_count())]
 
 
-def shares(jobs: int | None, device: str, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
+def shares(runs: int, jobs: int | None, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
     """Return the environment variables of each run that goes at a time.
 
-    jobs: how many; None is one per GPU, or one per `CORES_PER_RUN` cores. Runs take GPUs in turn. Threads are the cores
-    divided among the runs, and no more than the user allowed.
+    runs: how many there are to do. jobs: how many of them at a time; None is one per GPU, or one per `CORES_PER_RUN`
+    cores. Runs take GPUs in turn. Threads are the cores divided among the runs, and no more than the user allowed.
 
-    >>> [place["CUDA_VISIBLE_DEVICES"] for place in shares(3, "auto", ["4", "7"], 8)]
+    >>> [place["CUDA_VISIBLE_DEVICES"] for place in shares(5, 3, ["4", "7"], 8)]
     ['4', '7', '4']
-    >>> shares(3, "cpu", [], 8)[0]["OMP_NUM_THREADS"]
+    >>> shares(5, 3, [], 8)[0]["OMP_NUM_THREADS"]
     '2'
     """
-    count = jobs or len(gpus) or max(1, cores // CORES_PER_RUN)
+    count = max(1, min(runs, jobs or len(gpus) or cores // CORES_PER_RUN))
     places = []
     for number in range(count):
         place = {}

@@ -8,14 +8,16 @@ The records say what became of a run; SLURM is asked about the queue alone, and 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +70,12 @@ class Slurm(Launcher):
     def __init__(self, options: LaunchOptions) -> None:
         super().__init__(options)
         self.parameters = parameters(options.settings)
+        if importlib.util.find_spec("submitit") is None:
+            raise UserError(
+                "The launcher slurm needs submitit.",
+                "It is not installed.",
+                'Install it from this checkout: pip install -e ".[slurm]".',
+            )
 
     def choices(self, choices: Choices) -> Choices:
         """Return the choices for the device of the compute nodes; what cannot be known from here must be said."""
@@ -86,7 +94,9 @@ class Slurm(Launcher):
     def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
         """See `Launcher.launch`."""
         root = workbench.choices.results
-        submit = self._executor(root)
+        if shutil.which("sbatch") is None:
+            there = "The command sbatch is not found."
+            raise UserError("There is no SLURM here.", there, "Submit from a login node of the cluster.")
         with launched.handing_out(root):
             todo, _ = launched.free(planned, root, watch)
             if not todo:
@@ -94,44 +104,61 @@ class Slurm(Launcher):
             for item in todo:
                 job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
                 write_job(item.folder.path, job)
-            jobs = submit([RunJob(str(item.folder.path.resolve())) for item in todo])
+            jobs = self._submit(root, [RunJob(str(item.folder.path.resolve())) for item in todo])
             for item, number in zip(todo, jobs, strict=True):
                 launched.note(item.folder.path, self.name, number)
         for item, number in zip(todo, jobs, strict=True):
             watch.submitted(name_of(item), f"SLURM job {number}")
         return 0
 
-    def _executor(self, root: Path) -> Callable[[Sequence[RunJob]], list[str]]:
-        """Return what submits jobs, as an array where there are several, and gives their numbers."""
+    def preview(self, planned: Sequence[PlannedRun], workbench: Workbench) -> list[str]:
+        """See `Launcher.preview`: the script that sbatch would get, and what each job does. No SLURM is needed here."""
+        root = workbench.choices.results
+        todo = launched.unclaimed(planned, root)
+        if not todo:
+            return []
+        executor = self._executor(root)
+        if len(todo) > 1:
+            executor.parameters["map_count"] = len(todo)  # as submitit does it itself for an array
+        script = executor._make_submission_file_text(executor._submitit_command_str, "")
+        tasks = [f"{n}: python bench.py run --spec {item.folder.path / JOB}" for n, item in enumerate(todo)]
+        what = "one job" if len(todo) == 1 else f"an array of {len(todo)} jobs"
+        return [f"SLURM: {what}; sbatch would get", *script.rstrip().splitlines(), "", "and the jobs would do", *tasks]
+
+    def _submit(self, root: Path, jobs: Sequence[RunJob]) -> list[str]:
+        """Submit jobs, as an array where there are several, and return their numbers."""
+        import submitit
+
+        executor = self._executor(root)
         try:
-            import submitit
-        except ImportError:
+            with executor.batch():
+                handed = [executor.submit(job) for job in jobs]
+        except (submitit.core.utils.FailedJobError, OSError) as error:
+            said = " ".join(line for line in str(error).splitlines() if "sbatch:" in line) or str(error)
             raise UserError(
-                "The launcher slurm needs submitit.", "It is not installed.", "Install it: pip install -e '.[slurm]'."
-            ) from None
-        try:
-            executor = submitit.SlurmExecutor(folder=(root / PLACE / "slurm").resolve(), max_num_timeout=REQUEUES)
-        except RuntimeError:
-            raise UserError(
-                "There is no SLURM here.", "The command srun is not found.", "Submit from a login node of the cluster."
-            ) from None
-        own: dict[str, Any] = {"job_name": "czsl", "setup": [*environment(), *self.parameters.get("setup", ())]}
+                "SLURM did not take the jobs.", f"It said: {said.strip()}.", "Mend --slurm; nothing was started."
+            ) from error
+        return [job.job_id for job in handed]
+
+    def _executor(self, root: Path) -> Any:
+        """Return submitit's executor with all that the jobs are asked for."""
+        import submitit
+
+        class Executor(submitit.SlurmExecutor):
+            """Can be made where there is no SLURM, to show what would be submitted."""
+
+            @classmethod
+            def affinity(cls) -> int:
+                return 1
+
+        executor = Executor(folder=(root / PLACE / "slurm").resolve(), max_num_timeout=REQUEUES)
+        more = {"requeue": True, **self.parameters.get("additional_parameters", {})}  # whatever the site's default is
+        setup = [*environment(), *self.parameters.get("setup", ())]
+        own: dict[str, Any] = {"job_name": "czsl", "setup": setup, "additional_parameters": more}
         if self.options.parallel is not None:
             own["array_parallelism"] = self.options.parallel
         executor.update_parameters(**self.parameters | own)
-
-        def submit(jobs: Sequence[RunJob]) -> list[str]:
-            try:
-                with executor.batch():
-                    handed = [executor.submit(job) for job in jobs]
-            except (submitit.core.utils.FailedJobError, OSError) as error:
-                said = " ".join(line for line in str(error).splitlines() if "sbatch:" in line) or str(error)
-                raise UserError(
-                    "SLURM did not take the jobs.", f"It said: {said.strip()}.", "Mend --slurm; nothing was started."
-                ) from error
-            return [job.job_id for job in handed]
-
-        return submit
+        return executor
 
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
@@ -153,6 +180,7 @@ class RunJob:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self.pid: int | None = None  # of the run's process
 
     def __call__(self) -> str:
         """Do the run and return its name; a run that fails fails the job."""
@@ -183,9 +211,9 @@ class RunJob:
         if code in (128 + signal.SIGTERM, -signal.SIGTERM):
             # Cancelled, or pre-empted with a time of grace: SLURM ends the job, and queues it again where it wants to.
             deadline = time.monotonic() + GRACE
-            while time.monotonic() < deadline and in_queue({job.partition("_")[0]}).get(job) == "RUNNING":
+            while time.monotonic() < deadline and still_runs(job):
                 time.sleep(1.0)
-        elif code > 128:
+        elif code > 128 or code in (-signal.SIGUSR1, -signal.SIGUSR2):
             time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
         raise RuntimeError(f"{path.name}: {reason(folder, code)}")
 
@@ -196,7 +224,8 @@ class RunJob:
         """
         from submitit.helpers import DelayedSubmission
 
-        end(self.pid, SAVING)
+        if self.pid is not None:
+            end(self.pid, SAVING)
         status = RunFolder(self.folder).status
         if status == "done":
             sys.exit(0)
@@ -309,6 +338,14 @@ def in_queue(numbers: Collection[str]) -> dict[str, str]:
             return {}
         raise
     return dict(line.strip().split("|", 1) for line in said.splitlines() if "|" in line)
+
+
+def still_runs(job: str) -> bool:
+    """Return whether SLURM says that a job runs on; where it cannot be asked, it is believed to."""
+    try:
+        return in_queue({job.partition("_")[0]}).get(job) == "RUNNING"
+    except UserError:
+        return True
 
 
 def _ask(*command: str) -> str:

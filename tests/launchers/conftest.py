@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from contextlib import nullcontext
 
 import pytest
-from jobs import SLOW, TOY
+from filelock import FileLock
+from jobs import PACE, PACED, SLOW, TOY, numbers_of
 from slurm_node import NotHere, slurm_node
-from test_bench import PLUGIN, ROOT, results_of
+from test_bench import PLUGIN, ROOT
 
 from registry import load_plugin
 
@@ -20,14 +23,14 @@ def toy_plugin(tmp_path_factory):
     text = PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=6)
     # A name of its own, also within the data set: a record must find it again.
     text = text.replace('"toy"', f'"{TOY}"').replace("images=6)", f'images=6, name="{TOY}")')
-    path.write_text(text)
+    path.write_text(text + PACED)
     assert load_plugin(path) is None
     return path
 
 
 @pytest.fixture(scope="session")
 def whole(toy_plugin, tmp_path_factory):
-    """What results say (see `results_of`) of two runs of CoOp in `SLOW` and one of CLIP zero-shot, done in one go."""
+    """What (see `numbers_of`) comes of two runs of CoOp in `SLOW` and one of CLIP zero-shot, done in one go."""
     from benchmarks.plan import Suite, expand
     from benchmarks.run import Choices, Workbench, execute, plan_runs
 
@@ -37,16 +40,21 @@ def whole(toy_plugin, tmp_path_factory):
     for item in plan_runs(expand(suite), workbench):
         if item.spec.method == "coop" or item.spec.seed == 0:
             execute(item, workbench)
-    return results_of(results)
+    return numbers_of(results)
 
 
-@pytest.fixture(scope="session")
-def node():
-    """The environment variables of a running SLURM node."""
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """The environment variables of a running SLURM node, and what paces its jobs.
+
+    Of several test processes one at a time has a node: the machine's cores are shared by what they run as it is.
+    """
     if importlib.util.find_spec("submitit") is None:
         pytest.skip("needs submitit: pip install -e '.[slurm]'")
+    parallel = "PYTEST_XDIST_WORKER" in os.environ
+    turn = FileLock(tmp_path_factory.getbasetemp().parent / "slurm.lock") if parallel else nullcontext()
     try:
-        with slurm_node() as variables:
-            yield variables
+        with turn, slurm_node() as variables:
+            yield {**variables, **PACE}
     except NotHere as reason:
         pytest.skip(f"no SLURM can be started here: {reason}")

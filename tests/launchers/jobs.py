@@ -2,14 +2,100 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+import pytest
+from test_bench import ROOT, results_of
+
+import bench
 
 TOY = "toy_jobs"
 SLOW = ("coop.augmentation=clip", "coop.batch_size=2", "coop.epochs=6")
 """Settings by which a run of CoOp takes a few seconds, most of them in training."""
+PACE = {"TEST_PACE": "0.02"}
+"""Environment variables by which each training step waits (see `PACED`), so that a signal never comes too late."""
+PACED = """
+
+import os
+
+if os.environ.get("TEST_PACE"):
+    import time
+
+    from methods.coop import CoOp
+
+    step = CoOp.training_loss
+
+    def paced(*arguments, **named):
+        time.sleep(float(os.environ["TEST_PACE"]))
+        return step(*arguments, **named)
+
+    CoOp.training_loss = paced
+"""
+PATIENCE = 300.0
+"""Seconds that the tests wait for a run to get somewhere; a few are enough on a machine with nothing else to do."""
 
 
 def epochs(folder: Path) -> int:
     """Return how many epochs of a run are finished."""
     path = folder / "epochs.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def numbers_of(results: Path) -> dict[str, tuple[dict, str, str]]:
+    """Return what finished runs gave, by name: the result without its cost, digests of scores and trained weights."""
+    found = {}
+    for name, result in results_of(results).items():
+        digests = [
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+            for path in (results / name / "scores.npz", results / name / "best.safetensors")
+        ]
+        found[name] = (result, digests[0], digests[1])
+    return found
+
+
+def here(*arguments: object, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Do a command line as `test_bench.bench` does, but in this process, which has imported torch already."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        code = 0
+        try:
+            bench.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    if check:
+        assert code == 0, err.getvalue()
+    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Start a paced command line and yield its process; what of it is still there at the end is ended."""
+    command = [sys.executable, str(ROOT / "bench.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env={**os.environ, **PACE}, **pipes) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=60)
+
+
+def until(ready: Callable[[], object]) -> None:
+    """Wait until something is true; fail where that takes for ever."""
+    from slurm_node import wait_until
+
+    assert wait_until(ready, PATIENCE), f"waited {PATIENCE:.0f} s for nothing"
