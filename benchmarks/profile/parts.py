@@ -2,8 +2,8 @@
 
 A meter only ever rises: a clock, or a counter of FLOPs. At every moment one part is charged with what the meter shows,
 so the parts add up to the whole by construction; "other" is what no part claims. In the forward pass the calls below
-charge their part. In the backward pass each node of the autograd graph charges the part that made it: nodes are numbered
-in the order in which they are made, and the numbers at which parts change are noted.
+charge their part. In the backward pass each node of the autograd graph charges the part that made it: nodes are
+numbered in the order in which they are made, and the numbers at which parts change are noted.
 
     vision       the image tower with its adapters and projections
     text         the text tower over all prompts, with the building of prompts

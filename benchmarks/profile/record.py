@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmarks.files import write_aside
 from errors import UserError
 
 SCHEMA = 1
@@ -141,7 +142,8 @@ class Profile(Part):
     def write(self, path: Path) -> None:
         """Write the record as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        text = self.model_dump_json(indent=1) + "\n"
+        write_aside(path, lambda file: file.write(text.encode()))
 
     @classmethod
     def read(cls, path: Path) -> Profile:
