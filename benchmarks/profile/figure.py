@@ -38,8 +38,8 @@ def draw(profile: Profile, path: Path) -> list[Path]:
         y="method",
         weights="cost",
         hue="part",
-        hue_order=parts,
-        palette=sns.color_palette("colorblind", len(parts)),
+        hue_order=parts[::-1],  # the last is drawn first, at the axis
+        palette=sns.color_palette("colorblind", len(parts))[::-1],
         multiple="stack",
         discrete=True,
         shrink=0.75,
@@ -49,5 +49,5 @@ def draw(profile: Profile, path: Path) -> list[Path]:
     )
     settings = profile.settings
     axes.set(ylabel="", xlabel=f"{'seconds' if timed else 'GFLOPs'} of a training step, {settings.labels}")
-    sns.move_legend(axes, "center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title=None)
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title=None, reverse=True)
     return save(figure, path)
