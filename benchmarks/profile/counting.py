@@ -6,7 +6,6 @@ chunk by chunk; nothing is extrapolated.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +24,8 @@ from benchmarks.settings import resolve
 from benchmarks.spec import TrainingConfig
 from datasets.base import Candidates
 from errors import UserError
-from methods.backbone.clip import Backbone, load_backbone
-from methods.backbone.loading import _HERE, TINY, _tokenizer, build_clip
+from methods.backbone.clip import Backbone
+from methods.backbone.loading import TINY, shapes_of_clip
 from methods.base import Method, MethodConfig
 from registry import METHODS
 
@@ -42,19 +41,7 @@ def backbone_name(name: str) -> str:
 
 def empty_backbone(name: str) -> Backbone:
     """Return a backbone on the meta device: the right shapes, no numbers, no memory. `UserError` for an unknown one."""
-    import open_clip
-
-    definition = name.partition("/")[0]
-    if name == TINY:
-        stored = json.loads((_HERE / f"{TINY}.json").read_text(encoding="utf-8"))
-        config = stored.get("model_cfg", stored)
-    elif definition in open_clip.list_models():
-        config = open_clip.get_model_config(definition)
-    else:
-        return load_backbone(backbone_name(name))  # which says what there is
-    with torch.device("meta"):
-        clip = build_clip(config, name)
-    return Backbone.from_open_clip(clip, _tokenizer(config), name, digest="")
+    return Backbone.from_open_clip(*shapes_of_clip(name), digest="")
 
 
 def build(name: str, backbone: Backbone, labels: LabelSpace) -> tuple[Method, TrainingConfig]:
@@ -107,7 +94,7 @@ def count_flops(
     """
     mode = fake_weights(method)
     batch = fake_batch(method, mode, images)
-    step, step_parts = 0, {}
+    step, step_parts = 0, dict[str, int]()
     if train_images:
         method.train()
         with counting() as total:

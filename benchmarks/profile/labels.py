@@ -52,6 +52,15 @@ def label_space(name: str) -> LabelSpace:
 
 def _bare(name: str, title: str, lists: dict[Phase, tuple[Pair, ...]], images: int) -> LabelSpace:
     vocabulary = Vocabulary.from_pairs(pair for phase in PHASES for pair in lists[phase])
-    pairs = {f"{phase}_pairs": lists[phase] for phase in PHASES}
-    dataset = CompositionDataset(name, title, Path(), vocabulary, splits={}, digest="", **pairs)
+    dataset = CompositionDataset(
+        name=name,
+        title=title,
+        root=Path(),
+        vocabulary=vocabulary,
+        train_pairs=lists["train"],
+        val_pairs=lists["val"],
+        test_pairs=lists["test"],
+        splits={},
+        digest="",
+    )
     return LabelSpace(name, dataset, images)
