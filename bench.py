@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +24,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+import cli_cluster
 from benchmarks import stopping
+from benchmarks.processes import rank
 from cli_cache import cache
 from cli_data import data, load_plugins
 from cli_evidence import compare, predict, status
@@ -43,14 +44,14 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
-for command in (compare, predict, profile, status):
+for command in (compare, predict, profile, status, cli_cluster.cancel):
     app.command()(command)
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
-LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin")
-"""Options that take several values: after one option, by repeating it, and (but for --set and --plugin) with commas."""
+LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm")
+"""Options that take several values: after one option, by repeating it, and (methods, seeds, ablations) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
 FLAGS = ("--dry-run", "--flops-only", "--recompute", "--compile", "--feature-cache")
 """Options that are on or off; a word after one may say which."""
@@ -85,6 +86,7 @@ class Listing(StrEnum):
     methods = "methods"
     datasets = "datasets"
     backbones = "backbones"
+    launchers = "launchers"
     suites = "suites"
     runs = "runs"
 
@@ -142,6 +144,7 @@ def plain_flags(arguments: list[str]) -> list[str]:
 
 @app.command()
 def run(
+    context: typer.Context,
     suite: Annotated[str, typer.Option(help="A named set of runs; the other options change it.")] = "quick",
     methods: Annotated[list[str] | None, typer.Option(help="Methods, e.g. --methods msci csp, or 'all'.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set.")] = None,
@@ -156,6 +159,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    devices: cli_cluster.Devices = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
@@ -170,12 +174,18 @@ def run(
     feature_cache: Annotated[
         bool, typer.Option("--feature-cache/--no-feature-cache", help="Keep frozen image features on disk.")
     ] = True,
+    launcher: cli_cluster.LauncherName = "inline",
+    jobs: cli_cluster.Jobs = None,
+    parallel: cli_cluster.Parallel = None,
+    slurm: cli_cluster.SlurmSettings = None,
+    spec: cli_cluster.SpecFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Train and evaluate methods; without options: every method on icon_states, one seed."""
     from benchmarks.plan import expand, load_suite
 
     load_plugins(plugin)
+    launches = cli_cluster.launcher_of(launcher, jobs, parallel, slurm, plugin)
     chosen = load_suite(suite).replace(
         methods=several(methods),
         ablations=several(ablations),
@@ -186,6 +196,8 @@ def run(
         backbones=None if backbone is None else (backbone,),
     )
     requests = expand(chosen)  # names are checked before torch is imported
+    if not dry_run:
+        cli_cluster.on_devices(devices, launches, device, precision)
 
     from benchmarks.run import Choices, Workbench, plan_runs
 
@@ -204,15 +216,19 @@ def run(
         on_existing=on_existing.value,
         allow_missing=allow_missing,
     )
-    workbench = Workbench(choices)
-    planned = plan_runs(requests, workbench)
+    if spec is not None:
+        planned, workbench = cli_cluster.spec_run(context, spec, choices, results, launches)
+    else:
+        workbench = Workbench(launches.choices(choices))
+        planned = plan_runs(requests, workbench)
     for note in workbench.notes:
         out.print(note, soft_wrap=True)
     if dry_run:
         show_plan(planned, workbench)
         return
-    code = run_all(planned, workbench)
-    show_report(results, {item.spec.run_id for item in planned})
+    code = cli_cluster.do_runs(planned, workbench, launches)
+    if launches.waits and spec is None and code < 128 and workbench.group.leads:
+        show_report(results, {item.spec.run_id for item in planned})
     if code:
         raise typer.Exit(code)
 
@@ -250,67 +266,6 @@ def show_plan(planned: list, workbench) -> None:
         for row in rows:
             table.add_row(*row)
         out.print(table)
-
-
-def run_all(planned: list, workbench) -> int:
-    """Do the runs one after the other; a run that fails is recorded and the next one starts. Return the exit code.
-
-    0: all runs are done. 1: some failed. 3: none failed, but another process is at some.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from benchmarks.locks import Held
-    from benchmarks.run import execute
-
-    todo = sum(item.action != "nothing" for item in planned)
-    if todo == 0:
-        what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
-        out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
-    failures = held = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=not err.is_terminal) as bars:
-        bar = bars.add_task("", total=None, note="", visible=todo > 0)
-        for item in planned:
-            if item.action == "nothing":
-                item.folder.tidy()
-                continue
-            name = f"{item.spec.method}, {item.spec.dataset}, seed {item.spec.seed}"
-
-            def report(what: str, done: int, total: int, note: str, name: str = name) -> None:
-                bars.update(bar, description=f"{name}: {what}", completed=done, total=total, note=note)
-
-            def notify(message: str, name: str = name) -> None:
-                bars.console.print(f"{name}: {message}", style="yellow", soft_wrap=True)
-
-            start = time.perf_counter()
-            try:
-                stopping.check()
-                record = execute(item, workbench, report, sys.argv, notify)
-            except stopping.Stopped as stop:
-                err.print(f"Stopped by {stop.word} in {name}{stop.where}. Nothing is lost; go on with:", soft_wrap=True)
-                err.print(stopping.resume_command(sys.argv), soft_wrap=True)
-                raise typer.Exit(stop.exit_code) from None
-            except KeyboardInterrupt:  # the second Ctrl-C
-                err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
-                raise typer.Exit(130) from None
-            except Held as error:
-                held += 1
-                err.print(Text.assemble((f"{name} is left out.", "yellow"), f" {error}"), soft_wrap=True)
-                continue
-            except UserError as error:
-                failures += 1
-                err.print(Text.assemble((f"{name} failed.", "red"), f" {error}"), soft_wrap=True)
-                continue
-            except Exception as error:
-                failures += 1
-                place = item.folder.path / "error.json"
-                reason = f" {type(error).__name__}: {error}. See {place}."
-                err.print(Text.assemble((f"{name} failed.", "red"), reason), soft_wrap=True)
-                continue
-            seconds = time.perf_counter() - start
-            test = (record.result or {})["metrics"]["test"]
-            bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
-    return 1 if failures else 3 if held else 0
 
 
 def show_report(results: Path, run_ids: set[str] | None = None, question: Question | None = None) -> Report:
@@ -359,11 +314,11 @@ def report(
 
 @app.command(name="list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, datasets, backbones, suites or runs.")],
+    what: Annotated[str, typer.Argument(help="methods, datasets, backbones, launchers, suites or runs.")],
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
 ) -> None:
-    """List what is there: methods, datasets, backbones, suites or runs."""
+    """List what is there: methods, datasets, backbones, launchers, suites or runs."""
     if what not in list(Listing):
         raise UserError(
             f"There is no list of '{what}'.",
@@ -425,9 +380,10 @@ def show(
 
 def list_registry(what: str) -> None:
     """Print the entries of a registry."""
-    from registry import BACKBONES, DATASETS, METHODS, Registry
+    from registry import BACKBONES, DATASETS, LAUNCHERS, METHODS, Registry
 
     registries: dict[str, Registry] = {"methods": METHODS, "datasets": DATASETS, "backbones": BACKBONES}
+    registries["launchers"] = LAUNCHERS
     registry = registries[what]
     entries = registry.entries()
     table = RichTable()
@@ -478,6 +434,9 @@ def list_runs(results: Path) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2, a signal 128 + number."""
+    if rank() > 0:  # of several processes that make a run the first one speaks
+        for console in (out, err, cli_cluster.out, cli_cluster.err):
+            console.quiet = True
     try:
         with stopping.listening():
             app(spread_lists(plain_flags(sys.argv[1:])), standalone_mode=True)

@@ -228,7 +228,14 @@ def show_states(found: Sequence[RunState]) -> None:
     table.add_column("state", no_wrap=True)
     table.add_column("epochs", justify="right", no_wrap=True)
     table.add_column("last written (UTC)", no_wrap=True)
-    colours = {"done": "green", "failed": "red", "dead": "red", "unreadable": "red", "running": "cyan"}
+    colours = {
+        "done": "green",
+        "failed": "red",
+        "dead": "red",
+        "unreadable": "red",
+        "running": "cyan",
+        "queued": "cyan",
+    }
     for one in found:
         written = "" if one.changed is None else f"{one.changed:%Y-%m-%d %H:%M:%S}"
         table.add_row(one.run_id, one.state, "{}/{}".format(*one.epochs), written, style=colours.get(one.state))

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from benchmarks.launchers.base import Launcher
     from datasets.base import CompositionDataset
     from methods.backbone.clip import Backbone
     from methods.base import Method
@@ -295,8 +296,8 @@ DATASETS: Registry[Callable[[], CompositionDataset]] = Registry("data set", "czs
 BACKBONES: Registry[Callable[[str], Backbone]] = Registry("backbone", "czsl_bench.backbones", home="methods")
 """Loaders that are handed their own registered name, so that one loader may serve many: `BACKBONES.get(n)(n)`."""
 
-LAUNCHERS: Registry[Any] = Registry("launcher", "czsl_bench.launchers")
-"""What executes a list of runs."""
+LAUNCHERS: Registry[type[Launcher]] = Registry("launcher", "czsl_bench.launchers", home="benchmarks.launchers")
+"""Launcher classes, what executes a list of runs; see `benchmarks.launchers.base.Launcher`."""
 
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, DATASETS, BACKBONES, LAUNCHERS)
 

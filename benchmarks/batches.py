@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import stopping
+from benchmarks.distributed import ALONE, Group
 from benchmarks.frozen_features import FeatureStore, feature_key
 from benchmarks.spec import Precision
 from datasets.base import Candidates, CompositionDataset, Phase
@@ -38,7 +39,8 @@ class Execution:
     """Where and how a run is computed; of these only the precision belongs to its identity.
 
     workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once. compiled: whether torch.compile makes the training step.
+    candidates scored at once. compiled: whether torch.compile makes the training step. group: the processes that share
+    the run, see `distributed.py`.
     """
 
     device: torch.device
@@ -47,6 +49,7 @@ class Execution:
     eval_batch: int = 256
     pair_chunk: int = 2048
     compiled: bool = False
+    group: Group = ALONE
 
     def autocast(self) -> torch.autocast:
         """Return the context of the forward pass: mixed precision, or nothing at fp32."""
@@ -94,14 +97,22 @@ class PhaseBatches:
         return len(self.states)
 
     def ordered(self) -> Iterator[Batch]:
-        """Yield the images as listed, not augmented, in evaluation batches."""
-        yield from self._batches(torch.arange(len(self)), self.execution.eval_batch, "none", view=0)
+        """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
+        execution = self.execution
+        own = execution.group.evaluation_rows(len(self), execution.eval_batch)
+        if len(own):  # there may be fewer batches than processes
+            yield from self._batches(own, execution.eval_batch, "none", view=0)
 
-    def epoch(self, epoch: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for."""
+    def epoch(self, epoch: int, batch_size: int, start: int = 0, micro_batch: int | None = None) -> Iterator[Batch]:
+        """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for.
+
+        Of several processes each has its shares of every micro-batch (`Group.shares`), a batch's one after the other.
+        micro_batch: images of one, None for the whole batch.
+        """
         order = epoch_order(len(self), self.seed, epoch)[start:]
+        own, size = self.execution.group.training_rows(order, batch_size, micro_batch or batch_size)
         view = epoch if self.views is None else epoch % self.views
-        yield from self._batches(order, batch_size, self.augmentation, view)
+        yield from self._batches(own, size, self.augmentation, view)
 
     def _batches(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Batch]:
         kept = self._kept(augmentation, view)

@@ -20,7 +20,7 @@ def capture_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": {"name": _cpu_name(), "count": _usable_cpus()},
+        "cpu": {"name": _cpu_name(), "count": usable_cpus()},
         "git": git_state(PROJECT),
     }
 
@@ -71,6 +71,12 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int | None:
-    # What the process may use, which on a shared machine is less than what is there.
+def launcher_facts() -> dict[str, str]:
+    """Return which launcher started this process, and its job; nothing where none did."""
+    found = {"launcher": os.environ.get("CZSL_LAUNCHER", ""), "job": os.environ.get("CZSL_JOB", "")}
+    return {key: value for key, value in found.items() if value}
+
+
+def usable_cpus() -> int | None:
+    """Return how many cores the process may use, which on a shared machine is less than what is there."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

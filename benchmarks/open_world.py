@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,26 @@ from benchmarks.evaluation import mean_or_nan
 from benchmarks.image_scores import ImageScores, Labels
 from benchmarks.open_scoring import score_thresholds
 from benchmarks.spec import OpenWorld
-from benchmarks.thresholds import ThresholdChoice, choose_threshold, feasibility_grid, kept
+from benchmarks.thresholds import ThresholdChoice, ThresholdScores, choose_threshold, feasibility_grid, kept
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.feasibility import table_digest
 from methods.base import Batch, Method
 
 
 class ThresholdedWorld:
-    """Scores images against the open world's candidates under a threshold. choice: what validation said last."""
+    """Scores images against the open world's candidates under a threshold. choice: what validation said last.
 
-    def __init__(self, settings: OpenWorld, candidates: Candidates) -> None:
+    join: makes the record of all images from that of this process's own, see `Group.join`.
+    """
+
+    def __init__(
+        self,
+        settings: OpenWorld,
+        candidates: Candidates,
+        join: Callable[[ThresholdScores], ThresholdScores] = lambda record: record,
+    ) -> None:
         searched = settings.threshold == "search"
-        self.settings = settings
+        self.settings, self.join = settings, join
         self.candidates = candidates
         self.thresholds = feasibility_grid(candidates) if searched else np.array([settings.threshold], dtype=np.float64)
         self.choice: ThresholdChoice | None = None
@@ -43,13 +51,13 @@ class ThresholdedWorld:
 
     def validate(self, method: Method, batches: Iterable[Batch], labels: Labels, pair_chunk: int) -> ImageScores:
         """Score the validation images under all thresholds, choose one and return their scores under it."""
-        record = score_thresholds(method, batches, self.candidates, self.thresholds, pair_chunk=pair_chunk)
+        record = self.join(score_thresholds(method, batches, self.candidates, self.thresholds, pair_chunk=pair_chunk))
         self.choice = choose_threshold(record, labels, self.settings.masking)
         return record.at(self.choice.index, self.settings.masking)
 
     def score(self, method: Method, batches: Iterable[Batch], pair_chunk: int) -> ImageScores:
         """Score images under the threshold in force; pairs below it are never scored."""
-        record = score_thresholds(method, batches, self.candidates, [self.threshold], pair_chunk=pair_chunk)
+        record = self.join(score_thresholds(method, batches, self.candidates, [self.threshold], pair_chunk=pair_chunk))
         return record.at(0, self.settings.masking)
 
     def describe(self, dataset: CompositionDataset) -> Mapping[str, Any]:

@@ -1,20 +1,23 @@
-"""What became of runs: planned, running, done, failed, interrupted or dead; read from their folders alone."""
+"""What became of runs: planned, queued, running, done, failed, interrupted or dead, by their folders and launchers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.launchers.job import JOB, LOG, read_job
+from benchmarks.launchers.launched import Launch, find
 from benchmarks.locks import is_held
 from benchmarks.records import EPOCHS, ERROR, RunFolder, find_runs
 from benchmarks.run import PlannedRun
 from benchmarks.spec import RunSpec
 from errors import UserError
 
-State = Literal["planned", "running", "done", "failed", "interrupted", "dead", "unreadable"]
+State = Literal["planned", "queued", "running", "done", "failed", "interrupted", "dead", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class RunState:
     note: str = ""
 
 
-def state_of(spec: RunSpec, path: Path) -> RunState:
-    """Return the state of a run from its folder, which need not exist."""
+def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunState:
+    """Return the state of a run from its folder, which need not exist, and from the launch of it."""
     folder = RunFolder(path)
     total = spec.training.epochs
     status = folder.status
-    if status == "empty":
-        return RunState(spec.run_id, "planned", (0, total), None)
+    waits = launch is not None and launch.waits
+    if status == "empty" and not waits and is_held(path) is None:
+        note = f"{launch} is over and did not begin it; see {path / LOG}" if launch and not launch.state else ""
+        return RunState(spec.run_id, "planned", (0, total), None, note)
     try:
         finished = len(folder.epochs()) if (path / EPOCHS).is_file() else 0
     except UserError as error:
@@ -47,7 +52,11 @@ def state_of(spec: RunSpec, path: Path) -> RunState:
         return RunState(spec.run_id, "done", (finished, total), _changed(path))
     holder = is_held(path)
     if holder is not None:
-        return RunState(spec.run_id, "running", (finished, total), _changed(path), f"by {holder}")
+        by = f"by {holder}" if launch is None or not launch.state else f"{launch}, by {holder}"
+        return RunState(spec.run_id, "running", (finished, total), _changed(path), by)
+    if launch is not None and waits:
+        state: State = "running" if launch.state == "RUNNING" else "queued"  # a process that has not got to the run yet
+        return RunState(spec.run_id, state, (finished, total), _changed(path), f"{launch}, {launch.state}")
     if status == "failed":
         failure = folder.read().error or {}
         note = f"{failure.get('message', '')} See {path / ERROR}."
@@ -63,11 +72,19 @@ def _changed(path: Path) -> datetime:
 
 
 def states(results: Path, planned: Iterable[PlannedRun] | None = None) -> list[RunState]:
-    """Return the states of planned runs, or of every record below a folder; unreadable records are among them."""
+    """Return the states of planned runs, or of every record and of what was handed over below a folder.
+
+    Unreadable records are among them.
+    """
+    launches = dict(find(results))
     if planned is not None:
-        return [state_of(item.spec, item.folder.path) for item in planned]
+        return [state_of(item.spec, item.folder.path, launches.get(item.folder.path)) for item in planned]
     runs, problems = find_runs(results)
-    found = [state_of(run.spec, run.path) for run in runs]
+    found = [state_of(run.spec, run.path, launches.pop(run.path, None)) for run in runs]
+    for path, launch in launches.items():
+        if RunFolder(path).status == "empty":
+            with suppress(UserError):  # a job that cannot be read says so itself, when it is done
+                found.append(state_of(read_job(path / JOB)[0].spec, path, launch))
     return found + [
         RunState(problem.path.name, "unreadable", (0, 0), None, f"{problem.path}: {problem.message}")
         for problem in problems

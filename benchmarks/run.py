@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import locks, stopping
+from benchmarks.environment import launcher_facts
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest
+from benchmarks.processes import on_this_machine
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
@@ -35,6 +37,7 @@ class Choices:
     device: "auto" or torch's name. precision: "auto" or a name. overrides: `--set` texts. recompute: see `Backbone`.
     views: see `TrainingConfig`. feature_cache: whether frozen image features are kept on disk and read from there.
     allow_missing: up to how many missing images a data set is used without them; None does not look for images.
+    elsewhere: another machine does the runs, so the device is not looked for here.
     """
 
     results: Path = Path("results")
@@ -50,6 +53,7 @@ class Choices:
     compiled: bool = False
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,14 @@ class PlannedRun:
 
 @dataclass
 class Workbench:
-    """What runs share: the device, loaded data sets, digests of weights, frozen features of images.
+    """What runs share: the device, the processes, loaded data sets, digests of weights, frozen features of images.
 
     notes: what a user should know of the plan.
     """
 
     choices: Choices
     device: Any = None
+    group: Any = None
     precision: str = "fp32"
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -88,10 +93,12 @@ class Workbench:
     tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from benchmarks.distributed import own_device, start_group
         from benchmarks.frozen_features import FeatureStore
 
         self.features = FeatureStore(enabled=self.choices.feature_cache)
-        self.device = choose_device(self.choices.device)
+        self.device = own_device(choose_device(self.choices.device, self.choices.elsewhere))
+        self.group = start_group(self.device)
         self.precision = choose_precision(self.choices.precision, self.device)
 
     def dataset(self, name: str) -> Any:
@@ -136,8 +143,18 @@ class Workbench:
         return self.tables[key]
 
 
-def choose_device(wish: str) -> Any:
-    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there."""
+def check_device(device: str, precision: str, count: int) -> None:
+    """Raise the `UserError` that a device or precision would be in each of `count` processes on this machine."""
+    from benchmarks.distributed import own_device
+
+    choose_precision(precision, own_device(choose_device(device), count))
+
+
+def choose_device(wish: str, elsewhere: bool = False) -> Any:
+    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there.
+
+    elsewhere: `wish` is the device of another machine, which need not be here.
+    """
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -147,7 +164,7 @@ def choose_device(wish: str) -> Any:
         device = torch.device(wish)
     except RuntimeError:
         device = None
-    if device is None or not there.get(device.type, False):
+    if device is None or device.type not in there or not (there[device.type] or elsewhere):
         raise UserError(
             f"The device '{wish}' cannot be used.",
             f"Here there is {', '.join(name for name, available in there.items() if available)}.",
@@ -179,8 +196,20 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
     """Return what is to be done, in order. All settings are checked before anything runs.
 
     An ablation whose switch is set in the full model already is left out, with a note: it would be the same run twice.
+    Of several processes the first plans before the others, who find data that it prepared, and decides what is done.
     """
-    requests = list(requests)
+    group = workbench.group
+    try:
+        with group.leader_first():
+            planned = _planned(list(requests), workbench)
+        actions = group.agree([(item.spec.run_id, item.action) for item in planned])
+    except Exception as error:
+        group.end(error)
+        raise
+    return [replace(item, action=action) for item, action in zip(planned, actions, strict=True)]
+
+
+def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[PlannedRun]:
     choices = workbench.choices
     configs = {request.method: METHODS.get(request.method).Config for request in requests}
     line = parse_overrides(choices.overrides, configs)
@@ -233,7 +262,7 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
             open_world=world,
         )
         folder = RunFolder(choices.results / spec.run_id)
-        action = _action(folder.status, choices.on_existing)
+        action = action_for(folder.status, choices.on_existing)
         planned.append(
             PlannedRun(
                 spec, request.dataset, request.backbone, provenance, folder, folder.status, action, feasibility=source
@@ -251,7 +280,8 @@ def _changes(request: RunRequest) -> Mapping[str, Any]:
     return {} if request.ablation is None else declared[request.ablation]
 
 
-def _action(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+def action_for(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+    """Return what is to be done about a run."""
     if status == "empty" or policy == "redo":
         return "run"
     if status == "done" or policy == "skip":
@@ -270,14 +300,29 @@ def execute(
 
     notify: told what else a user should know. `locks.Held` if another process is at the run.
     """
-    folder = planned.folder
+    group, folder = workbench.group, planned.folder
     if planned.action == "nothing":
-        folder.tidy()
+        if group.leads:
+            folder.tidy()
         return folder.read()
-    with locks.hold(folder.path, notify):
-        if folder.status == "done" and planned.status != "done":
-            return folder.read()  # another process has done it since the plan was made
-        if planned.action == "run" and folder.status != "empty":
+    with ExitStack() as stack:
+        held: locks.Held | None = None
+        try:
+            if group.leads:
+                stack.enter_context(locks.hold(folder.path, notify))
+        except locks.Held as error:
+            held = error
+        except UserError as error:
+            group.end(error)
+            raise
+        # Another process may be at it, or have done it since the plan was made: the first process says.
+        states = ["held" if held is not None else folder.status]
+        (state,) = group.agree([(planned.spec.run_id, *states)])
+        if state == "held":
+            raise held or locks.Held(folder.path.name, None)
+        if state == "done" and planned.status != "done":
+            return folder.read()
+        if planned.action == "run" and state != "empty" and group.leads:
             folder.clear()
         return _execute(planned, workbench, report, command_line, notify)
 
@@ -296,16 +341,20 @@ def _execute(
     from datasets.loaders import dead_worker
     from datasets.transforms import derived_seed
 
-    spec, folder = planned.spec, planned.folder
+    spec, group = planned.spec, workbench.group
+    folder = group.folder(planned.folder)
     device = workbench.device
     choices = workbench.choices
-    execution = Execution(device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled)
+    execution = Execution(
+        device, spec.precision, workers=_workers(choices.workers, device), compiled=choices.compiled, group=group
+    )
     deterministic()
-    environment = {**capture_environment(), **_device_facts(device)}
-    environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache}
+    environment = {**capture_environment(), **_device_facts(device), **group.facts}
+    environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache, **launcher_facts()}
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None
     try:
+        group.barrier()  # until the folder is what this start makes of it
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(device)
         backbone.recompute = choices.recompute
@@ -322,10 +371,10 @@ def _execute(
         with stopping.deferred():
             folder.finish(trainer.run())
             folder.tidy()
+        group.barrier()  # until the record is whole
     except Exception as error:
         dead = dead_worker(error)
-        with suppress(UserError):  # the disk that failed the run may not take in why
-            folder.fail(dead or error)
+        group.end(dead or error, folder)
         if dead is not None:
             raise dead from error
         raise
@@ -356,7 +405,7 @@ def _workers(wish: int | None, device: Any) -> int:
         return wish
     if device.type == "cpu" or sys.platform == "win32":
         return 0
-    return min(8, os.cpu_count() or 1)
+    return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
 
 
 def _device_facts(device: Any) -> Mapping[str, Any]:

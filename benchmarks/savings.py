@@ -20,13 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from methods.base import Method
 
 Work = Callable[[], Any]
 
@@ -39,8 +36,8 @@ class Saving:
     build: Callable[[argparse.Namespace, bool], Work]
 
 
-def problem(options: argparse.Namespace, method: str, **settings: Any) -> tuple[Method, Any, Any]:
-    """Return a method with random weights, the training pairs and a batch of random images.
+def problem(options: argparse.Namespace, method: str, **settings: Any) -> tuple[Any, Any, Any]:
+    """Return a method with random weights (of the type asked for), the training pairs and a batch of random images.
 
     The pairs are as many as asked for of 115 states and 245 objects, the numbers of MIT-States; each word has one.
     """
@@ -65,8 +62,8 @@ def problem(options: argparse.Namespace, method: str, **settings: Any) -> tuple[
     columns = torch.arange(options.images) % len(pairs)
     labels = torch.from_numpy(pairs)[columns]
     images = torch.randn(options.images, 3, backbone.image_size, backbone.image_size)
-    tensors = (value.to(options.device) for value in (labels[:, 0], labels[:, 1], columns))
-    return built, candidates, Batch(*tensors, images=images.to(options.device))
+    states, objects, right = (value.to(options.device) for value in (labels[:, 0], labels[:, 1], columns))
+    return built, candidates, Batch(states, objects, right, images=images.to(options.device))
 
 
 def encode_prompts(options: argparse.Namespace, saved: bool, train: bool) -> Work:

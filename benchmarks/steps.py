@@ -47,20 +47,26 @@ class Stepper:
         self.optimizer, self.scaler, self.notify = optimizer, scaler, notify
         self.micro_batch = config.micro_batch or config.batch_size
         self.generators = Generators(execution.device)
-        self.compiled = execution.compiled
-        self._loss = torch.compile(method.training_loss) if execution.compiled else method.training_loss
+        self.group = execution.group
+        self.compiled = execution.compiled and self.group.size == 1
+        if execution.compiled and not self.compiled:
+            notify("torch.compile is for runs of one process: this one goes without it.")
+        self._loss = torch.compile(method.training_loss) if self.compiled else method.training_loss
 
-    def step(self, batch: Batch, where: str) -> dict[str, float]:
+    def step(self, batch: Batch, where: str, images: int | None = None) -> dict[str, float]:
         """Take the step of an effective batch; return the sums over images of the total and of each loss term.
 
-        where: the step's place in a message. UserError for a loss that is no number, and where memory does not suffice
-        for one image. Whatever is raised, parameters, buffers and generators are then those of before the step.
+        batch: its images, or of several processes this one's shares of its micro-batches. where: the step's place in a
+        message. images: how many the effective batch has in all, None if they are here. UserError for a loss that is
+        no number, and where memory does not suffice for one image. Whatever is raised, parameters, buffers and
+        generators are then those of before the step.
         """
         before = self._snapshot()
+        images = len(batch) if images is None else images
 
         def attempt() -> dict[str, float]:
             try:
-                return self._accumulate(batch, where)
+                return self._accumulate(batch, images, where)
             except BaseException as error:
                 self._take_back(before)
                 if not (self.compiled and of_compiler(error)):
@@ -68,7 +74,8 @@ class Stepper:
                 self._uncompile(error)
             return attempt()
 
-        sums = memory.in_smaller_parts(attempt, lambda: self._halve(len(batch)))
+        sums = memory.in_smaller_parts(attempt, lambda: self._halve(images))
+        self.group.add_gradients(self.method.trained().values())
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.method.trained().values(), self.config.clip_norm)
@@ -78,21 +85,25 @@ class Stepper:
         self.method.after_step()
         return sums
 
-    def _accumulate(self, batch: Batch, where: str) -> dict[str, float]:
-        """Add up the gradients of the mean loss over the batch's images, part by part."""
+    def _accumulate(self, batch: Batch, images: int, where: str) -> dict[str, float]:
+        """Add up the gradients of the mean loss over the effective batch, part by part; sums are over all processes."""
         sums: dict[str, float] = {}
-        for start in range(0, len(batch), self.micro_batch):
-            stopping.check()
-            part = rows(batch, start, start + self.micro_batch)
-            losses = self._losses(part)
-            total = losses.total.item()
-            if not math.isfinite(total):
-                raise diverged(self.method.info.name, where, total)
-            # Mean over the images of the effective batch, also where a part or the last batch is smaller.
-            self.scaler.scale(losses.total * (len(part) / len(batch))).backward()
+        start = 0
+        for share in self.group.shares(images, self.micro_batch):
+            if self.group.size == 1:
+                stopping.check()
+            part = rows(batch, start, start + share.held)
+            start += share.held
+            with self.group.sharing(share):
+                losses = self._losses(part)
+                total = losses.total.item()
+                if not math.isfinite(total):
+                    raise diverged(self.method.info.name, where, total)
+                # Mean over the images of the effective batch, also where a part or the last batch is smaller.
+                self.scaler.scale(losses.total * (share.count / images)).backward()
             for name, term in {"total": losses.total, **losses.terms}.items():
-                sums[name] = sums.get(name, 0.0) + term.item() * len(part)
-        return sums
+                sums[name] = sums.get(name, 0.0) + term.item() * share.count
+        return dict(zip(sums, self.group.sums(sums.values()), strict=True))
 
     def _losses(self, part: Batch) -> Losses:
         with self.execution.autocast():
@@ -120,6 +131,13 @@ class Stepper:
 
     def _halve(self, images: int) -> None:
         size = min(self.micro_batch, images)
+        if self.group.size > 1:
+            smaller = max(self.group.size, (size + 1) // 2)
+            raise UserError(
+                f"Memory ran out with a micro-batch of {size} images.",
+                f"{self.group.size} processes share it, and they cannot change it by themselves.",
+                f"Pass --set {self.method.info.name}.micro_batch={smaller}, or --recompute.",
+            )
         if size == 1:
             raise UserError(
                 f"Memory does not suffice to train {self.method.info.name} on {self.execution.device}.",

@@ -6,10 +6,12 @@ augmented views, dropout. A run that was killed and started again therefore take
 
 from __future__ import annotations
 
+import json
 import math
+import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -43,7 +45,7 @@ from benchmarks.steps import Notify, Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.transforms import derived_seed
 from errors import UserError
-from methods.base import Method
+from methods.base import Batch, Method
 
 
 def silent(what: str, done: int, total: int, note: str) -> None:
@@ -84,6 +86,7 @@ class Trainer:
         self.progress = Progress()
         self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
+        self.group = execution.group
         self.store = FeatureStore() if store is None else store
         self.store_seconds = self.store.seconds
         self.candidates: dict[Phase, Candidates] = {
@@ -92,7 +95,9 @@ class Trainer:
         self.batches: dict[Phase, PhaseBatches] = {
             phase: self._phase_batches(phase, self.candidates[phase]) for phase in ("train", "val", "test")
         }
-        self.world = None if spec.open_world is None else ThresholdedWorld(spec.open_world, self.candidates["val"])
+        self.world = None
+        if spec.open_world is not None:
+            self.world = ThresholdedWorld(spec.open_world, self.candidates["val"], self.group.join)
         # What validation selects the epoch by: another world than the reported one where the run says so.
         self.selection_candidates, self.selection_batches = self.candidates["val"], self.batches["val"]
         if spec.open_world is not None and spec.open_world.selection_world != spec.world:
@@ -121,13 +126,16 @@ class Trainer:
         """
         if not self.trains:
             return self._final()
+        self.group.attach(self.method, self.config.micro_batch or self.config.batch_size)
         self._train()
+        self.group.barrier()  # until the weights are written
         try:
             weights, epoch = read_best(self.folder.path, self.execution.device)
             if epoch != self.progress.best_epoch:
                 raise Damaged(f"{BEST} is of epoch {epoch + 1}, not of epoch {self.progress.best_epoch + 1}")
         except Damaged as damage:
-            forget_state(self.folder.path)
+            if self.group.leads:
+                forget_state(self.folder.path)
             raise UserError(
                 f"The best weights of {self.spec.run_id} were lost while it trained.",
                 f"{damage}.",
@@ -156,14 +164,17 @@ class Trainer:
         )
         parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
         self.stepper = stepper
-        generators = self._resume(parts, stepper)
+        with self.group.leader_first():  # which mends what is damaged
+            generators = self._resume(parts, stepper)
         progress = self.progress
         for epoch in range(progress.next_epoch, self.config.epochs):
             try:
                 losses = self._epoch(epoch, stepper, generators)
+                self.group.check_equal(self.method.checkpoint())
                 trained = time.perf_counter()
                 metrics = self.selection_metrics()
                 loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
+                self._stop_together()
             except BaseException as error:
                 if isinstance(stop := stopping.cause(error), stopping.Stopped):
                     self._checkpoint(parts, stepper.generators.state())
@@ -194,7 +205,7 @@ class Trainer:
             # A kill before this line repeats the epoch, with the same numbers. After it, the state holds the weights.
             self._checkpoint(parts)
             if progress.best_epoch == epoch:
-                write_best(self.folder.path, self.method.checkpoint(), self.spec.run_id, epoch)
+                self._write_best(self.method.checkpoint(), epoch)
             self.report("training", epoch + 1, self.config.epochs, f"val AUC {metrics.auc:.3f}")
 
     def _epoch(self, epoch: int, stepper: Stepper, generators: Mapping[str, Tensor] | None) -> dict[str, float]:
@@ -211,17 +222,29 @@ class Trainer:
             stepper.generators.restore(generators)
         progress, images = self.progress, len(self.batches["train"])
         start, before = time.perf_counter(), progress.seconds
-        for batch in self.batches["train"].epoch(epoch, self.config.batch_size, progress.images):
-            sums = stepper.step(batch, f"epoch {epoch + 1} after {progress.images} images")
+        size, micro_batch = self.config.batch_size, stepper.micro_batch
+        for batch in self.batches["train"].epoch(epoch, size, progress.images, micro_batch):
+            total = min(size, images - progress.images)
+            sums = stepper.step(batch, f"epoch {epoch + 1} after {progress.images} images", total)
             progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in sums.items()}
-            progress.images += len(batch)
+            progress.images += total
             progress.seconds = before + time.perf_counter() - start
-            if stepper.micro_batch != (self.config.micro_batch or self.config.batch_size):
+            if stepper.micro_batch != (self.config.micro_batch or size):
                 progress.micro_batch = stepper.micro_batch
-            loss = sums["total"] / len(batch)
+            loss = sums["total"] / total
             self.report(f"epoch {epoch + 1} of {self.config.epochs}", progress.images, images, f"loss {loss:.3f}")
-            stopping.check()
+            self._stop_together()
         return {name: value / images for name, value in progress.sums.items()}
+
+    def _stop_together(self) -> None:
+        """Raise `Stopped` if that was asked for, of several processes in all if it was in one."""
+        if self.group.size > 1 and self.group.sums([stopping.requested() is not None])[0]:
+            stopping.request(signal.SIGTERM)  # where it has not come yet; another signal stays the one that asked
+        stopping.check()
+
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches until a stop is asked for; several processes stop together, where they meet next."""
+        return batches if self.group.size > 1 else stopping.watched(batches)
 
     def _notify(self, message: str) -> None:
         self.folder.note(message)
@@ -230,9 +253,15 @@ class Trainer:
     # Checkpoint and resume --------------------------------------------------------------------------------------------
 
     def _checkpoint(self, parts: Mapping[str, Any], generators: Mapping[str, Tensor] | None = None) -> None:
+        if not self.group.leads:
+            return
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"method": self.method.checkpoint(), "progress": asdict(self.progress), "generators": generators}
         write_state(self.folder.path, state)
+
+    def _write_best(self, weights: Mapping[str, Tensor], epoch: int) -> None:
+        if self.group.leads:
+            write_best(self.folder.path, weights, self.spec.run_id, epoch)
 
     def _resume(self, parts: Mapping[str, Any], stepper: Stepper) -> Mapping[str, Tensor] | None:
         """Go on from the latest whole state, or begin; return the generators' states where an epoch was stopped.
@@ -244,7 +273,7 @@ class Trainer:
         states = readable_states(folder, device, damages)
         state = next(states, None)
         if state is not None and holds_best(state):
-            write_best(folder, state["method"], self.spec.run_id, state["progress"]["best_epoch"])
+            self._write_best(state["method"], state["progress"]["best_epoch"])
         elif state is not None and state["progress"]["best_epoch"] >= 0:
             try:
                 read_best(folder, device)
@@ -252,14 +281,15 @@ class Trainer:
                 damages.append(str(damage))
                 state = next(filter(holds_best, states), None)
                 if state is not None:
-                    write_best(folder, state["method"], self.spec.run_id, state["progress"]["best_epoch"])
+                    self._write_best(state["method"], state["progress"]["best_epoch"])
         self.progress = Progress() if state is None else Progress(**state["progress"])
         if damages:
             place = f"goes on after epoch {self.progress.next_epoch}" if state is not None else "begins anew"
             self._notify(f"{'; '.join(damages)}. Training {place}; the numbers will be the same.")
         self.folder.resume_at(self.progress.next_epoch)
         if state is None:
-            forget_state(folder)
+            if self.group.leads:
+                forget_state(folder)
             return None
         self.method.load_checkpoint(state["method"])
         for name, part in parts.items():
@@ -276,10 +306,10 @@ class Trainer:
         labels = self._labels(phase, candidates)
 
         def score() -> ImageScores:
-            batches = stopping.watched(self.batches[phase].ordered())
+            batches = self._watched(self.batches[phase].ordered())
             with self.execution.autocast():
                 if self.world is None:
-                    return score_images(self.method, batches, candidates, pair_chunk=chunk)
+                    return self.group.join(score_images(self.method, batches, candidates, pair_chunk=chunk))
                 if phase == "val":
                     return self.world.validate(self.method, batches, labels, chunk)
                 return self.world.score(self.method, batches, chunk)
@@ -293,6 +323,12 @@ class Trainer:
                 f"Memory does not suffice to evaluate {self.method.info.name} on {self.execution.device}.",
                 "It ran out with one image at once; what was trained is kept.",
                 "Run the same command on a device with more memory, or with a smaller backbone.",
+            )
+        if self.group.size > 1:
+            raise UserError(
+                f"Memory ran out with {size} images at once in evaluation.",
+                f"{self.group.size} processes make this run, and they cannot change that by themselves.",
+                "The same command without --devices goes on from what was trained, with fewer images at once.",
             )
         self.execution = replace(self.execution, eval_batch=(size + 1) // 2)
         for batches in {*self.batches.values(), self.selection_batches}:
@@ -315,14 +351,14 @@ class Trainer:
             return self.evaluate("val")[1]
 
         def score() -> ImageScores:
-            batches = stopping.watched(self.selection_batches.ordered())
+            batches = self._watched(self.selection_batches.ordered())
             with self.execution.autocast():
                 return score_images(
                     self.method, batches, self.selection_candidates, pair_chunk=self.execution.pair_chunk
                 )
 
         scores = in_smaller_parts(score, self._halve_eval_batch)
-        return evaluate(scores, self._labels("val", self.selection_candidates))
+        return evaluate(self.group.join(scores), self._labels("val", self.selection_candidates))
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
         numbers = headline(metrics)
@@ -347,10 +383,11 @@ class Trainer:
                 prepared = self.method.prepare(self.selection_candidates)
                 return [
                     self.method.validation_losses(self.method.encode(batch), prepared).total.item()
-                    for batch in stopping.watched(self.selection_batches.ordered())
+                    for batch in self._watched(self.selection_batches.ordered())
                 ]
 
-        found = in_smaller_parts(losses, self._halve_eval_batch)
+        own = in_smaller_parts(losses, self._halve_eval_batch)
+        found = [loss for part in self.group.gather(json.dumps(own).encode()) for loss in json.loads(part)]
         return sum(found) / len(found)
 
     def _final(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from methods.parts.branch_settings import Probability, ThreeBranchConfig, three_
 from methods.parts.branches import ThreeBranch
 from methods.parts.levels import Aggregator, Pooling, block_range
 from methods.parts.prompts import Branch
+from methods.parts.shares import image_dropout
 
 
 class MSCIConfig(ThreeBranchConfig):
@@ -211,7 +212,7 @@ class MSCI(ThreeBranch):
         q1, q2 = self.stages(text, memory)
         if self.gate is not None:
             gated = functional.relu(self.gate(torch.cat([q1, q2], dim=-1)))
-            return text + functional.dropout(gated, self.config.fusion_dropout, self.training)
+            return text + image_dropout(gated, self.config.fusion_dropout, self.training)
         drawn = text
         if self.config.fused in ("both", "local"):
             drawn = drawn + self.lambda_1 * q1

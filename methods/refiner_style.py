@@ -30,6 +30,7 @@ from methods.parts.memo import LastCall
 from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
 from methods.parts.refinement import Mapper, Pool, QueryMask, QueryRefiner, query_overlap
 from methods.parts.scoring import cosine_logits, unit
+from methods.parts.shares import image_noise
 
 FAST = ("refiner.", "mappers.")
 """Parameters that `head_lr_factor` is for: all but prompts and adapters."""
@@ -217,7 +218,7 @@ class RefinerStyle(Method):
             refined = self.refiner(rows)
             vectors = {branch: own + refined[branch] for branch in self.config.branches}
         if self.training and self.config.map_noise > 0:
-            vectors = {branch: v + self.config.map_noise * torch.randn_like(v) for branch, v in vectors.items()}
+            vectors = {branch: v + self.config.map_noise * image_noise(v) for branch, v in vectors.items()}
         if not len(self.mappers):
             return vectors, rows
         shared = self.config.mapper == "shared"

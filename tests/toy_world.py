@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ TOY_STATES = ("golden", "mossy", "outlined", "striped")
 TOY_UNSEEN = {"val": (("golden", "dog"), ("striped", "tree")), "test": (("mossy", "house"), ("outlined", "car"))}
 
 
-def make_toy(root: Path, train_images: int = 4) -> CompositionDataset:
+def make_toy(root: Path, train_images: int = 4, name: str = "toy") -> CompositionDataset:
     """Render 4 states x 4 objects: 12 seen pairs, 2 unseen ones in validation and 2 others in test."""
     unseen = {pair for pairs in TOY_UNSEEN.values() for pair in pairs}
     every = [(state, obj) for state in TOY_STATES for obj in TOY_OBJECTS]
@@ -28,16 +29,19 @@ def make_toy(root: Path, train_images: int = 4) -> CompositionDataset:
         names, labels = [], []
         for state, obj in pairs:
             for number in range(train_images if phase == "train" else 3):
-                name = f"{state}_{obj}/{phase}-{number}.png"
-                path = root / "images" / name
+                file = f"{state}_{obj}/{phase}-{number}.png"
+                path = root / "images" / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = render(stream("toy", name), obj, STATES[state].paint, turn=STATES[state].turn)
-                Image.fromarray(pixels).save(path)
-                names.append(name)
+                if not path.exists():  # by rename: processes that share the folder never see half an image
+                    pixels = render(stream("toy", file), obj, STATES[state].paint, turn=STATES[state].turn)
+                    draft = path.with_suffix(f".{os.getpid()}")
+                    Image.fromarray(pixels).save(draft, format="PNG")
+                    draft.replace(path)
+                names.append(file)
                 labels.append((state, obj))
         index = vocabulary.indices(labels)
         kind = np.array([STATES[state].kind for state, _ in labels])
         splits[phase] = Split(phase, tuple(names), index[:, 0], index[:, 1], {"kind": kind})
     return CompositionDataset(
-        "toy", "toy icons", root, vocabulary, train, lists["val"], lists["test"], splits, digest="toy"
+        name, "toy icons", root, vocabulary, train, lists["val"], lists["test"], splits, digest="toy"
     )

@@ -13,6 +13,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.parts.shares import image_dropout
+
 Placement = Literal["both", "attn", "mlp", "none"]
 """Which sub-layers of each block get an adapter."""
 
@@ -21,22 +23,26 @@ class Adapter(nn.Module):
     """scale * (W_up Dropout(ReLU(W_down h + b_down)) + b_up) for vectors h [..., width].
 
     W_up and the biases start at zero, so that a fresh adapter adds nothing; W_down starts uniform in +-1/sqrt(width).
-    scale is a constant. There is no inner residual and no LayerNorm.
+    scale is a constant. There is no inner residual and no LayerNorm. per_image: whether the first axis of h are the
+    images of a batch.
     """
 
-    def __init__(self, width: int, bottleneck: int = 64, dropout: float = 0.1, scale: float = 0.1) -> None:
+    def __init__(
+        self, width: int, bottleneck: int = 64, dropout: float = 0.1, scale: float = 0.1, per_image: bool = True
+    ) -> None:
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
         self.dropout = dropout
         self.scale = scale
+        self.per_image = per_image
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what is added to the residual stream, [..., width]."""
-        inner = functional.dropout(functional.relu(self.down(hidden)), self.dropout, self.training)
-        return self.scale * self.up(inner)
+        drop = image_dropout if self.per_image else functional.dropout
+        return self.scale * self.up(drop(functional.relu(self.down(hidden)), self.dropout, self.training))
 
 
 class AdapterBank(nn.Module):
@@ -51,7 +57,10 @@ class AdapterBank(nn.Module):
         super().__init__()
         self._names = {slot: slot.replace(".", "_") for slot in slots}  # a module's name may not hold a dot
         self.adapters = nn.ModuleDict(
-            {name: Adapter(width, bottleneck, dropout, scale) for name in self._names.values()}
+            {
+                name: Adapter(width, bottleneck, dropout, scale, per_image=slot.startswith("vision."))
+                for slot, name in self._names.items()
+            }
         )
 
     @property

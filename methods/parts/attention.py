@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from errors import UserError
 from methods.backbone.heads import head_count
+from methods.parts.shares import image_dropout
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B, heads, T, d / heads]."""
@@ -90,7 +91,7 @@ class CrossAttentionLayer(nn.Module):
         self.dropout = dropout
 
     def _drop(self, hidden: Tensor) -> Tensor:
-        return functional.dropout(hidden, self.dropout, self.training)
+        return image_dropout(hidden, self.dropout, self.training)
 
     def forward(self, queries: Tensor, memory: KeysValues) -> Tensor:
         """Return [B, K, d] for queries [K, d] or [B, K, d] and the layer's own keys and values."""

@@ -32,6 +32,7 @@ from methods.parts.fusion import ScoreFusion
 from methods.parts.memo import LastCall
 from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
 from methods.parts.scoring import unit
+from methods.parts.shares import images_of_all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ class ThreeBranch(Method):
                 # fp32 under autocast too, and the scale goes in before the product: see `cosine_logits`.
                 return drawn @ (self.backbone.logit_scale * images).transpose(1, 2)
 
-        chunks = text.split(max(1, self.rows_at_once // max(1, len(images))))
+        chunks = text.split(max(1, self.rows_at_once // max(1, images_of_all(len(images)))))
         again = self.backbone.recompute and torch.is_grad_enabled()
         parts = [recompute(of_chunk, chunk, use_reentrant=False) if again else of_chunk(chunk) for chunk in chunks]
         return torch.cat(parts, dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from methods.backbone.heads import attend, head_count
 from methods.parts.attention import quick_gelu
+from methods.parts.shares import ImageDropout
 
 Fusion = Literal["t2i", "i2t", "bif", "none"]
 Layout = Literal["per_image", "released"]
@@ -31,18 +32,18 @@ class QuickGELU(nn.Module):
 class FusionBlock(nn.Module):
     """Pre-norm attention and MLP. cross: the memory is another sequence and has a LayerNorm of its own.
 
-    dropout: on the hidden layer of the MLP (0.3 in self blocks, none in cross blocks). PyTorch's initial weights.
+    dropout: on the hidden layer of the MLP (0.3 in self blocks, none in cross blocks). per_image: whether the query's
+    first axis are the images of a batch. PyTorch's initial weights.
     """
 
-    def __init__(self, width: int, cross: bool = False, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, cross: bool = False, dropout: float = 0.0, per_image: bool = True) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(width, head_count(width), batch_first=True)
         self.ln_query = nn.LayerNorm(width)
         self.ln_memory = nn.LayerNorm(width) if cross else None
         self.ln_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
-        )
+        drop = ImageDropout(dropout) if per_image else nn.Dropout(dropout)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), drop, nn.Linear(4 * width, width))
 
     def attend(self, query: Tensor, memory: Tensor) -> Tensor:
         """Return query [..., Lq, width] plus what it reads from memory [..., Lk, width]; leading axes are broadcast."""
@@ -58,9 +59,9 @@ class FusionBlock(nn.Module):
         return self.feed(self.attend(query, query if memory is None else memory))
 
 
-def self_blocks(width: int, depth: int, dropout: float) -> nn.ModuleList:
+def self_blocks(width: int, depth: int, dropout: float, per_image: bool = True) -> nn.ModuleList:
     """Return a stack of self blocks."""
-    return nn.ModuleList([FusionBlock(width, dropout=dropout) for _ in range(depth)])
+    return nn.ModuleList([FusionBlock(width, dropout=dropout, per_image=per_image) for _ in range(depth)])
 
 
 def run_to_row(blocks: nn.ModuleList, tokens: Tensor, row: int) -> Tensor:
@@ -111,7 +112,7 @@ class ImageToText(nn.Module):
         super().__init__()
         self.channels = nn.Linear(vision_width, text_width)
         self.tokens = nn.Linear(image_tokens, text_rows)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ImageDropout(dropout) if layout == "per_image" else nn.Dropout(dropout)
         self.cross = FusionBlock(text_width, cross=True)
         self.composer = nn.Linear(text_width, text_width)
         self.layout = layout
@@ -176,7 +177,9 @@ class DecomposedFusion(nn.Module):
         self.to_image = TextToImage(*sizes) if fusion in ("t2i", "bif") else None
         self.to_text = ImageToText(*sizes, layout) if fusion in ("i2t", "bif") else None
         self.image_blocks = self_blocks(vision_width, depth, dropout)
-        self.text_blocks = self_blocks(text_width, depth, dropout)
+        # They run over an image's words, or over the candidates' own tokens, which all images share.
+        words = fusion in ("i2t", "bif") and layout == "per_image"
+        self.text_blocks = self_blocks(text_width, depth, dropout, per_image=words)
 
     def image(self, tokens: Tensor, memory: Tensor | None) -> Tensor:
         """Return the fused class token [B, D] of image tokens [B, V, D]; memory is `TextToImage.memory` or None."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.parts.shares import image_dropout, images_of_all
+
 
 class Disentangler(nn.Module):
     """Dropout(ReLU(BatchNorm(W x + b))) for features x [B, width]; the result has no negative entry.
@@ -25,9 +27,9 @@ class Disentangler(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             hidden = self.linear(features.float())
             # The last batch of an epoch may hold one image, for which torch's BatchNorm raises in training.
-            alone = self.training and len(hidden) == 1
+            alone = self.training and images_of_all(len(hidden)) == 1
             hidden = self._by_running_statistics(hidden) if alone else self.norm(hidden)
-            return functional.dropout(functional.relu(hidden), self.dropout, self.training)
+            return image_dropout(functional.relu(hidden), self.dropout, self.training)
 
     def _by_running_statistics(self, hidden: Tensor) -> Tensor:
         norm = self.norm

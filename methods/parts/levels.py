@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from errors import UserError
+from methods.parts.shares import image_dropout
 
 Pooling = Literal["linear", "max", "mean"]
 
@@ -54,4 +55,4 @@ class Aggregator(nn.Module):
             stacked = torch.stack(list(tokens))
             return stacked.amax(dim=0) if self.pooling == "max" else stacked.mean(dim=0)
         hidden = functional.relu(self.norm(self.linear(torch.cat(list(tokens), dim=-1))))
-        return functional.dropout(hidden, self.dropout, self.training)
+        return image_dropout(hidden, self.dropout, self.training)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from methods.backbone.heads import attend, head_count
 from methods.parts.prompts import Branch
+from methods.parts.shares import ImageDropout
 
 QueryMask = Literal["comp_only", "full", "none"]
 Pool = Literal["attn", "mean", "max"]
@@ -34,7 +35,7 @@ class RefinementLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.widen = nn.Linear(width, 2 * width)
         self.narrow = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ImageDropout(dropout)
         for attention in (self.among, self.across):
             for matrix in (*attention.in_proj_weight.data.chunk(3), attention.out_proj.weight):
                 nn.init.xavier_uniform_(matrix)
@@ -143,7 +144,7 @@ class Mapper(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.down = nn.Linear(width, hidden)
         self.up = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ImageDropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)

@@ -1,0 +1,82 @@
+"""Ends runs that were started or handed over: jobs, runs that wait for their turn, and processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import locks
+from benchmarks.launchers import launched
+from benchmarks.launchers.launched import UNKNOWN, Launch
+from benchmarks.records import find_runs
+from errors import UserError, did_you_mean
+from registry import LAUNCHERS
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What was done about a run. done: False where it could not be ended from here."""
+
+    run_id: str
+    message: str
+    done: bool = True
+
+
+def cancel(root: Path, names: Sequence[str] = ()) -> list[Cancelled]:
+    """End the runs below a results folder that wait or are at work.
+
+    names: run ids, beginnings of them, or folders; none at all is every run. A name that fits none is a `UserError`.
+    """
+    runs, _ = find_runs(root)
+    launches = dict(launched.find(root))
+    folders = sorted({*(run.path for run in runs), *launches})
+    if names:
+        folders = [folder for name in names for folder in _named(name, folders)]
+    # What waits comes first: a place that becomes free must not be taken by a run that goes next.
+    holders = {folder: locks.is_held(folder) for folder in dict.fromkeys(folders)}
+    ends = [_end(folder, holder, launches.get(folder), root) for folder, holder in _queued_first(holders)]
+    return [end for end in ends if end is not None]
+
+
+def _queued_first(holders: dict[Path, locks.Holder | None]) -> list[tuple[Path, locks.Holder | None]]:
+    return sorted(holders.items(), key=lambda item: item[1] is not None)
+
+
+def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root: Path) -> Cancelled | None:
+    """End one run; None where nobody is at it."""
+    if launch is not None and launch.state == UNKNOWN:
+        return Cancelled(
+            folder.name, f"{launch}: its launcher cannot be asked. Cancel it from where it was started.", False
+        )
+    if launch is not None and launch.state:
+        launched.mark_cancelled(folder)
+        LAUNCHERS.get(launch.launcher).cancel(root, launch.job)
+        if launch.launcher != "local":
+            return Cancelled(folder.name, f"{launch} ({launch.state}) is cancelled")
+        if holder is None:
+            return Cancelled(folder.name, f"taken out of the queue of {launch.job}")
+    if holder is None:
+        return None
+    if holder.host != socket.gethostname() or holder.pid == 0:
+        return Cancelled(folder.name, f"{holder}: not a process of this machine. End it there.", False)
+    os.kill(holder.pid, signal.SIGTERM)
+    return Cancelled(folder.name, f"process {holder.pid} is asked to stop; it saves what it has")
+
+
+def _named(name: str, folders: Sequence[Path]) -> list[Path]:
+    """Return the folders that a name means."""
+    wanted = Path(name)
+    exact = [folder for folder in folders if folder.name == name or folder.resolve() == wanted.resolve()]
+    found = exact or [folder for folder in folders if folder.name.startswith(name)]
+    if not found:
+        known = [folder.name for folder in folders]
+        raise UserError(
+            f"No run is called '{name}'.",
+            f"There are {len(known)} runs in the results folder.",
+            did_you_mean(name, known) or "See 'python bench.py status'.",
+        )
+    return found

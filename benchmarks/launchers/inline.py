@@ -1,0 +1,63 @@
+"""One run after the other, in this process, on data, weights and features that are loaded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks import stopping
+from benchmarks.launchers.base import Launcher, Watch, name_of
+from benchmarks.locks import Held
+from errors import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.run import PlannedRun, Workbench
+
+
+class Inline(Launcher):
+    """A run that fails is recorded and the next one starts."""
+
+    name = "inline"
+
+    def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
+        """See `Launcher.launch`."""
+        from benchmarks.run import execute
+
+        failures = held = 0
+        for item in planned:
+            if item.action == "nothing":
+                item.folder.tidy()
+                continue
+            name = name_of(item)
+            start = time.perf_counter()
+            try:
+                stopping.check()
+                record = execute(
+                    item,
+                    workbench,
+                    partial(watch.progress, name),
+                    self.options.command_line,
+                    partial(watch.notice, name),
+                )
+            except stopping.Stopped as stop:
+                watch.stopped(name, stop)
+                return stop.exit_code
+            except KeyboardInterrupt:  # the second Ctrl-C
+                watch.stopped(name, None)
+                return 130
+            except Held as error:
+                held += 1
+                watch.left_out(name, str(error))
+            except UserError as error:
+                failures += 1
+                watch.failed(name, str(error))
+            except Exception as error:
+                failures += 1
+                watch.failed(name, f"{type(error).__name__}: {error}. See {item.folder.path / 'error.json'}.")
+            else:
+                watch.done(name, record, time.perf_counter() - start)
+            if failures and workbench.group.size > 1:
+                break  # the processes have parted; the same command does what is left
+        return 1 if failures else 3 if held else 0

@@ -1,0 +1,187 @@
+"""A run as a file: `python bench.py run --spec FILE` does the same run, with the same numbers, in another process.
+
+A launcher writes `job.json` into the run's folder: the specification, where its settings come from, and how it is to be
+done. The `spec.json` of a record will do as well; how it is done is then up to the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmarks import files
+from benchmarks.records import SPEC, RunFolder
+from benchmarks.settings import Provenance
+from benchmarks.spec import SCHEMA_VERSION, RunSpec
+from errors import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.run import Choices, PlannedRun, Workbench
+
+JOB = "job.json"
+LOG = "log.txt"
+"""File in a run's folder with what its processes printed."""
+
+
+class Job(BaseModel):
+    """One run to be done. dataset, backbone, feasibility: as asked for, see `PlannedRun`; the others: see `Choices`.
+
+    plugins: absolute paths. command_line: what the record says the run was started as; () leaves that to the process.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    spec: RunSpec
+    provenance: Provenance
+    dataset: str
+    backbone: str
+    feasibility: str = "none"
+    device: str = "auto"
+    workers: int | None = None
+    recompute: bool = False
+    compiled: bool = False
+    feature_cache: bool = True
+    allow_missing: int | None = 0
+    plugins: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
+
+    def applied(self, choices: Choices) -> Choices:
+        """Return choices with everything that the job decides about."""
+        names = ("device", "workers", "recompute", "compiled", "feature_cache", "allow_missing")
+        return replace(choices, precision=self.spec.precision, **{name: getattr(self, name) for name in names})
+
+
+def job_of(planned: PlannedRun, choices: Choices, plugins: Sequence[Path], command_line: Sequence[str]) -> Job:
+    """Return the job that does a planned run as these choices say."""
+    from datasets import is_path
+
+    dataset = planned.dataset
+    return Job(
+        spec=planned.spec,
+        provenance=planned.provenance,
+        dataset=str(Path(dataset).resolve()) if is_path(dataset) and Path(dataset).exists() else dataset,
+        backbone=planned.backbone,
+        feasibility=planned.feasibility,
+        device=choices.device,
+        workers=choices.workers,
+        recompute=choices.recompute,
+        compiled=choices.compiled,
+        feature_cache=choices.feature_cache,
+        allow_missing=choices.allow_missing,
+        plugins=tuple(str(path.expanduser().resolve()) for path in plugins),
+        command_line=tuple(command_line),
+    )
+
+
+def write_job(folder: Path, job: Job) -> Path:
+    """Write a job into a run's folder, which is made if need be, and return the file."""
+    with files.writing(folder / JOB):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / JOB, job.model_dump(mode="json"))
+    return folder / JOB
+
+
+def read_job(path: Path) -> tuple[Job, bool]:
+    """Return the job in a file, and whether it says how the run is to be done; anything else there is a `UserError`.
+
+    A `spec.json` says what the run is and nothing more. Word vectors that a record knows by their digest alone cannot
+    be found again.
+    """
+    content = files.read_json(path)
+    if "digest" not in content:
+        try:
+            job = Job.model_validate(content)
+        except ValidationError as error:
+            raise _refused(path, error) from error
+        if job.schema_version != SCHEMA_VERSION:
+            raise UserError(
+                f"The run in {path} is of schema version {job.schema_version}.",
+                f"This release reads version {SCHEMA_VERSION}.",
+                "Give the command that planned it once more.",
+            )
+        return job, True
+    record = RunFolder(path.parent).read() if path.name == SPEC else _record(path, content)
+    spec = record.spec
+    source = "none" if spec.open_world is None else spec.open_world.feasibility
+    if source == "glove":
+        raise UserError(
+            f"The run in {path} cannot be done from its record.",
+            "It needs word vectors, of which the record knows the digest and not the place.",
+            "Give the command with --set feasibility=glove:<file>.",
+        )
+    job = Job(spec=spec, provenance=record.provenance, dataset=spec.dataset, backbone=spec.backbone, feasibility=source)
+    return job, False
+
+
+def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False, skip: bool = False) -> PlannedRun:
+    """Return a job as a planned run. Other data or weights than the specification names are a `UserError`."""
+    from benchmarks.run import PlannedRun, action_for
+
+    spec = job.spec
+    dataset = workbench.dataset(job.dataset)
+    digest = workbench.backbone_identity(job.backbone)[1]
+    for what, asked, there in (
+        (f"data set {spec.dataset}", spec.dataset_digest, dataset.digest),
+        (f"backbone {spec.backbone}", spec.backbone_digest, digest),
+    ):
+        if asked != there:
+            raise UserError(
+                f"The run {spec.run_id} cannot be done here.",
+                f"It was planned with the {what} of digest {asked[:10]}, and here that has digest {there[:10]}.",
+                "Bring the same files here, or give the command anew to plan a run with these.",
+            )
+    record = RunFolder(folder)
+    action = action_for(record.status, "redo" if redo else "skip" if skip else "resume")
+    return PlannedRun(
+        spec, job.dataset, job.backbone, job.provenance, record, record.status, action, feasibility=job.feasibility
+    )
+
+
+def reason(folder: RunFolder, code: int) -> str:
+    """Return in a sentence why a run's process ended with a code other than 0: from its record, else from its log."""
+    with suppress(UserError):
+        if folder.status == "failed":
+            error = folder.read().error or {}
+            kind, message = error.get("type", ""), error.get("message", "")
+            return f"{message if kind == 'UserError' else f'{kind}: {message}.'} See {folder.path}."
+    if code < 0:
+        return f"It was killed by signal {-code}; its last state is kept. See {folder.path / LOG}."
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = [line for line in (folder.path / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else "It said nothing."
+    return f"{last.rstrip('.')}. See {folder.path / LOG}."
+
+
+def _record(path: Path, content: dict[str, Any]) -> Any:
+    """Return the specification of a record's file that goes by another name."""
+    try:
+        spec = RunSpec.model_validate(content["spec"])
+        job = Job(spec=spec, provenance=content["provenance"], dataset=spec.dataset, backbone=spec.backbone)
+    except (KeyError, ValidationError) as error:
+        raise _refused(path, error) from error
+    if spec.digest() != content["digest"]:
+        raise UserError(
+            f"The run in {path} has been altered.",
+            "Its settings do not give the digest that is written there.",
+            "Restore the file, or give the command with --set.",
+        )
+    return job
+
+
+def _refused(path: Path, error: Exception) -> UserError:
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return UserError(
+        f"The file {path} is no run.",
+        f"{said}.",
+        "Pass a job.json or a spec.json from a run's folder, see docs/cluster.md.",
+    )

@@ -1,0 +1,157 @@
+"""Which runs were handed to a launcher, under which job, and whether that job is alive: from a note in each folder.
+
+`launch.json` says who was given the run; the launcher is asked whether that still holds. What became of the run itself
+is in its record, whatever a scheduler remembers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from benchmarks import files, locks
+from benchmarks.environment import now
+from benchmarks.launchers.base import PLACE, Watch, name_of
+from errors import UserError
+from registry import LAUNCHERS
+
+if TYPE_CHECKING:
+    from benchmarks.run import PlannedRun
+
+NOTE = "launch.json"
+UNKNOWN = "unknown"
+PATIENCE = 60.0  # seconds that two commands wait for each other while they hand out runs
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run that was handed over. time: UTC, ISO 8601.
+
+    state: "" where the job is over, `UNKNOWN` where its launcher cannot be asked, else the launcher's word: "queued",
+    "PENDING", "RUNNING". cancelled: by `cancel`, before a new launch.
+    """
+
+    launcher: str
+    job: str
+    time: str
+    cancelled: bool = False
+    state: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether its job is known to be there and still wanted."""
+        return self.state not in ("", UNKNOWN) and not self.cancelled
+
+    def __str__(self) -> str:
+        return f"{self.launcher} job {self.job.removeprefix(f'{self.launcher}-')}"
+
+
+def note(folder: Path, launcher: str, job: str) -> None:
+    """Note in a run's folder that it was handed over."""
+    _write(folder, Launch(launcher, job, now()))
+
+
+def find(root: Path, only: Sequence[Path] | None = None) -> list[tuple[Path, Launch]]:
+    """Return run folders that were handed over, with their launches; each launcher is asked once.
+
+    only: these folders alone.
+    """
+    noted = {path: launch for path in (_folders(root) if only is None else only) if (launch := read(path)) is not None}
+    states: dict[tuple[str, str], str] = {}
+    for name in {launch.launcher for launch in noted.values()}:
+        jobs = {launch.job for launch in noted.values() if launch.launcher == name}
+        try:
+            found = LAUNCHERS.get(name).alive(root, jobs)
+        except UserError:
+            found = dict.fromkeys(jobs, UNKNOWN)
+        states |= {(name, job): state for job, state in found.items()}
+    return [
+        (path, Launch(**asdict(launch) | {"state": states.get((launch.launcher, launch.job), "")}))
+        for path, launch in sorted(noted.items())
+    ]
+
+
+def read(folder: Path) -> Launch | None:
+    """Return what a run's folder says of its launch, without asking anybody; None where it says nothing readable."""
+    try:
+        content: dict[str, Any] = files.read_json(folder / NOTE)
+        return Launch(**content)
+    except (UserError, TypeError):
+        return None
+
+
+def mark_cancelled(folder: Path) -> None:
+    """Note that a run is not wanted any more."""
+    launch = read(folder)
+    if launch is not None:
+        _write(folder, Launch(**asdict(launch) | {"cancelled": True}))
+
+
+@contextmanager
+def handing_out(root: Path) -> Iterator[None]:
+    """Within, no other command hands out runs of these results, where the file system knows locks."""
+    with files.writing(root / PLACE):
+        (root / PLACE).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / PLACE / "lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise UserError(
+            f"The runs of {root} cannot be handed out.", "Another command is at it.", "Try again in a minute."
+        ) from None
+    except (OSError, NotImplementedError):
+        yield  # each run's own lock still keeps two processes out of one folder
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.release()
+
+
+def free(planned: Sequence[PlannedRun], root: Path, watch: Watch) -> tuple[list[PlannedRun], int]:
+    """Return the runs that are to be done and that nobody is at, and the number of those that somebody is at.
+
+    Finished ones are tidied. A run that is to be done anew is cleared here, once: its process may be started again.
+    """
+    todo = [item for item in planned if item.action != "nothing"]
+    for item in planned:
+        if item.action == "nothing":
+            item.folder.tidy()
+    launches = dict(find(root, [item.folder.path for item in todo]))
+    claimed: list[PlannedRun] = []
+    for item in todo:
+        launch, holder = launches.get(item.folder.path), locks.is_held(item.folder.path)
+        if holder is not None:
+            watch.left_out(name_of(item), f"The run {item.spec.run_id} is being done already, by {holder}.")
+        elif launch is not None and launch.state and not launch.cancelled:
+            word = "cannot be asked about" if launch.state == UNKNOWN else f"is {launch.state}"
+            watch.left_out(name_of(item), f"The run {item.spec.run_id} was handed over: {launch} {word}.")
+        else:
+            if item.action == "run" and item.folder.status != "empty":
+                with locks.hold(item.folder.path):
+                    item.folder.clear()
+            claimed.append(item)
+    return claimed, len(todo) - len(claimed)
+
+
+def _write(folder: Path, launch: Launch) -> None:
+    content = asdict(launch)
+    del content["state"]  # what is asked for is not kept
+    files.write_json(folder / NOTE, content)
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    for folder, below, names in os.walk(root):
+        below.sort()
+        with suppress(ValueError):
+            below.remove(PLACE)
+        if NOTE in names:
+            below.clear()
+            yield Path(folder)

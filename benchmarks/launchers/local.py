@@ -1,0 +1,182 @@
+"""Processes of this machine, one run each: one per GPU, or one per share of the cores.
+
+Each process is `python bench.py run --spec FILE` and prints into its run's log. A run that fails stops none of the
+others. A stop (Ctrl-C, SIGTERM) is passed on, and every run saves what it has.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import files, locks, stopping
+from benchmarks.environment import PROJECT, usable_cpus
+from benchmarks.launchers import launched
+from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
+from benchmarks.launchers.job import JOB, LOG, job_of, reason, write_job
+
+if TYPE_CHECKING:
+    from benchmarks.run import PlannedRun, Workbench
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+CORES_PER_RUN = 4
+"""Cores of a share where nobody says how many runs go at a time."""
+TICK = 0.1  # seconds between looks at the processes
+
+
+class Local(Launcher):
+    """A pool of processes; it ends when the last of them does."""
+
+    name = "local"
+
+    def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
+        """See `Launcher.launch`."""
+        root = workbench.choices.results
+        own = f"local-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+        places = shares(self.options.jobs, workbench.choices.device, gpus(workbench.device), usable_cpus() or 1)
+        with locks.hold(root / PLACE / own, lambda message: watch.notice("local", message)):
+            with launched.handing_out(root):
+                waiting, held = launched.free(planned, root, watch)
+                for item in waiting:
+                    job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
+                    write_job(item.folder.path, job)
+                    launched.note(item.folder.path, self.name, own)
+            with stopping.deferred():
+                code = _Pool(places, own, watch).run(waiting)
+        for name in (locks.LOCK, locks.HOLDER):
+            (root / PLACE / own / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (root / PLACE / own).rmdir()
+        return code or (3 if held else 0)
+
+    @classmethod
+    def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
+        """Return the pools that are still there. A pool's run that has no process yet is queued."""
+        return {job: "queued" for job in jobs if locks.is_held(root / PLACE / job) is not None}
+
+
+class _Pool:
+    """Keeps every place busy until no run waits. places: the environment variables of each place."""
+
+    def __init__(self, places: Sequence[Mapping[str, str]], own: str, watch: Watch) -> None:
+        self.places, self.own, self.watch = list(places), own, watch
+        self.running: dict[int, tuple[PlannedRun, subprocess.Popen[bytes], float]] = {}
+        self.failures = self.held = 0
+
+    def run(self, planned: Sequence[PlannedRun]) -> int:
+        """Do the runs; return the exit code of `Launcher.launch`."""
+        waiting, total, asked = list(planned), len(planned), False
+        try:
+            while waiting or self.running:
+                if stopping.requested() is not None and not asked:
+                    asked, waiting = True, []
+                    self._signal(signal.SIGTERM)
+                for place in set(range(len(self.places))) - set(self.running):
+                    if waiting:
+                        self._start(place, waiting.pop(0))
+                self._collect()
+                done = total - len(waiting) - len(self.running)
+                self.watch.progress("local", "runs", done, total, f"{len(self.running)} at work")
+                time.sleep(TICK)
+        except KeyboardInterrupt:  # the second Ctrl-C
+            self._signal(signal.SIGKILL)
+            self.watch.stopped("local", None)
+            return 130
+        except BaseException:
+            self._signal(signal.SIGTERM)
+            raise
+        if asked:
+            number = stopping.requested()
+            assert number is not None  # it is what asked
+            stop = stopping.Stopped(number)
+            self.watch.stopped("local", stop)
+            return stop.exit_code
+        return 1 if self.failures else 3 if self.held else 0
+
+    def _start(self, place: int, item: PlannedRun) -> None:
+        folder = item.folder.path
+        launch = launched.read(folder)
+        if launch is None or launch.cancelled or launch.job != self.own:
+            self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
+            return
+        environment = {**os.environ, **self.places[place], **said(self.own, "local"), "PYTHONUNBUFFERED": "1"}
+        with files.writing(folder / LOG), (folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "bench.py"), "run", "--spec", str(folder / JOB)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C comes to the pool alone, which passes it on
+            )
+        self.running[place] = (item, process, time.perf_counter())
+
+    def _collect(self) -> None:
+        for place, (item, process, start) in list(self.running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.running[place]
+            name, seconds = name_of(item), time.perf_counter() - start
+            if code == 0 and item.folder.status == "done":
+                self.watch.done(name, item.folder.read(), seconds)
+            elif code == 3:
+                self.held += 1
+                self.watch.left_out(name, reason(item.folder, code))
+            elif code > 128 or code == -signal.SIGTERM:
+                self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
+            else:
+                self.failures += 1
+                self.watch.failed(name, reason(item.folder, code))
+
+    def _signal(self, number: int) -> None:
+        for _, process, _ in self.running.values():
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+
+
+def said(job: str, launcher: str) -> dict[str, str]:
+    """Return the environment variables by which a run's record knows who started it."""
+    return {"CZSL_LAUNCHER": launcher, "CZSL_JOB": job}
+
+
+def gpus(device: Any) -> list[str]:
+    """Return the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them; none off cuda."""
+    if device.type != "cuda" or device.index is not None:
+        return []
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return names or [str(number) for number in range(torch.cuda.device_count())]
+
+
+def shares(jobs: int | None, device: str, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
+    """Return the environment variables of each run that goes at a time.
+
+    jobs: how many; None is one per GPU, or one per `CORES_PER_RUN` cores. Runs take GPUs in turn. Threads are the cores
+    divided among the runs, and no more than the user allowed.
+
+    >>> [place["CUDA_VISIBLE_DEVICES"] for place in shares(3, "auto", ["4", "7"], 8)]
+    ['4', '7', '4']
+    >>> shares(3, "cpu", [], 8)[0]["OMP_NUM_THREADS"]
+    '2'
+    """
+    count = jobs or len(gpus) or max(1, cores // CORES_PER_RUN)
+    places = []
+    for number in range(count):
+        place = {}
+        for name in THREADS:
+            given = os.environ.get(name, "")
+            place[name] = str(max(1, min(cores // count, int(given) if given.isdigit() else cores)))
+        if gpus:
+            place["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        places.append(place)
+    return places

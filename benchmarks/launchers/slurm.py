@@ -1,0 +1,323 @@
+"""A job array of a SLURM cluster, through submitit: a run a job, so many at a time.
+
+Data and weights are prepared before anything is submitted, for compute nodes often have no network; that is why the
+cache (CZSL_HOME) and the results have to lie on a file system that the nodes share. A job that is to make room (the
+pre-emption signal, the end of its time) saves its run within the epoch, queues itself again and goes on where it was.
+The records say what became of a run; SLURM is asked about the queue alone, and accounting (sacct) never.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import files
+from benchmarks.environment import PROJECT
+from benchmarks.launchers import launched
+from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
+from benchmarks.launchers.job import JOB, LOG, job_of, reason, write_job
+from benchmarks.launchers.local import said
+from benchmarks.records import RunFolder
+from errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmarks.run import Choices, PlannedRun, Workbench
+
+OWN_SETTINGS = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "exclude": "exclude",
+    "nodelist": "nodelist",
+    "gres": "gres",
+    "dependency": "dependency",
+    "comment": "comment",
+    "mem": "mem",
+    "gpus": "gpus_per_node",
+    "cpus": "cpus_per_task",
+    "time": "time",
+    "setup": "setup",
+}
+"""Keys of `--slurm`, with submitit's names of them."""
+SBATCH_SETTINGS = ("reservation", "begin", "nice", "licenses", "mail-type", "mail-user", "tmp", "gpus-per-node")
+"""Keys of `--slurm` that sbatch is handed as they are."""
+DEFAULT_MINUTES = 240
+REQUEUES = 20  # times that a job which used up its time is queued again; pre-emptions are not counted
+SAVING = 60.0  # seconds a run has to save itself; submitit asks for the signal 90 seconds before the end
+GRACE = 600.0  # seconds that a job which was told to end waits for its end
+TICK = 0.2  # seconds between looks at a run's process
+
+
+class Slurm(Launcher):
+    """Submits and returns."""
+
+    name = "slurm"
+    waits = False
+
+    def __init__(self, options: LaunchOptions) -> None:
+        super().__init__(options)
+        self.parameters = parameters(options.settings)
+
+    def choices(self, choices: Choices) -> Choices:
+        """Return the choices for the device of the compute nodes; what cannot be known from here must be said."""
+        wanted = any(key in self.parameters for key in ("gpus_per_node", "gres")) or any(
+            key.startswith("gpus") for key in self.parameters.get("additional_parameters", {})
+        )
+        device = choices.device if choices.device != "auto" else "cuda" if wanted else "cpu"
+        if device.startswith("cuda") and choices.precision == "auto":
+            raise UserError(
+                "The precision of these runs cannot be chosen here.",
+                "It is part of their identity, and what the GPUs of the compute nodes can do is not known.",
+                "Pass --precision bf16, fp16 or fp32.",
+            )
+        return replace(choices, device=device, elsewhere=True)
+
+    def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
+        """See `Launcher.launch`."""
+        root = workbench.choices.results
+        submit = self._executor(root)
+        with launched.handing_out(root):
+            todo, _ = launched.free(planned, root, watch)
+            if not todo:
+                return 0
+            for item in todo:
+                job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
+                write_job(item.folder.path, job)
+            jobs = submit([RunJob(str(item.folder.path.resolve())) for item in todo])
+            for item, number in zip(todo, jobs, strict=True):
+                launched.note(item.folder.path, self.name, number)
+        for item, number in zip(todo, jobs, strict=True):
+            watch.submitted(name_of(item), f"SLURM job {number}")
+        return 0
+
+    def _executor(self, root: Path) -> Callable[[Sequence[RunJob]], list[str]]:
+        """Return what submits jobs, as an array where there are several, and gives their numbers."""
+        try:
+            import submitit
+        except ImportError:
+            raise UserError(
+                "The launcher slurm needs submitit.", "It is not installed.", "Install it: pip install -e '.[slurm]'."
+            ) from None
+        try:
+            executor = submitit.SlurmExecutor(folder=(root / PLACE / "slurm").resolve(), max_num_timeout=REQUEUES)
+        except RuntimeError:
+            raise UserError(
+                "There is no SLURM here.", "The command srun is not found.", "Submit from a login node of the cluster."
+            ) from None
+        own: dict[str, Any] = {"job_name": "czsl", "setup": [*environment(), *self.parameters.get("setup", ())]}
+        if self.options.parallel is not None:
+            own["array_parallelism"] = self.options.parallel
+        executor.update_parameters(**self.parameters | own)
+
+        def submit(jobs: Sequence[RunJob]) -> list[str]:
+            try:
+                with executor.batch():
+                    handed = [executor.submit(job) for job in jobs]
+            except (submitit.core.utils.FailedJobError, OSError) as error:
+                said = " ".join(line for line in str(error).splitlines() if "sbatch:" in line) or str(error)
+                raise UserError(
+                    "SLURM did not take the jobs.", f"It said: {said.strip()}.", "Mend --slurm; nothing was started."
+                ) from error
+            return [job.job_id for job in handed]
+
+        return submit
+
+    @classmethod
+    def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
+        """Return the jobs in SLURM's queue, with their state in its words."""
+        queue = in_queue({job.partition("_")[0] for job in jobs})
+        return {job: queue[job] for job in jobs if job in queue}
+
+    @classmethod
+    def cancel(cls, root: Path, job: str) -> None:
+        """Take a job out of the queue, or have it save its run and end."""
+        _ask("scancel", job)
+
+
+class RunJob:
+    """What a job does: one run, in a process of its own. submitit writes it down, and again before a new start.
+
+    The run's process gets every signal of the job itself and stops by itself; this one decides what becomes of the job.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self) -> str:
+        """Do the run and return its name; a run that fails fails the job."""
+        path = Path(self.folder)
+        job = own_number()
+        launched.note(path, "slurm", job)
+        # submitit listens to one signal; clusters send either of these.
+        again = next(
+            (h for n in ("SIGUSR2", "SIGUSR1") if callable(h := signal.getsignal(getattr(signal, n)))), signal.SIG_IGN
+        )
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, again)
+        with files.writing(path / LOG), (path / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "bench.py"), "run", "--spec", str(path / JOB)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **threads(), **said(job, "slurm"), "PYTHONUNBUFFERED": "1"},
+            )
+        self.pid = process.pid
+        # No blocking wait: it would hold a lock of the process object while the signal's handler runs.
+        while (code := process.poll()) is None:
+            time.sleep(TICK)
+        folder = RunFolder(path)
+        if code == 0:
+            return path.name
+        if code in (128 + signal.SIGTERM, -signal.SIGTERM):
+            # Cancelled, or pre-empted with a time of grace: SLURM ends the job, and queues it again where it wants to.
+            deadline = time.monotonic() + GRACE
+            while time.monotonic() < deadline and in_queue({job.partition("_")[0]}).get(job) == "RUNNING":
+                time.sleep(1.0)
+        elif code > 128:
+            time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
+        raise RuntimeError(f"{path.name}: {reason(folder, code)}")
+
+    def checkpoint(self) -> Any:
+        """Return what the next start of the job does: the same, for the run goes on by itself. None: nothing is left.
+
+        submitit calls it in its handler of the signal. The run has got that signal too, and is given the time to save.
+        """
+        from submitit.helpers import DelayedSubmission
+
+        end(self.pid, SAVING)
+        status = RunFolder(self.folder).status
+        if status == "done":
+            sys.exit(0)
+        return None if status == "failed" else DelayedSubmission(RunJob(self.folder))
+
+
+def end(pid: int, patience: float) -> None:
+    """Ask a child process to end and wait for that; kill it when the patience, in seconds, is over."""
+    deadline = time.monotonic() + patience
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGTERM)
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return
+            time.sleep(TICK)
+
+
+def parameters(settings: Sequence[str]) -> dict[str, Any]:
+    """Return submitit's parameters for `--slurm key=value` texts; what is not understood is a `UserError`.
+
+    >>> parameters(["gpus=1", "time=1-02:30", "mem=32G"])
+    {'time': 1590, 'gpus_per_node': 1, 'mem': '32G'}
+    """
+    known = (*OWN_SETTINGS, *SBATCH_SETTINGS)
+    found: dict[str, Any] = {"time": DEFAULT_MINUTES}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        key = key.strip().removeprefix("--")
+        if not equals or not value:
+            raise UserError(
+                f"The option '--slurm {text}' is not understood.",
+                "It needs a key and a value.",
+                "Write --slurm gpus=1.",
+            )
+        if key not in known:
+            raise UserError(
+                f"There is no SLURM setting '{key}'.",
+                f"The settings are {', '.join(known)}.",
+                did_you_mean(key, known) or "Use one of these.",
+            )
+        if key in SBATCH_SETTINGS:
+            found.setdefault("additional_parameters", {})[key] = value
+        elif key == "setup":
+            found.setdefault("setup", []).append(value)
+        elif key == "time":
+            found["time"] = minutes(value)
+        elif key in ("gpus", "cpus"):
+            if not value.isdigit() or int(value) == 0:
+                raise UserError(f"The value '{value}' of --slurm {key} is refused.", "It is a number.", "Give one.")
+            found[OWN_SETTINGS[key]] = int(value)
+        else:
+            found[OWN_SETTINGS[key]] = value
+    if "cpus_per_task" in found:  # srun does not take that over from sbatch in every version
+        found["srun_args"] = [f"--cpus-per-task={found['cpus_per_task']}"]
+    return found
+
+
+def minutes(text: str) -> int:
+    """Return the minutes that SLURM means by a time: minutes, H:M:S, M:S, D-H, D-H:M or D-H:M:S, rounded up.
+
+    >>> [minutes(text) for text in ("90", "4:00:00", "0:30", "2-0", "1-12:30")]
+    [90, 240, 1, 2880, 2190]
+    """
+    if re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text) is None:
+        raise UserError(
+            f"The value '{text}' of --slurm time is refused.",
+            "A time is in minutes, or days-hours:minutes:seconds.",
+            "Write 240, 4:00:00 or 1-12:00.",
+        )
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, mins, seconds = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        hours, mins, seconds = parts
+    else:
+        hours, (mins, seconds) = 0, [*parts, 0][:2]
+    return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
+
+
+def environment() -> list[str]:
+    """Return shell lines by which a job finds this project, its caches and plugins as this process does."""
+    lines = [f"export PYTHONPATH={shlex.quote(str(PROJECT))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    kept = ("CZSL_HOME", "CZSL_DATA")
+    return lines + [f"export {name}={shlex.quote(os.environ[name])}" for name in kept if os.environ.get(name)]
+
+
+def threads() -> dict[str, str]:
+    """Return the environment variable that keeps a run to the cores its job was given, where nobody else says so."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return {"OMP_NUM_THREADS": given} if given.isdigit() and "OMP_NUM_THREADS" not in os.environ else {}
+
+
+def own_number() -> str:
+    """Return the number of the job that this process belongs to, as `squeue` shows it."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def in_queue(numbers: Collection[str]) -> dict[str, str]:
+    """Return the jobs and array tasks with these job numbers that SLURM has not finished, with their states."""
+    if not numbers:
+        return {}
+    try:
+        said = _ask("squeue", "--noheader", "--array", "--format=%i|%T", f"--jobs={','.join(sorted(numbers))}")
+    except UserError as error:
+        if "Invalid job id" in str(error):  # the only one asked about is long gone
+            return {}
+        raise
+    return dict(line.strip().split("|", 1) for line in said.splitlines() if "|" in line)
+
+
+def _ask(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except FileNotFoundError:
+        there = f"The command {command[0]} is not found"
+    except subprocess.TimeoutExpired:
+        there = f"{command[0]} does not answer"
+    except subprocess.CalledProcessError as error:
+        there = " ".join(error.stderr.split()) or f"{command[0]} ended with code {error.returncode}"
+    raise UserError("SLURM cannot be asked.", f"{there}.", "Try again, from a login node of the cluster.")
