@@ -30,6 +30,7 @@ from benchmarks.processes import rank
 from cli_cache import cache
 from cli_data import data, load_plugins
 from cli_evidence import compare, predict, status
+from cli_profile import profile
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
-for command in (compare, predict, status, cli_cluster.cancel):
+for command in (compare, predict, profile, status, cli_cluster.cancel):
     app.command()(command)
 # No markup: what is printed holds brackets of its own, such as the [mit_states] of a preset file.
 out = Console(highlight=False, markup=False)
@@ -52,7 +53,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm")
 """Options that take several values: after one option, by repeating it, and (methods, seeds, ablations) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
-FLAGS = ("--dry-run", "--recompute", "--compile", "--feature-cache")
+FLAGS = ("--dry-run", "--flops-only", "--recompute", "--compile", "--feature-cache")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

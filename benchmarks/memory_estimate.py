@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -62,14 +62,14 @@ def estimate(
     weights = _bytes(method.parameters()) + _bytes(method.buffers())
     trained = _bytes(method.trained().values()) if config.epochs > 0 else 0
     execution = replace(execution, device=torch.device("cpu"))
-    mode = _fake(method)
+    mode = fake_weights(method)
 
     def step() -> None:
         method.training_loss(batch, candidates["train"]).total.backward()
 
     training = 0
     if method.info.trains and config.epochs > 0:
-        batch = _batch(method, mode, config.micro_batch or config.batch_size)
+        batch = fake_batch(method, mode, config.micro_batch or config.batch_size)
         kept = config.augmentation == "none" or config.views is not None
         if kept and method.info.frozen_image_features:
             with torch.no_grad(), execution.autocast():
@@ -77,7 +77,7 @@ def estimate(
         method.train()
         training = max(0, _fullest(step, method, execution, batch) - trained)
     method.eval()
-    images = _batch(method, mode, execution.eval_batch)
+    images = fake_batch(method, mode, execution.eval_batch)
 
     def score() -> None:
         prepared = method.prepare(candidates["test"])
@@ -139,7 +139,16 @@ def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:
     return (*parts, f"~{estimate.total / 1e9:.1f}")
 
 
-class _Alive(TorchDispatchMode):
+class ByPlace(TorchDispatchMode):
+    """Lets fake tensors be indexed with real masks: by the places where a mask is true."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket in _INDEXED:
+            args = (args[0], [_places(index) for index in args[1]], *args[2:])
+        return function(*args, **(kwargs or {}))
+
+
+class _Alive(ByPlace):
     """Follows which storages are alive beside those that were there, and remembers the most bytes there were."""
 
     def __init__(self, there: Iterable[Tensor]) -> None:
@@ -148,9 +157,7 @@ class _Alive(TorchDispatchMode):
         self.alive = self.fullest = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.overloadpacket in _INDEXED:
-            args = (args[0], [_places(index) for index in args[1]], *args[2:])
-        result = function(*args, **(kwargs or {}))
+        result = super().__torch_dispatch__(function, types, args, kwargs)
         for value in tree_leaves(result):
             if isinstance(value, Tensor) and (storage := value.untyped_storage()) not in self.known:
                 self.known.add(storage)
@@ -171,19 +178,31 @@ def _fullest(work: Callable[[], None], method: Method, execution: Execution, bat
     return alive.fullest + _bytes(values)
 
 
-def _fake(method: Method) -> FakeTensorMode:
-    """Replace the weights by fake tensors. The mode itself stays off: index tensors are real and have their values."""
+def fake_weights(method: Method) -> FakeTensorMode:
+    """Replace the weights, wherever they are, by fake tensors on the CPU, and return their mode.
+
+    The mode itself stays off: index tensors are real and have their values. A tensor that modules share stays shared.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the original is held so that its identity stays taken
     for module in method.modules():
         held: Sequence[dict[str, Any]] = (module._parameters, module._buffers)
         for tensors in held:
             for name, tensor in tensors.items():
-                if tensor is not None and tensor.is_floating_point():
-                    tensors[name] = mode.from_tensor(tensor)
+                if tensor is None or not tensor.is_floating_point():
+                    continue
+                if id(tensor) not in fakes:
+                    with mode:
+                        fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                        if isinstance(tensor, nn.Parameter):
+                            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+                    fakes[id(tensor)] = (tensor, fake)
+                tensors[name] = fakes[id(tensor)][1]
     return mode
 
 
-def _batch(method: Method, mode: FakeTensorMode, images: int) -> Batch:
+def fake_batch(method: Method, mode: FakeTensorMode, images: int) -> Batch:
+    """Return a batch of fake images with real labels."""
     labels = torch.zeros(images, dtype=torch.int64)
     size = method.backbone.image_size
     with mode:

@@ -73,6 +73,25 @@ def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str]:
     return clip, _tokenizer(config), f"{definition}/{path.name}"
 
 
+def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
+    """Return what `find_clip` does with the model on the meta device: its shapes, no numbers, whatever its weights.
+
+    name: as for `find_clip`; the weights may be left out. An unknown model is a `UserError`.
+    """
+    import open_clip
+
+    definition = name.partition("/")[0]
+    if name == TINY:
+        stored = json.loads((_HERE / f"{TINY}.json").read_text(encoding="utf-8"))
+        config = stored.get("model_cfg", stored)
+    elif definition in open_clip.list_models():
+        config = open_clip.get_model_config(definition)
+    else:
+        return find_clip(f"{definition}/random")  # which says what there is
+    with torch.device("meta"):
+        return build_clip(config, name), _tokenizer(config), name
+
+
 def identity(name: str) -> tuple[str, str] | None:
     """Return (name to record, digest of the weights) of a backbone where that is known without building the model.
 
