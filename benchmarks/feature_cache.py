@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks import files
 from benchmarks.batches import Execution
 from benchmarks.frozen_features import FeatureStore
 from benchmarks.plan import RunRequest
@@ -100,13 +101,6 @@ def row(title: str, cached: Training, without: Training) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def update(page: Path, table: Sequence[str]) -> None:
-    """Put the table between its two marks in a page."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{chr(10).join(table)}\n\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -131,7 +125,7 @@ def main() -> None:
             print(table[-1], flush=True)
     print("\n".join(table))
     if options.update is not None:
-        update(options.update, table)
+        files.put_between(options.update, BEGIN, END, "\n".join(table))
 
 
 if __name__ == "__main__":

@@ -95,6 +95,14 @@ def with_finite_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**converted, "not_finite": not_finite} if not_finite else converted
 
 
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks in a document; both stay."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
+    write_aside(page, lambda file: file.write(content))
+
+
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
     """Append one JSON line and force it to disk; what a kill left of a line before is cut off first."""
     line = _line(content)

@@ -6,8 +6,8 @@ import argparse
 
 import torch
 
-from benchmarks import feature_cache
-from benchmarks.feature_cache import BEGIN, END, Training, compare, row, update
+from benchmarks import feature_cache, files
+from benchmarks.feature_cache import BEGIN, END, Training, compare, row
 
 OPTIONS = argparse.Namespace(epochs=2, device="cpu", workers=0, backbone="tiny-icons")
 
@@ -29,7 +29,7 @@ def test_the_table_and_where_it_is_put(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     for _ in range(2):
-        update(page, ["head", line])
+        files.put_between(page, BEGIN, END, f"head\n{line}")
     assert page.read_text() == f"before\n\n{BEGIN}\n\nhead\n{line}\n\n{END}\n\nafter\n"
 
 
