@@ -1,7 +1,8 @@
 """Finished runs in one file and back: text as it is, per-image arrays as `columns.py` has them, xz over all.
 
 An archive is a tar of `index.json`, `columns/<number>` (each different array once, however many runs have it) and
-`<run id>/spec.json`, `result.json`, `epochs.jsonl`. Names, order and times are fixed: the same runs give the same bytes.
+`<run id>/spec.json`, `result.json`, `epochs.jsonl`. Names, order and times are fixed, so the same runs give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ import numpy as np
 
 from benchmarks import files
 from benchmarks.records import EPOCHS, RESULT, SCORES, SPEC, RunFolder, RunRecord
-from benchmarks.reference.columns import PHASES, from_differences, from_planes, kept, restored, to_differences, to_planes
+from benchmarks.reference.columns import (
+    PHASES,
+    from_differences,
+    from_planes,
+    kept,
+    restored,
+    to_differences,
+    to_planes,
+)
 from errors import UserError
 
 FORMAT = 1
