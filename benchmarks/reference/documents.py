@@ -57,7 +57,6 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
     content = {
         "runs": len(material.runs),
         "digest": digest(material.runs),
-        "best": findings.ranking(closed.group)[0].label,
         "closed_standing": findings.standing(closed),
         "open_standing": findings.standing(open_),
         "order": findings.same_order(closed, open_),
@@ -74,6 +73,7 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
             section(slice_table(tested[tag], closed.baseline, tag, values, material.question)) for tag, values in SLICES
         ],
         "kind_text": _slice_text(tested["kind"], closed, "local states", "global states"),
+        "slice_best": findings.best_on_slices([(tested[tag], values) for tag, values in SLICES], closed.baseline.label),
         "clutter_text": _slice_text(tested["clutter"], closed, "images with clutter", "images without"),
         "ablation_caution": _caution(material),
         "ablations_there": _ablations_there(material),
@@ -247,8 +247,8 @@ def _missing_text(absent: int) -> str:
     return (
         f"**{absent} runs are missing.** They are not there because each takes two to five minutes on two cores, not "
         "for what they would show: the order of the suite decided which were done first. `python bench.py run --suite "
-        "reference --results FOLDER`, with the archives expanded into FOLDER, does the rest; then `collect` and `build`, "
-        "as above."
+        "reference --results FOLDER`, with the archives expanded into FOLDER, does the rest; then `collect` and "
+        "`build`, as above."
     )
 
 
@@ -286,7 +286,7 @@ def _times(material: Material) -> Table:
     """Return wall times by method: training, validation, test."""
     heads = [
         Column(name, percent=False, digits=1, larger_is_better=None)
-        for name in ("training", "validation", "test", "in all")
+        for name in ("training", "shortest", "longest", "validation", "test", "in all")
     ]
     lines = []
     for (_, profile), group in sorted(material.groups.items()):
@@ -299,9 +299,7 @@ def _times(material: Material) -> Table:
 
 def _seconds(runs: Sequence[RunRecord]) -> list[float]:
     assert all(is_quiet(run) for run in runs)
-    parts = [
-        fmean(run.result["cost"]["train_seconds"] for run in runs),  # type: ignore[index]
-        fmean(sum(epoch.get("val_seconds", 0.0) for epoch in run.epochs) for run in runs),
-        fmean(run.result["cost"]["test_seconds"] for run in runs),  # type: ignore[index]
-    ]
-    return [*parts, sum(parts)]
+    training = [run.result["cost"]["train_seconds"] for run in runs]  # type: ignore[index]
+    validation = fmean(sum(epoch.get("val_seconds", 0.0) for epoch in run.epochs) for run in runs)
+    test = fmean(run.result["cost"]["test_seconds"] for run in runs)  # type: ignore[index]
+    return [fmean(training), min(training), max(training), validation, test, fmean(training) + validation + test]

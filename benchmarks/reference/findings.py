@@ -169,6 +169,14 @@ def on_slice(tests: Sequence[SliceTest], part: int, baseline: str, where: str) -
     return f"{where}: above {baseline} {names(above, 'nobody')}; below it {names(below, 'nobody')}."
 
 
+def best_on_slices(tested: Sequence[tuple[Sequence[SliceTest], tuple[str, str]]], baseline: str) -> str:
+    """Say on which slices the baseline has the largest mean AUC. tested: tests with the names of their two slices."""
+    every = [(value, [test.parts[part].value for test in tests]) for tests, values in tested
+             for part, value in enumerate(values)]  # fmt: skip
+    won = [value for value, others in every if max(others) < 0]
+    return f"{baseline} has the largest AUC on {names(won, 'none')} of these {len(every)} slices."
+
+
 def _estimate(found: Estimate) -> str:
     return points(found.value, (found.percentile.low, found.percentile.high))
 
