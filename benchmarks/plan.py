@@ -6,6 +6,7 @@ added when the run is prepared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -38,7 +39,8 @@ class RunRequest:
 class Suite(BaseModel):
     """A named set of runs: every combination of the lists. "all" among methods is every registered one.
 
-    ablations: "all" adds to each method's full model one run for each switch it declares; names add those.
+    ablations: "all" adds to each method's full model one run for each switch it declares; names add those. also:
+    further parts, each a set of its own; a run of several parts is one run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,11 +53,18 @@ class Suite(BaseModel):
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     profile: Profile = "clean"
     ablations: Literal["none", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "none"
+    also: tuple[Suite, ...] = ()
 
     def replace(self, **changes: Any) -> Suite:
-        """Return the suite with other values, checked; a change to None leaves what is there."""
+        """Return the suite with other values, checked; a change to None leaves what is there.
+
+        Of `also` the changes choose: a part keeps those of the methods that it has, takes the other changes over, and
+        falls away where it has none of the methods, or another profile or other worlds than those asked for.
+        """
         given = {key: value for key, value in changes.items() if value is not None}
-        return _checked({**self.model_dump(), **given}, "the command line")
+        changed = _checked({**self.model_dump(exclude={"also"}), **given}, "the command line")
+        parts = (part.replace(**_of_part(part, given)) for part in self.also if _is_of(part, given))
+        return changed.model_copy(update={"also": tuple(parts)})
 
 
 def suite_names(folder: Path = SUITES) -> list[str]:
@@ -81,7 +90,7 @@ def expand(suite: Suite) -> list[RunRequest]:
 
     Seeds come outermost, so that a suite broken off half-way has compared all methods on the first seeds.
     """
-    methods = METHODS.names() if "all" in suite.methods else list(suite.methods)
+    methods = _methods(suite)
     for registry, names in ((METHODS, methods), (DATASETS, suite.datasets), (BACKBONES, suite.backbones)):
         for name in names:
             registry.check(name)
@@ -92,7 +101,27 @@ def expand(suite: Suite) -> list[RunRequest]:
         for seed, dataset, backbone, world, method in combinations
         for ablation in switches[method]
     ]
-    return list(dict.fromkeys(requests))
+    return list(dict.fromkeys([*requests, *(request for part in suite.also for request in expand(part))]))
+
+
+def _methods(suite: Suite) -> list[str]:
+    return METHODS.names() if "all" in suite.methods else list(suite.methods)
+
+
+def _of_part(part: Suite, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that a part of a suite takes over: of the methods those that it has."""
+    wanted = given.get("methods", "all")
+    own = [name for name in _methods(part) if "all" in wanted or name in wanted]
+    return {**given, "methods": own} if "methods" in given else dict(given)
+
+
+def _is_of(part: Suite, given: Mapping[str, Any]) -> bool:
+    """Return whether a part has any run of those that changes ask for."""
+    return (
+        bool(_of_part(part, given).get("methods", True))
+        and given.get("profile", part.profile) == part.profile
+        and set(given.get("worlds", part.worlds)) <= set(part.worlds)
+    )
 
 
 def _switches(method: str, wanted: str | tuple[str, ...]) -> list[str | None]:

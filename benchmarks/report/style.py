@@ -114,13 +114,17 @@ def new(height: float, width: float = WIDTH, **subplots: Any) -> tuple[Figure, A
     return pyplot().subplots(figsize=(width, height), **subplots)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as `path` with .pdf, .svg and .png, close it, and return the files."""
+FORMATS = ((".pdf", {"CreationDate": None}), (".svg", {"Date": None}), (".png", {"Software": None}))
+"""Endings of a figure's files, each with the metadata that would differ between two makings of one figure."""
+
+
+def save(figure: Figure, path: Path, endings: Sequence[str] = (".pdf", ".svg", ".png")) -> list[Path]:
+    """Write a figure as `path` with each of the endings, close it, and return the files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is found once, not for each file
     written = []
-    for suffix, extra in ((".pdf", {"CreationDate": None}), (".svg", {"Date": None}), (".png", {"Software": None})):
+    for suffix, extra in (known for known in FORMATS if known[0] in endings):
         target = path.with_name(path.name + suffix)
         figure.savefig(target, dpi=DPI, metadata=extra)
         written.append(target)

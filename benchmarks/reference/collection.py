@@ -1,0 +1,100 @@
+"""Which finished runs are committed, and in which archive: those of the suite `reference`, a file per method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.plan import RunRequest, expand, load_suite
+from benchmarks.records import RunRecord, find_runs
+from benchmarks.reference import archive
+from benchmarks.reference.columns import PHASES
+from benchmarks.report.reproduce import GIVEN
+from errors import UserError
+
+SUITE = "reference"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "results" / "reference"
+SUFFIX = ".tar.xz"
+
+
+def request_of(run: RunRecord) -> RunRequest:
+    """Return what a run was asked for as."""
+    spec = run.spec
+    return RunRequest(spec.method, spec.dataset, spec.backbone, spec.world, spec.profile, spec.seed, spec.ablation)
+
+
+def planned() -> list[RunRequest]:
+    """Return every run of the suite."""
+    return expand(load_suite(SUITE))
+
+
+def missing(runs: Iterable[RunRecord]) -> list[RunRequest]:
+    """Return what of the suite is not among finished runs, in the suite's order."""
+    there = {request_of(run) for run in runs if run.result is not None}
+    return [request for request in planned() if request not in there]
+
+
+def collect(results: Sequence[Path], folder: Path = FOLDER) -> list[Path]:
+    """Put the finished runs of the suite below some folders into archives, beside those that are there already.
+
+    A run with settings of its own, or in half precision, is not the suite's and stays out. Two different runs of one
+    request are a `UserError`: nobody could tell which one the tables should show. Returns the archives.
+    """
+    wanted = set(planned())
+    found: dict[RunRequest, RunRecord] = {}
+    for run in (run for root in results for run in find_runs(root)[0]):
+        if run.result is None or request_of(run) not in wanted or not _plain(run):
+            continue
+        first = found.setdefault(request_of(run), run)
+        if first.run_id != run.run_id:
+            raise UserError(
+                f"{first.path} and {run.path} cannot both be collected.",
+                "They are the same run of the suite with different settings, data or weights.",
+                "Leave out the older one.",
+            )
+    by_archive: dict[str, dict[str, archive.Packed]] = {}
+    for run in found.values():
+        # What is said of ablations is said of their test images.
+        phases = PHASES if run.spec.ablation is None else ("test",)
+        by_archive.setdefault(_name(run), {})[run.run_id] = archive.packed(run, phases)
+    for name, own in by_archive.items():
+        before = archive.read(folder / name) if (folder / name).is_file() else []
+        requests = {_parts(run_id)[0] for run_id in own}
+        kept = {run.run_id: run for run in before if _parts(run.run_id)[0] not in requests}
+        archive.write(folder / name, {**kept, **own}.values())
+    return archives(folder)
+
+
+def archives(folder: Path = FOLDER) -> list[Path]:
+    """Return the archives of a folder, sorted."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def expand_to(to: Path, folder: Path = FOLDER, only: str = "*") -> list[Path]:
+    """Write the archives' runs as ordinary record folders; return these. only: a pattern of archive names."""
+    chosen = [path for path in archives(folder) if path.match(f"{only}{SUFFIX}")]
+    if not chosen:
+        raise UserError(
+            f"There is nothing to expand in '{folder}'.",
+            f"It holds no archives {only}{SUFFIX}.",
+            "Run 'python -m benchmarks.reference collect' first.",
+        )
+    return [archive.unpack(run, to) for path in chosen for run in archive.read(path)]
+
+
+def _plain(run: RunRecord) -> bool:
+    """Return whether all settings come from defaults and presets."""
+    return run.spec.precision == "fp32" and not any(note["origin"] in GIVEN for note in run.provenance.values())
+
+
+def _name(run: RunRecord) -> str:
+    spec = run.spec
+    what = "ablations" if spec.ablation is not None else f"{spec.world}-{spec.profile}"
+    return f"{spec.method}-{what}{SUFFIX}"
+
+
+def _parts(run_id: str) -> tuple[str, str]:
+    """Return a run's name without its digest, and the digest."""
+    name, _, digest = run_id.rpartition("-")
+    return name, digest
