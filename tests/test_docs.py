@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,12 @@ from toy_world import make_toy
 from datasets.check import about
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "results/README.md",
+    ROOT / "results/reference/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -24,6 +31,62 @@ def test_links_between_documents_resolve(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which a heading is linked to, as GitHub makes it."""
+    words = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))
+    return words.replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_headings_resolve(page):
+    for target, fragment in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        other = page if not target else page.parent / target
+        headings = re.findall(r"^#+ (.*)$", other.read_text(), re.MULTILINE)
+        assert fragment in map(anchor, headings), f"{target}#{fragment}"
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The command lines of a page that call this project, from indented blocks and code in text, as words."""
+    text = re.sub(r"```python\n.*?```", "", page.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"^(?: {4}|\$ )(.*\S.*)$", text, re.MULTILINE)
+    lines = [line for block in blocks for line in re.split(r" && | \|\| ", block)]
+    lines += [" ".join(code.split()) for code in re.findall(r"`(python [^`]+)`", text)]
+    words = [shlex.split(line, comments=True) for line in lines if re.match(r"(srun )?(torchrun|python) ", line)]
+    return [line[1:] if line[0] == "srun" else line for line in words]
+
+
+def test_commands_in_documents_are_understood():
+    """Each is parsed as the command line parses it, options and kinds of values; nothing is run."""
+    import typer
+
+    import bench
+
+    group = typer.main.get_command(bench.app)
+    seen = 0
+    for page in PAGES:
+        for line in commands(page):
+            if "bench.py" in line:
+                arguments = bench.spread_lists(bench.plain_flags(line[line.index("bench.py") + 1 :]))
+                command = group
+                while arguments and hasattr(command, "commands"):
+                    name, *arguments = arguments
+                    assert name in command.commands, f"{page.name}: {line}"
+                    command = command.commands[name]
+                try:
+                    command.make_context(command.name, list(arguments))
+                except Exception as error:
+                    if arguments or type(error).__name__ != "MissingParameter":  # else it is only spoken of
+                        raise AssertionError(f"{page.name}: {shlex.join(line)}: {error}") from error
+                seen += 1
+            elif line[:2] == ["python", "-m"] and line[2].split(".")[0] in ("benchmarks", "datasets", "methods"):
+                assert importlib.util.find_spec(line[2]) is not None, f"{page.name}: {line}"
+                seen += 1
+            elif line[0] == "python" and line[1].endswith(".py"):
+                assert (ROOT / line[1]).is_file(), f"{page.name}: {line}"
+                seen += 1
+    assert seen > 80
 
 
 def example(page: str, heading: str = "") -> str:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import jinja2
 
 from benchmarks.records import RESULT, RunRecord
-from benchmarks.reference import findings
+from benchmarks.reference import deviations, findings
 from benchmarks.reference.collection import FOLDER, ROOT, missing, planned, request_of
 from benchmarks.reference.material import Material, Results, cost, is_quiet
 from benchmarks.reference.slice_tests import SliceTest, slice_table, slice_tests
@@ -37,6 +38,7 @@ def build(folder: Path = FOLDER, root: Path = ROOT) -> list[Path]:
         drawn = root / "docs" / "figures"
         page, made = results_page(material, drawn)
         made += _put(root / "docs" / "results.md", page)
+        made += _put(root / "docs" / "deviations.md", deviations_page(material))
         made += _put(folder / "README.md", records_page(material))
         made += put_into_readme(root / "README.md", readme_part(material.results("closed", "clean")))
     return made
@@ -89,6 +91,18 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
     }
     paths = [] if drawn is None else draw(drawn, material, closed, open_, closed_main, ablated)
     return _filled("results.md.j2", content), paths
+
+
+def deviations_page(material: Material) -> str:
+    """Return docs/deviations.md: what paper, released code and suite do, and what the switches change."""
+    tables = {method: table for method in METHODS.names() if (table := material.ablations(method)) is not None}
+    clean, official = (material.results("closed", profile).group for profile in ("clean", "official"))
+    content = {
+        "caution": _caution(material),
+        "e": partial(deviations.effect, tables),
+        "official": deviations.profile_effects(findings.profiles(clean, official, material.question)),
+    }
+    return _filled("deviations.md.j2", content)
 
 
 def section(table: Table) -> str:

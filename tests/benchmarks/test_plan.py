@@ -93,7 +93,10 @@ def test_the_reference_suite_is_the_union_of_its_parts():
 def test_parts_of_a_suite_are_narrowed():
     suite = load_suite("reference")
     csp = expand(suite.replace(methods=("csp",), seeds=(0,)))
-    assert [(run.world, run.profile, run.ablation) for run in csp] == [("closed", "clean", None), ("open", "clean", None)]
+    assert [(run.world, run.profile, run.ablation) for run in csp] == [
+        ("closed", "clean", None),
+        ("open", "clean", None),
+    ]
     assert not suite.replace(worlds=("open",)).also
     official = suite.replace(methods=("troika", "coop"), profile="official", worlds=("closed",))
     assert [(run.method, run.seed) for run in expand(official)][:2] == [("troika", 0), ("coop", 0)]
