@@ -91,7 +91,7 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 def to_planes(values: np.ndarray) -> tuple[dict[str, Any], bytes]:
     """Return an array as its description for JSON and its bytes in planes; whole numbers as few bytes as they need."""
-    about = {"dtype": values.dtype.str, "shape": list(values.shape)}
+    about: dict[str, Any] = {"dtype": values.dtype.str, "shape": list(values.shape)}
     if values.dtype.kind == "U":
         about["text"] = True
         return about, "\n".join(values.ravel().tolist()).encode()

@@ -196,19 +196,20 @@ def draw(
     looks = style.styles(closed.group.full)
     plans: dict[str, Callable[[], Any]] = {}
     for name, results in (("closed", closed), ("open", open_)):
-        plans[f"seen-unseen-{name}"] = lambda results=results: figures.seen_unseen(
-            uncertainty.curve_lines(
-                [(row.label, [read_scored(run) for run in row.done]) for row in results.group.full], looks
-            )
-        )
+        plans[f"seen-unseen-{name}"] = partial(_curves, results, looks)
     place = [column.name for column in closed_main.columns].index("AUC")
     intervals = {row[0].text: row[place].interval for row in closed_main.rows if row[place].interval is not None}
     plans["auc-closed"] = lambda: figures.auc_of_runs(closed.group.full, looks, intervals)  # type: ignore[arg-type]
     for method, table in ablated.items():
         full = next(row for row in closed.group.full if row.method == method)
         found = changes_of(table, full, closed.group.switches(full))
-        plans[f"ablations-{method}"] = lambda method=method, found=found: figures.ablation_bars(method, found)
+        plans[f"ablations-{method}"] = partial(figures.ablation_bars, method, found)
     return [path for name, plan in plans.items() for path in style.save(plan(), folder / name, (".svg",))]
+
+
+def _curves(results: Results, looks: dict[str, style.Style]) -> Any:
+    runs = [(row.label, [read_scored(run) for run in row.done]) for row in results.group.full]
+    return figures.seen_unseen(uncertainty.curve_lines(runs, looks))
 
 
 def changes_of(table: Table, full: Row, switches: Sequence[Row]) -> list[Change]:

@@ -79,7 +79,9 @@ def standing(results: Results) -> str:
 
 
 def _sides(results: Results, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
-    above, below, undecided = [], [], []
+    above: list[str] = []
+    below: list[str] = []
+    undecided: list[str] = []
     for row in rows:
         found = results.found.difference(row.label)
         if found is None or not results.found.mark(row.label):
