@@ -42,7 +42,7 @@ def profile(
     seed: Annotated[int, typer.Option(help="Of weights and images.")] = 0,
     image: Annotated[str, typer.Option(help="Pixels of the JPEG files that are decoded.")] = "256x256",
     flops_only: Annotated[
-        bool, typer.Option("--flops-only/--no-flops-only", help="Count and time nothing: seconds, any size.")
+        bool, typer.Option("--flops-only/--no-flops-only", help="Count and time nothing: any size, no memory.")
     ] = False,
     recompute: Annotated[
         bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")

@@ -12,6 +12,7 @@ which is wrong where shares are unequal). Evaluation batches are dealt out whole
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import hashlib
 import json
@@ -342,7 +343,16 @@ def start_group(device: torch.device) -> Group:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         _group = Group(rank, size, device, dist.PrefixStore("czsl-bench", store))
+        atexit.register(_leave)  # threads of a group that is still there when the interpreter ends abort the process
     return _group
+
+
+def _leave() -> None:
+    """Leave the group, if there is one still."""
+    global _group
+    if _group is not None:
+        _group.close()
+        _group = None
 
 
 def own_device(device: torch.device, count: int | None = None) -> torch.device:

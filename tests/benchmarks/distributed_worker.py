@@ -84,7 +84,7 @@ class Bench:
         method, config, settings = CASES[name]
         seen = []
         for group in (ALONE, self.group):
-            made = self.trainer(name, group, method=method, config=config, **{"epochs": 2, "lr": 1e-4} | settings)
+            made = self.trainer(name, group, method=method, config=config, **{"epochs": 1, "lr": 1e-4} | settings)
             made.method.rows_at_once = 100  # several chunks, each with dropout
             self.backbone.recompute = name == "troika"
             start = {key: value.clone() for key, value in made.method.checkpoint().items()}

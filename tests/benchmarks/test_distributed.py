@@ -183,31 +183,27 @@ def test_a_process_that_fails_ends_the_run_with_one_message_and_one_record(tmp_p
     assert len(list(tmp_path.glob("*/spec.json"))) == 1, "the second run was not begun"
 
 
-def test_a_killed_process_is_told_by_the_launcher_and_the_same_command_ends_the_runs(tmp_path, bench):
-    done = bench(tmp_path, "kill-1")
-    assert done.returncode == 2
-    assert "Process 1 of 2 was ended by SIGKILL." in done.stderr
-    assert "Traceback" not in done.stderr
-    done = bench(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("csp, toy, seed 0: AUC") == 1, "the first process alone prints"
-    starts = [json.loads(path.read_text())["starts"] for path in sorted(tmp_path.glob("*/spec.json"))]
-    facts = [(start[-1]["environment"]["processes"], start[-1]["environment"]["communication"]) for start in starts]
-    assert facts == [(2, "gloo"), (2, "gloo")]
-    assert [len(start) for start in starts] == [1, 2], "coop, and csp, which was killed"
-
-
-def test_a_signal_to_one_process_stops_them_all_and_the_run_goes_on_to_the_same_bytes(tmp_path, bench):
-    more = ("--methods", "troika", "--epochs", "4", "--set", "troika.batch_size=8")
+def test_a_killed_process_is_told_by_the_launcher_and_a_signal_to_one_stops_them_all(tmp_path, bench):
+    """The same command ends both runs, with the same bytes."""
+    more = ("--methods", "coop", "--epochs", "4", "--set", "coop.augmentation=clip", "coop.batch_size=8")
+    killed = bench(tmp_path / "killed", "kill-1", *more)
+    assert killed.returncode == 2
+    assert "Process 1 of 2 was ended by SIGKILL." in killed.stderr
+    assert "Traceback" not in killed.stderr
     stopped = bench(tmp_path / "stopped", "stop-1", *more)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
-    assert stopped.stderr.count("Stopped by SIGTERM in troika, toy, seed 0, epoch 4 of 4. Nothing is lost") == 1
+    assert stopped.stderr.count("Stopped by SIGTERM in coop, toy, seed 0, epoch 4 of 4. Nothing is lost") == 1
     (record,) = tmp_path.glob("stopped/*/interrupted.json")
     assert json.loads(record.read_text())["epochs"] == 3 and json.loads(record.read_text())["images"] > 0
-    for name in ("stopped", "whole"):
-        assert bench(tmp_path / name, "", *more).returncode == 0
+    for name in ("killed", "stopped"):
+        done = bench(tmp_path / name, "", *more)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("coop, toy, seed 0: AUC") == 1, "the first process alone prints"
+        (path,) = tmp_path.glob(f"{name}/*/spec.json")
+        starts = [start["environment"] for start in json.loads(path.read_text())["starts"]]
+        assert [(start["processes"], start["communication"]) for start in starts] == [(2, "gloo")] * 2
     for name in ("best.safetensors", "scores.npz"):
-        one, two = (next(tmp_path.glob(f"{folder}/*/{name}")).read_bytes() for folder in ("stopped", "whole"))
+        one, two = (next(tmp_path.glob(f"{folder}/*/{name}")).read_bytes() for folder in ("killed", "stopped"))
         assert one == two
 
 
