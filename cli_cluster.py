@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from benchmarks import stopping
@@ -31,6 +30,8 @@ from errors import UserError
 from registry import LAUNCHERS
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from benchmarks.records import RunRecord
     from benchmarks.run import Choices, PlannedRun, Workbench
 
@@ -117,6 +118,8 @@ def _given(context: typer.Context) -> set[str]:
 
 def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> int:
     """Have the runs done and say what becomes of them. Return the exit code, see `Launcher.launch`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     todo = sum(item.action != "nothing" for item in planned)
     if todo == 0:
         what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"

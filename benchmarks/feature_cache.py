@@ -125,7 +125,7 @@ def main() -> None:
             print(table[-1], flush=True)
     print("\n".join(table))
     if options.update is not None:
-        files.put_between(options.update, BEGIN, END, "\n".join(table))
+        files.put_between(options.update, BEGIN, END, "\n".join(["", *table, ""]))
 
 
 if __name__ == "__main__":

@@ -96,10 +96,10 @@ def with_finite_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between two marks in a document; both stay."""
+    """Replace what stands between the lines of two marks in a document; both stay."""
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
-    content = f"{before}{begin}\n\n{text}\n\n{end}{after}".encode()
+    content = f"{before}{begin}\n{text}\n{end}{after}".encode()
     write_aside(page, lambda file: file.write(content))
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import files
-from benchmarks.profile.counting import count
+from benchmarks.profile.counting import count, subject
 from benchmarks.profile.labels import label_space
-from benchmarks.profile.record import Estimate, Flops, Row, Settings
+from benchmarks.profile.record import Row, Settings
 from benchmarks.settings import resolve
 from datasets.layout import LayoutReader
 from datasets.published import Published
@@ -55,15 +55,10 @@ def run_flops(row: Row, epochs: int, images: Sequence[int]) -> float:
     The candidates' text is prepared for every validation and the test; validation has the test's count of it.
     """
     train, val, test = images
-    once = counted(row)[0]
+    once = row.flops
+    assert once is not None  # one that could not be counted has raised before
     each = train * once.train_image + val * once.eval_image + once.prepare
     return epochs * each + (val + test) * once.eval_image + 2 * once.prepare
-
-
-def counted(row: Row) -> tuple[Flops, Estimate]:
-    """Return what a row counted; one that could not be counted has raised before."""
-    assert row.flops is not None and row.estimate is not None
-    return row.flops, row.estimate
 
 
 def cost(method: str, name: str, backbone: str) -> Cost:
@@ -73,22 +68,20 @@ def cost(method: str, name: str, backbone: str) -> Cost:
     about: Published = reader.published
     training, _, _ = resolve(method, METHODS.get(method).Config, name)
     micro = training.micro_batch or training.batch_size
-    rows = {
-        precision: count(
-            method,
-            Settings(methods=(method,), backbone=backbone, labels=name, batch=micro, precision=precision),
-            label_space(name),
-        )
+    settings = Settings(methods=(method,), backbone=backbone, labels=name, batch=micro)
+    labels = label_space(name)
+    row = count(method, settings, labels)
+    memory = {
+        precision: subject(method, settings.model_copy(update={"precision": precision}), labels).estimate.training
         for precision in PEAK
     }
-    row = rows["fp32"]
     return Cost(
         method,
         row.epochs,
         training.batch_size,
         micro,
         run_flops(row, row.epochs, (about.train.images, about.val.images, about.test.images)),
-        {precision: counted(row)[1].training / 1e9 for precision, row in rows.items()},
+        {precision: size / 1e9 for precision, size in memory.items()},
     )
 
 
@@ -117,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     made = table(arguments.methods, arguments.backbone)
     if arguments.update is not None:
-        files.put_between(arguments.update, START, END, made)
+        files.put_between(arguments.update, START, END, f"\n{made}\n")
 
 
 if __name__ == "__main__":

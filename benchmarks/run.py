@@ -316,8 +316,7 @@ def execute(
             group.end(error)
             raise
         # Another process may be at it, or have done it since the plan was made: the first process says.
-        states = ["held" if held is not None else folder.status]
-        (state,) = group.agree([(planned.spec.run_id, *states)])
+        (state,) = group.agree([(planned.spec.run_id, "held" if held is not None else folder.status)])
         if state == "held":
             raise held or locks.Held(folder.path.name, None)
         if state == "done" and planned.status != "done":

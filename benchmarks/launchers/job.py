@@ -6,7 +6,10 @@ done. The `spec.json` of a record will do as well; how it is done is then up to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks import files
+from benchmarks.environment import PROJECT
 from benchmarks.records import SPEC, RunFolder
 from benchmarks.settings import Provenance
 from benchmarks.spec import SCHEMA_VERSION, RunSpec
@@ -141,6 +145,26 @@ def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False
     return PlannedRun(
         spec, job.dataset, job.backbone, job.provenance, record, record.status, action, feasibility=job.feasibility
     )
+
+
+def start_run(
+    folder: Path, launcher: str, job: str, variables: Mapping[str, str], *, own_session: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the process that does the job in a run's folder; what it prints is appended to `LOG`.
+
+    launcher, job: who started it, for the record. variables: of its environment, beside those of this process.
+    own_session: keep a terminal's signals from it.
+    """
+    said = {"CZSL_LAUNCHER": launcher, "CZSL_JOB": job, "PYTHONUNBUFFERED": "1"}
+    with files.writing(folder / LOG), (folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, str(PROJECT / "bench.py"), "run", "--spec", str(folder / JOB)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **variables, **said},
+            start_new_session=own_session,
+        )
 
 
 def reason(folder: RunFolder, code: int) -> str:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import files, locks, stopping
-from benchmarks.environment import PROJECT, usable_cpus
+from benchmarks import locks, stopping
+from benchmarks.environment import usable_cpus
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
-from benchmarks.launchers.job import JOB, LOG, job_of, reason, write_job
+from benchmarks.launchers.job import job_of, reason, start_run, write_job
 
 if TYPE_CHECKING:
     from benchmarks.run import PlannedRun, Workbench
@@ -118,16 +117,8 @@ class _Pool:
         if launch is None or launch.cancelled or launch.job != self.own:
             self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
             return
-        environment = {**os.environ, **self.places[place], **said(self.own, "local"), "PYTHONUNBUFFERED": "1"}
-        with files.writing(folder / LOG), (folder / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "bench.py"), "run", "--spec", str(folder / JOB)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # a terminal's Ctrl-C comes to the pool alone, which passes it on
-            )
+        # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
+        process = start_run(folder, "local", self.own, self.places[place], own_session=True)
         self.running[place] = (item, process, time.perf_counter())
 
     def _collect(self) -> None:
@@ -152,11 +143,6 @@ class _Pool:
         for _, process, _ in self.running.values():
             with suppress(ProcessLookupError):
                 process.send_signal(number)
-
-
-def said(job: str, launcher: str) -> dict[str, str]:
-    """Return the environment variables by which a run's record knows who started it."""
-    return {"CZSL_LAUNCHER": launcher, "CZSL_JOB": job}
 
 
 def gpus(device: Any) -> list[str]:

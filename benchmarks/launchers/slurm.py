@@ -23,12 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import files
 from benchmarks.environment import PROJECT
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
-from benchmarks.launchers.job import JOB, LOG, job_of, reason, write_job
-from benchmarks.launchers.local import said
+from benchmarks.launchers.job import JOB, job_of, reason, start_run, write_job
 from benchmarks.records import RunFolder
 from errors import UserError, did_you_mean
 
@@ -193,14 +191,7 @@ class RunJob:
         )
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, again)
-        with files.writing(path / LOG), (path / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "bench.py"), "run", "--spec", str(path / JOB)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **threads(), **said(job, "slurm"), "PYTHONUNBUFFERED": "1"},
-            )
+        process = start_run(path, "slurm", job, threads())
         self.pid = process.pid
         # No blocking wait: it would hold a lock of the process object while the signal's handler runs.
         while (code := process.poll()) is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -54,34 +55,62 @@ def build(name: str, backbone: Backbone, labels: LabelSpace) -> tuple[Method, Tr
     return built, training
 
 
-def count(name: str, settings: Settings, labels: LabelSpace) -> Row:
-    """Return a method's row with parameters, FLOPs and the estimate of memory."""
+@dataclass(frozen=True)
+class Subject:
+    """A method without numbers and all that its cost depends on. trains: whether it has training steps at all."""
+
+    method: Method
+    training: TrainingConfig
+    trains: bool
+    candidates: dict[str, Candidates]
+    execution: Execution
+
+    @property
+    def estimate(self) -> Estimate:
+        """What it takes of memory, in bytes."""
+        found = estimate(self.method, self.training, self.execution, self.candidates)
+        steps = found.weights + found.gradients + found.optimizer + found.training
+        return Estimate(
+            weights=found.weights,
+            training=steps if self.trains else 0,
+            evaluation=found.weights + found.optimizer + found.evaluation,
+        )
+
+
+def subject(name: str, settings: Settings, labels: LabelSpace) -> Subject:
+    """Return a method as it is to be counted."""
     backbone = empty_backbone(settings.backbone)
     backbone.recompute = settings.recompute
     method, training = build(name, backbone, labels)
-    trains = method.info.trains and training.epochs > 0
     batch = settings.batch or training.batch_size
-    training = training.model_copy(update={"batch_size": batch, "micro_batch": None})
-    candidates = {
-        "train": labels.dataset.candidates("train"),
-        "test": labels.dataset.candidates("test", settings.world),
-    }
-    execution = Execution(torch.device("cpu"), settings.precision, eval_batch=batch)
+    return Subject(
+        method,
+        training.model_copy(update={"batch_size": batch, "micro_batch": None}),
+        method.info.trains and training.epochs > 0,
+        {
+            "train": labels.dataset.candidates("train"),
+            "test": labels.dataset.candidates("test", settings.world),
+        },
+        Execution(torch.device("cpu"), settings.precision, eval_batch=batch),
+    )
+
+
+def count(name: str, settings: Settings, labels: LabelSpace) -> Row:
+    """Return a method's row with parameters, FLOPs and the estimate of memory."""
+    one = subject(name, settings, labels)
+    method, batch = one.method, one.training.batch_size
     parameters = sum(parameter.numel() for parameter in method.trained().values())
-    found = estimate(method, training, execution, candidates)
-    flops = count_flops(method, batch, candidates, execution.pair_chunk, labels.train_images if trains else 0)
+    memory = one.estimate
+    images = labels.train_images if one.trains else 0
+    flops = count_flops(method, batch, one.candidates, one.execution.pair_chunk, images)
     return Row(
         method=name,
         batch=batch,
         preset_batch=batch if name == NAME else resolve(name, type(method).Config, labels.name)[0].batch_size,
-        epochs=training.epochs if trains else 0,
+        epochs=one.training.epochs if one.trains else 0,
         parameters=parameters,
         flops=flops,
-        estimate=Estimate(
-            weights=found.weights,
-            training=found.weights + found.gradients + found.optimizer + found.training if trains else 0,
-            evaluation=found.weights + found.optimizer + found.evaluation,
-        ),
+        estimate=memory,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from benchmarks import files
 from benchmarks.records import RESULT, RunRecord
 from benchmarks.reference import deviations, findings
 from benchmarks.reference.collection import FOLDER, ROOT, missing, planned, request_of
@@ -52,7 +53,7 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
     tested = {
         tag: slice_tests(closed.group.full, closed.baseline, tag, values, material.question) for tag, values in SLICES
     }
-    ablated = {method: table for method in METHODS.names() if (table := material.ablations(method)) is not None}
+    ablated = material.ablations
     own = ablated.get(closed.baseline.method)
     closed_main = closed.main()
     changes = findings.profile_change(findings.profiles(closed.group, official.group, material.question))
@@ -95,11 +96,10 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
 
 def deviations_page(material: Material) -> str:
     """Return docs/deviations.md: what paper, released code and suite do, and what the switches change."""
-    tables = {method: table for method in METHODS.names() if (table := material.ablations(method)) is not None}
-    clean, official = (material.results("closed", profile).group for profile in ("clean", "official"))
+    clean, official = (material.groups["closed", profile] for profile in ("clean", "official"))
     content = {
         "caution": _caution(material),
-        "e": partial(deviations.effect, tables),
+        "e": partial(deviations.effect, material.ablations),
         "official": deviations.profile_effects(findings.profiles(clean, official, material.question)),
     }
     return _filled("deviations.md.j2", content)
@@ -138,9 +138,8 @@ def put_into_readme(path: Path, part: str) -> list[Path]:
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise UserError(f"{path.name} has no place for the table.", f"It lacks {BEGIN} and {END}.", "Put them back.")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return _put(path, f"{before}{BEGIN}\n{part}\n{END}{after}")
+    files.put_between(path, BEGIN, END, part)
+    return [path]
 
 
 def digest(runs: Sequence[RunRecord]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -18,6 +19,7 @@ from benchmarks.report.main import differences_table, main_table
 from benchmarks.report.model import Table
 from benchmarks.report.slices import slice_tables
 from errors import UserError
+from registry import METHODS
 
 QUESTION = Question(baseline="msci")
 """MSCI is what the others are held against here: where does it win, and where not?"""
@@ -68,13 +70,17 @@ class Material:
             )
         return Results(group, baseline, evidence(group.full, baseline, self.question), f"{world} world")
 
-    def ablations(self, method: str) -> Table | None:
-        """Return the table of a method's switches; None if none was run."""
+    @cached_property
+    def ablations(self) -> Mapping[str, Table]:
+        """The tables of the methods' switches, by method; of those of which some were run."""
         group = self.groups["closed", "clean"]
-        for row in group.full:
-            if row.method == method and (switches := group.switches(row)):
-                return ablation_table(group, row, switches, self.question)
-        return None
+        tables: dict[str, Table] = {}
+        for method in METHODS.names():
+            rows = ((row, group.switches(row)) for row in group.full if row.method == method)
+            full, switches = next(((row, found) for row, found in rows if found), (None, []))
+            if full is not None:
+                tables[method] = ablation_table(group, full, switches, self.question)
+        return tables
 
     def quiet(self, group: Group) -> list[Row]:
         """Return the rows of full models with the runs whose times mean something, where there are any."""

@@ -29,7 +29,7 @@ def test_the_table_and_where_it_is_put(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     for _ in range(2):
-        files.put_between(page, BEGIN, END, f"head\n{line}")
+        files.put_between(page, BEGIN, END, f"\nhead\n{line}\n")
     assert page.read_text() == f"before\n\n{BEGIN}\n\nhead\n{line}\n\n{END}\n\nafter\n"
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import here
 from rich.console import Console
 
-import bench
 from benchmarks.profile import children, counting, tables
 from benchmarks.profile.counting import backbone_name, build, count, empty_backbone
 from benchmarks.profile.counting import counting as counted_flops
@@ -346,15 +346,12 @@ def test_the_command_measures_and_writes(tmp_path):
     assert names == {f"profile.{ending}" for ending in ("json", "csv", "md", "pdf", "svg", "png")}
 
 
-def test_the_command_refuses_wrong_words(monkeypatch, capsys):
+def test_the_command_refuses_wrong_words():
     for words, said in (
         (["--methods", "msic"], "Did you mean 'msci'?"),
         (["--backbone", "ViT-B-33"], "There is no backbone"),
         (["--backbone", "ViT-B-32/openai"], "random weights"),
         (["--image", "big"], "is no size of an image"),
     ):
-        monkeypatch.setattr(sys, "argv", ["bench.py", "profile", *words])
-        with pytest.raises(SystemExit) as end:
-            bench.main()
-        shown = capsys.readouterr().err
-        assert (end.value.code, said in shown) == (2, True), shown
+        done = here("profile", *words, check=False)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr

@@ -242,5 +242,5 @@ def test_figures_are_there_and_can_be_drawn(committed):
     assert sum(path.stat().st_size for path in drawn) < 1_000_000
     group = committed.groups["closed", "clean"]
     full = next(row for row in group.full if row.method == "msci")
-    changes = documents.changes_of(committed.ablations("msci"), full, group.switches(full))
+    changes = documents.changes_of(committed.ablations["msci"], full, group.switches(full))
     assert changes and ablation_bars("msci", changes).axes

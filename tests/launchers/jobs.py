@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from test_bench import ROOT, results_of
-
-import bench
 
 TOY = "toy_jobs"
 SLOW = ("coop.augmentation=clip", "coop.batch_size=2", "coop.epochs=6")
@@ -58,26 +54,6 @@ def numbers_of(results: Path) -> dict[str, tuple[dict, str, str]]:
         ]
         found[name] = (result, digests[0], digests[1])
     return found
-
-
-def here(*arguments: object, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Do a command line as `test_bench.bench` does, but in this process, which has imported torch already."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(io.StringIO()) as out,
-        redirect_stderr(io.StringIO()) as err,
-    ):
-        patch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
-        for name, value in (env or {}).items():
-            patch.setenv(name, value)
-        code = 0
-        try:
-            bench.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    if check:
-        assert code == 0, err.getvalue()
-    return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
 
 
 @contextmanager

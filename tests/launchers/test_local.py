@@ -6,7 +6,8 @@ import json
 import signal
 
 import pytest
-from jobs import PATIENCE, SLOW, TOY, epochs, here, numbers_of, started, until
+from in_process import here
+from jobs import PATIENCE, SLOW, TOY, epochs, numbers_of, started, until
 from test_bench import bench
 
 from benchmarks.launchers.local import CORES_PER_RUN, shares

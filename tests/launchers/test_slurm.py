@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from jobs import SLOW, TOY, epochs, here, numbers_of, until
+from in_process import here
+from jobs import SLOW, TOY, epochs, numbers_of, until
 from test_bench import bench
 
 from benchmarks.launchers.base import LaunchOptions
