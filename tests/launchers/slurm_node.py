@@ -136,7 +136,21 @@ def slurm_node(cpus: int = 2) -> Iterator[dict[str, str]]:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        for number in left_behind(variables["SLURM_CONF"]):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_behind(configuration: str) -> list[int]:
+    """Return the other processes that belong to the node with a configuration file: jobs' steps outlive slurmd."""
+    wanted = f"SLURM_CONF={configuration}".encode()
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if wanted in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return [number for number in found if number != os.getpid()]
 
 
 def cgroup_configuration() -> str:

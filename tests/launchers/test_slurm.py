@@ -9,7 +9,6 @@ import sys
 import pytest
 from in_process import here
 from jobs import SLOW, TOY, epochs, numbers_of, until
-from test_bench import bench
 
 from benchmarks.launchers.base import LaunchOptions
 from benchmarks.launchers.slurm import Slurm, minutes, parameters
@@ -35,7 +34,7 @@ def test_an_array_with_a_failing_run_and_one_that_is_interrupted_twice(node, toy
     planned = here(*arguments, "--dry-run", env=node).stdout
     assert "SLURM: an array of 3 jobs" in planned and "#SBATCH --array=0-2%2" in planned and not results.exists()
 
-    submitted = bench(*arguments, env=node)
+    submitted = here(*arguments, env=node)
     first = queue(node)
     assert "3 runs are queued" in submitted.stdout and f"bench.py report --results {results}" in submitted.stdout
     assert len(first) == 3
