@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from datasets.wording import counted
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def belongs_to(entry: Entry) -> str:
         return ""
     view = "" if about["view"] is None else ", augmented view {1} of seed {0}".format(*about["view"])
     what = about["what"].split(".")[-2]  # the class that computes them
-    return f": {what} of {entry.count:,} {about['phase']} images{view}, {about['precision']}"
+    images = counted(entry.count, f"{about['phase']} image")
+    return f": {what} of {images}{view}, {about['precision']}"
 
 
 @cache.command()
@@ -65,7 +67,7 @@ def check(name: Name = None) -> None:
     wrong = [text for entry in found for text in damages(entry)]
     for text in wrong:
         out.print(f"Problem: {text}", style="red", soft_wrap=True)
-    out.print(f"{total(found)} read, {len(wrong) or 'no'} problem{'' if len(wrong) == 1 else 's'}.")
+    out.print(f"{total(found)} read, {counted(len(wrong), 'problem') if wrong else 'no problems'}.")
     if wrong:
         out.print("The next run that reads them computes what is damaged again.")
         raise typer.Exit(1)
@@ -109,7 +111,7 @@ def total(found: Sequence[Entry]) -> str:
     >>> total([])
     '0 folders, 0.0 MB'
     """
-    count = "1 folder" if len(found) == 1 else f"{len(found)} folders"
+    count = counted(len(found), "folder")
     return f"{count}, {size(sum(entry.bytes for entry in found))}"
 
 

@@ -26,6 +26,7 @@ from benchmarks.environment import PROJECT
 from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
 from benchmarks.processes import launch, must_launch, processes
 from cli_data import Plugins, load_plugins
+from datasets.wording import counted
 from errors import UserError
 from registry import LAUNCHERS
 
@@ -122,8 +123,8 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
 
     todo = sum(item.action != "nothing" for item in planned)
     if todo == 0:
-        what = "run is" if len(planned) == 1 else f"{len(planned)} runs are"
-        out.print(f"Nothing new to do: the {what} there already (--on-existing redo runs again).")
+        there = "run is" if len(planned) == 1 else counted(len(planned), "run", "runs are")
+        out.print(f"Nothing new to do: the {there} there already (--on-existing redo runs again).")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     hidden = err.quiet or not err.is_terminal
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
@@ -131,7 +132,8 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
         code = launcher.launch(planned, workbench, watch)
     if watch.jobs:
         where = f"--results {shlex.quote(str(workbench.choices.results))}"
-        out.print(f"{watch.jobs} runs are queued. How far they are, what they give, and how to end them:")
+        queued = counted(watch.jobs, "run is", "runs are")
+        out.print(f"{queued} queued. How far they are, what they give, and how to end them:")
         for command in ("status", "report", "cancel"):
             out.print(f"    python bench.py {command} {where}", soft_wrap=True)
     return code

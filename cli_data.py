@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from datasets.wording import counted
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -81,13 +82,15 @@ def fetch(
             err.print("Stopped. The same command goes on where this one ended.")
             raise typer.Exit(130) from None
     size = manifest["bytes"] / 1e9
-    out.print(f"{plan.source.title}: {len(manifest['files']):,} files, {size:.2f} GB in {plan.folder}", soft_wrap=True)
+    out.print(
+        f"{plan.source.title}: {counted(len(manifest['files']), 'file')}, {size:.2f} GB in {plan.folder}",
+        soft_wrap=True,
+    )
     out.print(f"The archives in {plan.downloads} are not needed any more, but for a later comparison.", soft_wrap=True)
     if missing := manifest["missing"]:
         shown = ", ".join(missing[:10]) + (" and more" if len(missing) > 10 else "")
-        err.print(
-            f"{len(missing)} images that the splits list are in no archive: {shown}", style="yellow", soft_wrap=True
-        )
+        count = counted(len(missing), "image that the splits list is", "images that the splits list are")
+        err.print(f"{count} in no archive: {shown}", style="yellow", soft_wrap=True)
 
 
 def show_plan(plan: FetchPlan) -> None:
@@ -220,9 +223,11 @@ def feasibility(
     DATASETS.check(name)
     BACKBONES.check(backbone)
 
+    from benchmarks.feasibility_source import check_source
     from benchmarks.feasibility_summary import summarise
     from benchmarks.run import Choices, Workbench
 
+    check_source(source)
     workbench = Workbench(Choices(device="cpu", allow_missing=None))
     dataset = workbench.dataset(name)
     table = workbench.feasibility(name, source, backbone)

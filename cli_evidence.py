@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from cli_data import Plugins, load_plugins
+from datasets.wording import counted
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -244,4 +245,4 @@ def show_states(found: Sequence[RunState]) -> None:
         if one.note:
             out.print(f"{one.run_id} is {one.state}: {one.note}", soft_wrap=True)
     counts = Counter(one.state for one in found)
-    out.print(f"{len(found)} runs: {', '.join(f'{count} {state}' for state, count in counts.items())}")
+    out.print(f"{counted(len(found), 'run')}: {', '.join(f'{count} {state}' for state, count in counts.items())}")

@@ -18,6 +18,7 @@ from benchmarks.records import RunFolder, RunRecord, find_runs
 from benchmarks.scored_runs import phase_arrays, scored_runs
 from benchmarks.significance import Comparison, ScoredRun, compare
 from benchmarks.significance.paired import predictions, right_at_own_bias
+from datasets.wording import counted
 from errors import UserError
 from registry import METHODS
 
@@ -88,7 +89,7 @@ def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
         given = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
         raise UserError(
             f"'{name}' has no finished run{f' with {given}' if given else ''}.",
-            f"Of {len(runs)} runs {len(done)} are done.",
+            f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done.",
             "Finish it with bench.py run, or pass another method, run or folder.",
         )
     return Side(label, tuple(kept))
@@ -146,7 +147,7 @@ def _face_off(
     if len(ours) > 1 and len(theirs) > 1 and seeds:  # pairs by seed; one run alone is compared whatever its seed
         unpaired = len(ours) + len(theirs) - 2 * len(seeds)
         if unpaired:
-            notes.append(f"Left out, because the other side has no run of their seed: {unpaired} runs.")
+            notes.append(f"Left out, because the other side has no run of their seed: {counted(unpaired, 'run')}.")
         ours, theirs = ([run for run in own if run.spec.seed in seeds] for own in (ours, theirs))
     runs = scored_runs({labels[0]: ours, labels[1]: theirs})
     mine, its = runs[labels[0]], runs[labels[1]]

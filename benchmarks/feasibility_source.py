@@ -29,6 +29,7 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
 
     A table that is asked for and does not exist, or a setting that is none, is a `UserError`.
     """
+    check_source(setting)
     if setting == "none":
         return None
     if setting == "auto":
@@ -41,15 +42,17 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
         )
     if setting == "shipped":
         return "shipped"
-    if setting == "clip":
-        return "clip"
-    if setting.startswith("glove:"):
-        return "glove"
-    raise UserError(
-        f"There is no source of feasibility scores '{setting}'.",
-        "There are auto, shipped, clip and glove:<file of word vectors>.",
-        "Choose one of these.",
-    )
+    return "clip" if setting == "clip" else "glove"
+
+
+def check_source(setting: str) -> None:
+    """Raise the `UserError` of a setting that means no source, whatever the data set."""
+    if setting not in ("none", "auto", "shipped", "clip") and not setting.startswith("glove:"):
+        raise UserError(
+            f"There is no source of feasibility scores '{setting}'.",
+            "There are auto, shipped, clip and glove:<file of word vectors>.",
+            "Choose one of these.",
+        )
 
 
 def feasibility(

@@ -19,6 +19,7 @@ from benchmarks.batches import Execution
 from benchmarks.checkpoints import Generators
 from benchmarks.spec import TrainingConfig
 from datasets.base import Candidates
+from datasets.wording import counted
 from errors import UserError
 from methods.base import Batch, Losses, Method
 
@@ -134,7 +135,7 @@ class Stepper:
         if self.group.size > 1:
             smaller = max(self.group.size, (size + 1) // 2)
             raise UserError(
-                f"Memory ran out with a micro-batch of {size} images.",
+                f"Memory ran out with a micro-batch of {counted(size, 'image')}.",
                 f"{self.group.size} processes share it, and they cannot change it by themselves.",
                 f"Pass --set {self.method.info.name}.micro_batch={smaller}, or --recompute.",
             )

@@ -44,6 +44,7 @@ from benchmarks.spec import RunSpec, TrainingConfig
 from benchmarks.steps import Notify, Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.transforms import derived_seed
+from datasets.wording import counted
 from errors import UserError
 from methods.base import Batch, Method
 
@@ -225,7 +226,7 @@ class Trainer:
         size, micro_batch = self.config.batch_size, stepper.micro_batch
         for batch in self.batches["train"].epoch(epoch, size, progress.images, micro_batch):
             total = min(size, images - progress.images)
-            sums = stepper.step(batch, f"epoch {epoch + 1} after {progress.images} images", total)
+            sums = stepper.step(batch, f"epoch {epoch + 1} after {counted(progress.images, 'image')}", total)
             progress.sums = {name: progress.sums.get(name, 0.0) + value for name, value in sums.items()}
             progress.images += total
             progress.seconds = before + time.perf_counter() - start
@@ -326,7 +327,7 @@ class Trainer:
             )
         if self.group.size > 1:
             raise UserError(
-                f"Memory ran out with {size} images at once in evaluation.",
+                f"Memory ran out with {counted(size, 'image')} at once in evaluation.",
                 f"{self.group.size} processes make this run, and they cannot change that by themselves.",
                 "The same command without --devices goes on from what was trained, with fewer images at once.",
             )
@@ -337,7 +338,7 @@ class Trainer:
         if not self.method.info.batch_independent:
             same = f"In {self.method.info.name} the images of a batch influence each other, so the scores change."
         self._notify(
-            f"Memory ran out with {size} images at once in evaluation: from here on there are "
+            f"Memory ran out with {counted(size, 'image')} at once in evaluation: from here on there are "
             f"{self.execution.eval_batch}. {same}"
         )
 

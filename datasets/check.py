@@ -20,6 +20,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase
 from datasets.image_check import Finding, Progress, image_findings, some
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
+from datasets.wording import counted
 from errors import UserError
 from registry import DATASETS
 
@@ -162,7 +163,10 @@ def layout_findings(layout: Layout, published: Published) -> Iterator[Finding]:
         pairs = some(f"{' '.join(pair)} ({count})" for pair, count in layout.unlisted.items())
         yield Finding(f"Images passed over, because no list has their pair: {pairs}.", problem=False)
     if layout.not_used:
-        yield Finding(f"{layout.not_used:,} entries of the metadata are NA and never used.", problem=False)
+        yield Finding(
+            f"{counted(layout.not_used, 'entry of the metadata is', 'entries of the metadata are')} NA and never used.",
+            problem=False,
+        )
 
 
 def _both_ways(ours: Iterable[Pair], theirs: Iterable[Pair]) -> tuple[tuple[set[Pair], set[Pair]], ...]:
@@ -176,7 +180,7 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
     for one, other in combinations(PHASES, 2):
         both = sorted(set(images[one]).intersection(images[other]))
         if both:
-            yield Finding(f"{len(both):,} images are in {one} and in {other}: {some(both)}.")
+            yield Finding(f"{counted(len(both), 'image is', 'images are')} in {one} and in {other}: {some(both)}.")
     for phase in PHASES:
         names, times = np.unique(np.array(images[phase], dtype=object), return_counts=True)
         if (times > 1).any():
@@ -184,9 +188,11 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
     labels, lists, train = _labels(dataset), _lists(dataset), set(dataset.train_pairs)
     shared = sorted(set(lists["val"]).intersection(lists["test"]) - train)
     if shared:
-        yield Finding(f"{len(shared):,} unseen pairs are in val and in test: {some(map(' '.join, shared))}.")
+        count = counted(len(shared), "unseen pair is", "unseen pairs are")
+        yield Finding(f"{count} in val and in test: {some(map(' '.join, shared))}.")
     for phase in PHASES:
         empty = sorted(set(lists[phase]).difference(labels[phase]))
         if empty:
-            text = f"{len(empty):,} pairs of {phase} have no {phase} image: {some(map(' '.join, empty))}."
+            count = counted(len(empty), f"pair of {phase} has", f"pairs of {phase} have")
+            text = f"{count} no {phase} image: {some(map(' '.join, empty))}."
             yield Finding(text, problem=phase == "train")

@@ -25,6 +25,7 @@ from datasets.content import content_hashes
 from datasets.files import write_whole
 from datasets.own_images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own_split import SplitOptions, check_split, draw_split
+from datasets.wording import counted
 from errors import UserError
 
 VERSION = 1  # raise whenever the same files would give another split or another order
@@ -110,7 +111,7 @@ def _summary(
     pairs, vocabulary = set(labels), Vocabulary.from_pairs(labels)
     train = {pair for pair, phase in zip(labels, phases, strict=True) if phase == "train"}
     words = f"{len(vocabulary.states)} states x {len(vocabulary.objects)} objects"
-    said = [f"{name}: {len(labels):,} images of {len(pairs)} pairs ({words}) in {where}."]
+    said = [f"{name}: {counted(len(labels), 'image')} of {counted(len(pairs), 'pair')} ({words}) in {where}."]
     if options is not None:
         said.append(
             f"It has no split, so one was drawn with seed {options.seed}: {len(pairs - train)} of {len(pairs)} pairs "
@@ -121,7 +122,8 @@ def _summary(
         own = [pair for pair, other in zip(labels, phases, strict=True) if other == phase]
         seen, unseen = len(set(own) & train), len(set(own) - train)
         parts.append(
-            f"{phase} {len(own):,} images of {seen} pairs" + (f" + {unseen} unseen" if phase != "train" else "")
+            f"{phase} {counted(len(own), 'image')} of {counted(seen, 'pair')}"
+            + (f" + {unseen} unseen" if phase != "train" else "")
         )
     said.append(f"{', '.join(parts)}.".capitalize())
     held_out = [{p for p, other in zip(labels, phases, strict=True) if other == phase} - train for phase in PHASES[1:]]

@@ -11,6 +11,7 @@ import numpy as np
 from datasets.base import PHASES, CompositionDataset
 from datasets.presence import missing_images
 from datasets.reading import Progress, read_all
+from datasets.wording import counted
 
 SHOWN = 10  # names in a finding
 
@@ -41,20 +42,23 @@ def image_findings(dataset: CompositionDataset, fast: bool, progress: Progress) 
     absent = sorted({dataset.splits[p].images[row] for p in PHASES for row in np.flatnonzero(missing[p])})
     found = []
     if absent:
-        found.append(Finding(f"{len(absent):,} images are missing in {dataset.images}: {some(absent)}."))
+        found.append(
+            Finding(f"{counted(len(absent), 'image is', 'images are')} missing in {dataset.images}: {some(absent)}.")
+        )
     if fast:
         return found, None
     names = sorted({name for split in dataset.splits.values() for name in split.images}.difference(absent))
     hashes, broken = read_all(dataset.images, names, progress)
     if broken:
         texts = [f"{name} ({reason})" for name, reason in broken.items()]
-        found.append(Finding(f"{len(broken):,} images cannot be read: {some(texts)}."))
+        found.append(Finding(f"{counted(len(broken), 'image')} cannot be read: {some(texts)}."))
     training = {hashes[name] for name in dataset.splits["train"].images if name in hashes}
     own = set(dataset.splits["train"].images)
     evaluated = {name for phase in ("val", "test") for name in dataset.splits[phase].images if name not in own}
     copies = sorted(name for name in evaluated if hashes.get(name) in training)
     if copies:
-        text = f"{len(copies):,} val or test images equal a training image byte for byte: {some(copies)}."
+        count = counted(len(copies), "val or test image equals", "val or test images equal")
+        text = f"{count} a training image byte for byte: {some(copies)}."
         found.append(Finding(text, problem=False))
     if absent or broken:
         return found, None

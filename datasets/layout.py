@@ -22,6 +22,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.metadata import MEND, SPLIT, STEM, Entry, entries, find_metadata, read_metadata, read_text
 from datasets.published import Published, differences, image_counts, list_counts, shipped_lists
 from datasets.slices import frequency_tags
+from datasets.wording import counted
 from errors import UserError, did_you_mean
 
 MINIATURE = "miniature.json"
@@ -243,7 +244,7 @@ def notes(layout: Layout, about: Published) -> list[str]:
         )
     if layout.unlisted:
         found.append(
-            f"{about.name}: {sum(layout.unlisted.values())} images have a pair that no list has and are passed over, "
+            f"{about.name}: {counted(sum(layout.unlisted.values()), 'image')} of pairs that no list has, passed over "
             f"as in the published code (the first is '{' '.join(next(iter(layout.unlisted)))}')."
         )
     return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from datasets.base import CompositionDataset, Phase, Split
 from datasets.reading import read_all
+from datasets.wording import counted
 from errors import UserError
 
 SHOWN = 5  # names in a message
@@ -68,6 +69,7 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
     if count == 0:
         return dataset
     what = "missing or unreadable" if broken else "missing"
+    is_or_are = "is" if count == 1 else "are"
     names = sorted(split.images[row] for phase, split in dataset.splits.items() for row in np.flatnonzero(gone[phase]))
     total = sum(len(split) for split in dataset.splits.values())
     shown = ", ".join(f"{name} ({broken[name]})" if name in broken else name for name in names[:SHOWN])
@@ -79,12 +81,14 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
         if emptied:
             there = f"{there} Nothing is left of {', '.join(emptied)}."
             step = "Put the images there."
-        raise UserError(f"{count:,} of the {total:,} images of {dataset.name} are {what}.", there, step)
+        raise UserError(
+            f"{count:,} of the {counted(total, 'image')} of {dataset.name} {is_or_are} {what}.", there, step
+        )
     kept = {phase: _part(split, ~gone[phase]) for phase, split in dataset.splits.items()}
     unpictured = len(_pairs(dataset.splits["train"])) - len(_pairs(kept["train"]))
-    note = f"{count} of the {total:,} images of {dataset.name} are {what} and left out: {shown}."
+    note = f"{count:,} of the {counted(total, 'image')} of {dataset.name} {is_or_are} {what} and left out: {shown}."
     if unpictured:
-        note += f" {unpictured} training pairs have no image left."
+        note += f" {counted(unpictured, 'training pair has', 'training pairs have')} no image left."
     return replace(
         dataset,
         splits=kept,

@@ -8,6 +8,7 @@ from pathlib import Path
 # The tests' networks are tiny: threads would wait for each other longer than they compute. Set before torch is
 # imported, and for the processes that tests start too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["COLUMNS"] = "80"  # of the terminal that commands print to
 
 import pytest
 from toy_world import make_toy

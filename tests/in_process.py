@@ -5,23 +5,31 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 
 import bench
+import registry
 
 
-def here(*arguments: object, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Do a command line as `test_bench.bench` does, but in this process, which has imported torch already."""
+def here(
+    *arguments: object, check: bool = True, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Do a command line as `test_bench.bench` does, but in this process; its plugins are gone afterwards."""
     with (
         pytest.MonkeyPatch.context() as patch,
+        plugins_apart(),
         redirect_stdout(io.StringIO()) as out,
         redirect_stderr(io.StringIO()) as err,
     ):
         patch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
         for name, value in (env or {}).items():
             patch.setenv(name, value)
+        if cwd is not None:
+            patch.chdir(cwd)
         code = 0
         try:
             bench.main()
@@ -30,3 +38,20 @@ def here(*arguments: object, check: bool = True, env: dict[str, str] | None = No
     if check:
         assert code == 0, err.getvalue()
     return subprocess.CompletedProcess(sys.argv, code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def plugins_apart() -> Iterator[None]:
+    """Forget what is registered in the block, so that tests may use the same names."""
+    for one in registry.REGISTRIES:
+        one.names()  # built-ins and entry points stay
+    before = [(one, dict(one._slots), dict(one._broken)) for one in registry.REGISTRIES]
+    modules = set(sys.modules)
+    try:
+        yield
+    finally:
+        for one, slots, broken in before:
+            one._slots, one._broken = slots, broken
+        for name in set(sys.modules) - modules:
+            if name.startswith("czsl_bench_plugin_"):
+                del sys.modules[name]

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_bench import bench, results_of
+from in_process import here
 from test_bench import plugin as plugin  # the toy data set of the command line's own tests
+from test_bench import results_of
 
 RUN = ("run", "--methods", "csp", "clip_zero_shot", "--dataset", "toy", "--epochs", "2")
 
@@ -24,7 +25,7 @@ def filled(plugin, tmp_path_factory) -> tuple[dict, Path]:
     """A cache that two runs have filled, and their records."""
     home, results = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("results")
     environment = {"CZSL_HOME": str(home)}
-    bench(*RUN, "--set", "augmentation=none", "--results", results, "--plugin", plugin, env=environment)
+    here(*RUN, "--set", "augmentation=none", "--results", results, "--plugin", plugin, env=environment)
     return environment, results
 
 
@@ -34,7 +35,7 @@ def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_number
     assert cost["feature_cache"] == ["train", "val", "test"] and cost["feature_seconds"] > 0
     assert made_with["feature_cache"] is True
     arguments = (*RUN, "--set", "augmentation=none", "--results", tmp_path, "--plugin", plugin, "--no-feature-cache")
-    bench(*arguments, env=environment)
+    here(*arguments, env=environment)
     cost, made_with = environment_of(tmp_path, "csp")
     assert cost["feature_cache"] == [] and made_with["feature_cache"] is False
     own, other = results_of(results), results_of(tmp_path)
@@ -45,7 +46,7 @@ def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_number
 
 
 def test_list_says_what_belongs_to_what(filled):
-    shown = bench("cache", "list", env=filled[0]).stdout
+    shown = here("cache", "list", env=filled[0]).stdout
     assert shown.count("GlobalImageFeature") == 3, "two methods share three phases"
     for phase in ("train", "val", "test"):
         assert f"toy-{phase}-tiny-icons-" in shown
@@ -54,28 +55,28 @@ def test_list_says_what_belongs_to_what(filled):
 
 def test_check_names_a_damaged_shard_and_a_run_repairs_it(filled, plugin, tmp_path):
     environment, _ = filled
-    assert "3 folders" in bench("cache", "check", env=environment).stdout
+    assert "3 folders" in here("cache", "check", env=environment).stdout
     shard = next(Path(environment["CZSL_HOME"]).glob("features/toy-test-*/shard-*"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.write_bytes(content)
-    done = bench("cache", "check", "toy", env=environment, check=False)
+    done = here("cache", "check", "toy", env=environment, check=False)
     assert done.returncode == 1 and f"{shard.parent.name}/{shard.name} does not have the digest" in done.stdout
     arguments = ("run", "--methods", "clip_zero_shot", "--dataset", "toy", "--results", tmp_path, "--plugin", plugin)
-    done = bench(*arguments, env=environment)
+    done = here(*arguments, env=environment)
     assert f"{shard.name} does not have the digest" in done.stderr.replace("\n", "")
-    assert "no problems" in bench("cache", "check", env=environment).stdout
+    assert "no problems" in here("cache", "check", env=environment).stdout
 
 
 def test_views_are_another_run_and_are_kept(filled, plugin, tmp_path):
     arguments = ("run", "--methods", "csp", "--dataset", "toy", "--epochs", "3", "--views", "2")
-    bench(*arguments, "--results", tmp_path, "--plugin", plugin, env=filled[0])
+    here(*arguments, "--results", tmp_path, "--plugin", plugin, env=filled[0])
     cost, _ = environment_of(tmp_path, "csp")
     assert cost["feature_cache"] == ["train", "val", "test"]
     specification = json.loads(next(tmp_path.glob("csp-*/spec.json")).read_text())
     assert specification["spec"]["training"]["views"] == 2
-    assert "augmented view 1 of seed 0" in bench("cache", "list", env=filled[0]).stdout
-    refused = bench(*arguments, "--set", "augmentation=none", "--plugin", plugin, env=filled[0], check=False)
+    assert "augmented view 1 of seed 0" in here("cache", "list", env=filled[0]).stdout
+    refused = here(*arguments, "--set", "augmentation=none", "--plugin", plugin, env=filled[0], check=False)
     assert refused.returncode == 2 and "one view only" in refused.stderr.replace("\n", " ")
 
 
@@ -85,12 +86,12 @@ def test_clear_asks_deletes_what_was_named_and_leaves_the_rest(filled, tmp_path)
     shutil.copytree(environment["CZSL_HOME"], home)
     environment = {"CZSL_HOME": str(home)}
     name = next(home.glob("features/toy-val-*")).name
-    done = bench("cache", "clear", name, env=environment, check=False)
+    done = here("cache", "clear", name, env=environment, check=False)
     assert done.returncode == 2 and "Pass --yes" in done.stderr
-    assert "1 folder" in bench("cache", "clear", name, "--yes", env=environment).stdout
-    assert name not in bench("cache", "list", env=environment).stdout
-    done = bench("cache", "clear", "toi", "--yes", env=environment, check=False)
+    assert "1 folder" in here("cache", "clear", name, "--yes", env=environment).stdout
+    assert name not in here("cache", "list", env=environment).stdout
+    done = here("cache", "clear", "toi", "--yes", env=environment, check=False)
     assert done.returncode == 2 and "Did you mean 'toy'" in done.stderr
-    bench("cache", "clear", "--yes", env=environment)
-    assert "There are no image features" in bench("cache", "list", env=environment).stdout.replace("\n", " ")
-    assert "nothing to delete" in bench("cache", "clear", env=environment).stdout
+    here("cache", "clear", "--yes", env=environment)
+    assert "There are no image features" in here("cache", "list", env=environment).stdout.replace("\n", " ")
+    assert "nothing to delete" in here("cache", "clear", env=environment).stdout

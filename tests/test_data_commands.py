@@ -1,4 +1,4 @@
-"""The commands on published data sets as a user meets them, on made miniatures in processes of their own."""
+"""The commands on published data sets as a user meets them, on made miniatures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from in_process import here
 from test_bench import bench, results_of
 
 from benchmarks.plan import Suite, expand
@@ -27,10 +28,10 @@ def root(tmp_path_factory) -> Path:
 
 def test_run_and_report(root, tmp_path):
     arguments = ["run", "--methods", "csp", "msci", "--dataset", "mit_states", "--epochs", "1", "--results", tmp_path]
-    done = bench(*arguments, env={"CZSL_DATA": str(root)})
+    done = here(*arguments, env={"CZSL_DATA": str(root)})
     assert f"mit_states in {root / 'mit-states'} is a made miniature" in done.stdout.replace("\n", " ")
     assert len(results_of(tmp_path)) == 2
-    assert "MSCI" in bench("report", "--results", tmp_path).stdout
+    assert "MSCI" in here("report", "--results", tmp_path).stdout
     page = (tmp_path / "report.md").read_text()
     assert "mit_states, closed world" in page
     assert "## Slices by training images of the pair" in page
@@ -62,12 +63,12 @@ def test_missing_images_stop_a_run_until_they_may_be_missing(tmp_path, monkeypat
     lost = dataset.image_path("train", 4)
     lost.unlink()
     arguments = ["run", "--methods", "csp", "--dataset", "ut_zappos", "--epochs", "1", "--results", tmp_path / "r"]
-    with pytest.raises(UserError, match=f"1 of the 83 images of ut_zappos are missing.*{lost.name}.*--allow-missing 1"):
+    with pytest.raises(UserError, match=f"1 of the 83 images of ut_zappos is missing.*{lost.name}.*--allow-missing 1"):
         plan_runs(expand(Suite(methods=("csp",), datasets=("ut_zappos",))), Workbench(Choices(device="cpu")))
     assert Workbench(Choices(device="cpu", allow_missing=None)).dataset("ut_zappos").left_out == ()
-    done = bench(*arguments, "--allow-missing", "1")
-    assert "are missing and left out" in done.stdout
-    assert "1 images that the splits list were missing and left out" in (tmp_path / "r" / "report.md").read_text()
+    done = here(*arguments, "--allow-missing", "1")
+    assert "is missing and left out" in done.stdout
+    assert "1 image that the splits list was missing and left out" in (tmp_path / "r" / "report.md").read_text()
     (path,) = (tmp_path / "r").glob("csp-*")
     result, spec = (json.loads((path / name).read_text()) for name in ("result.json", "spec.json"))
     assert result["counts"]["train_images"] == 50
@@ -81,19 +82,19 @@ def test_a_corrupt_image_is_named_by_the_run_and_by_the_check(tmp_path, monkeypa
     broken = DATASETS.get("ut_zappos")(tmp_path / "ut-zappos").image_path("val", 1)
     broken.write_bytes(broken.read_bytes()[:150])
     arguments = ["run", "--methods", "csp", "--dataset", "ut_zappos", "--epochs", "1", "--results", tmp_path / "r"]
-    stopped = bench(*arguments, "--workers", "1", check=False)
+    stopped = here(*arguments, "--workers", "1", check=False)
     assert (stopped.returncode, "Traceback" in stopped.stderr) == (1, False)
     assert f"The image '{broken.name}' of the val split of ut_zappos cannot be read" in stopped.stderr
     error = json.loads(next((tmp_path / "r").glob("csp-*/error.json")).read_text())
     assert broken.name in error["message"]
-    check = bench("data", "check", "ut_zappos", check=False)
+    check = here("data", "check", "ut_zappos", check=False)
     assert check.returncode == 1
-    assert "Problem: 1 images cannot be read: " in check.stdout and broken.name in check.stdout
+    assert "Problem: 1 image cannot be read: " in check.stdout and broken.name in check.stdout
     assert "1 problem. Images were read." in check.stdout
 
 
 def test_info_of_a_miniature_that_is_there(root):
-    shown = bench("data", "info", "cgqa", env={"CZSL_DATA": str(root)}).stdout
+    shown = here("data", "info", "cgqa", env={"CZSL_DATA": str(root)}).stdout
     for text in ("Licence: CC BY 4.0.", f"Here: {root / 'cgqa'}", "14 words are a state and an object", "1,252"):
         assert text in shown
 
@@ -105,8 +106,8 @@ def test_info_needs_no_torch_and_no_data(tmp_path):
 
 
 def test_data_that_is_not_here_is_one_line_with_what_to_do(tmp_path):
-    done = bench("data", "check", "cgqa", check=False, env={"CZSL_DATA": str(tmp_path)}, cwd=tmp_path)
+    done = here("data", "check", "cgqa", check=False, env={"CZSL_DATA": str(tmp_path)}, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "python bench.py data fetch cgqa" in done.stderr
-    assert "Did you mean 'cgqa'?" in bench("data", "info", "cqa", check=False).stderr
+    assert "Did you mean 'cgqa'?" in here("data", "info", "cqa", check=False).stderr

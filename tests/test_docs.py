@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from in_process import here
 from toy_world import make_toy
 
 from datasets.check import about
@@ -104,10 +102,9 @@ def test_the_example_method_runs_as_a_plugin(tmp_path):
         "from pathlib import Path\nfrom toy_world import make_toy\nfrom registry import DATASETS\n"
         f"DATASETS.register('toy')(lambda: make_toy(Path({str(tmp_path / 'data')!r})))\n"
     )
-    command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", "word_sum.py", "toy.py", "--dataset", "toy"]
+    command = ["run", "--plugin", "word_sum.py", "toy.py", "--dataset", "toy"]
     command += ["--methods", "word_sum", "--set", "word_sum.lr=1e-3", "word_sum.balance=0.4", "--epochs", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    done = here(*command, cwd=tmp_path)
     assert "Word sum" in done.stdout
     result = json.loads(next(tmp_path.glob("results/word_sum-*/result.json")).read_text())
     assert result["cost"]["trained_parameters"] == 8 * 128 + 1
@@ -130,9 +127,8 @@ def test_the_table_of_sizes_is_what_the_pair_lists_and_the_readers_say():
 
 def test_the_example_reader_runs_as_a_plugin(tmp_path):
     (tmp_path / "flat.py").write_text(example("docs/add_a_dataset.md", "## A reader of your own"))
-    command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", "flat.py", "--dataset", "flat"]
-    command += ["--methods", "csp", "--epochs", "1"]
-    empty = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    command = ["run", "--plugin", "flat.py", "--dataset", "flat", "--methods", "csp", "--epochs", "1"]
+    empty = here(*command, cwd=tmp_path, check=False)
     assert (empty.returncode, empty.stderr.count("The data set 'flat' has no images.")) == (2, 1)
     toy = make_toy(tmp_path / "toy")
     (tmp_path / "flat_images").mkdir()
@@ -140,7 +136,6 @@ def test_the_example_reader_runs_as_a_plugin(tmp_path):
         for number, name in enumerate(split.images):
             state, obj = name.partition("/")[0].split("_")
             shutil.copy(toy.image_path(phase, number), tmp_path / f"flat_images/{phase}-{state}-{obj}-{number}.png")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    here(*command, cwd=tmp_path)
     result = json.loads(next(tmp_path.glob("results/csp-flat-*/result.json")).read_text())
     assert result["counts"]["test_candidates"] == 14

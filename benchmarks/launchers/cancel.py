@@ -13,6 +13,7 @@ from benchmarks import locks
 from benchmarks.launchers import launched
 from benchmarks.launchers.launched import UNKNOWN, Launch
 from benchmarks.records import find_runs
+from datasets.wording import counted
 from errors import UserError, did_you_mean
 from registry import LAUNCHERS
 
@@ -76,7 +77,7 @@ def _named(name: str, folders: Sequence[Path]) -> list[Path]:
         known = [folder.name for folder in folders]
         raise UserError(
             f"No run is called '{name}'.",
-            f"There are {len(known)} runs in the results folder.",
+            f"The results folder has {counted(len(known), 'run')}.",
             did_you_mean(name, known) or "See 'python bench.py status'.",
         )
     return found

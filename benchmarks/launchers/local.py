@@ -20,6 +20,7 @@ from benchmarks.environment import usable_cpus
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
 from benchmarks.launchers.job import job_of, reason, start_run, write_job
+from datasets.wording import counted
 
 if TYPE_CHECKING:
     from benchmarks.run import PlannedRun, Workbench
@@ -62,7 +63,7 @@ class Local(Launcher):
             return []
         places = self._places(len(runs), workbench)
         lines = [" ".join(f"{name}={value}" for name, value in place.items()) for place in places]
-        return [f"Processes of this machine: {len(runs)} runs, {len(places)} at a time, with", *lines]
+        return [f"Processes of this machine: {counted(len(runs), 'run')}, {len(places)} at a time, with", *lines]
 
     def _places(self, runs: int, workbench: Workbench) -> list[dict[str, str]]:
         return shares(runs, self.options.jobs, gpus(workbench.device), usable_cpus() or 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.records import RunRecord
 from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
+from datasets.wording import counted
 
 if TYPE_CHECKING:
     from benchmarks.significance import Difference
@@ -89,12 +90,13 @@ def gaps(group: Group, rows: Sequence[Row], *, same_seeds: bool = True) -> list[
     runs = [run for row in rows for run in row.runs]
     names = next((found for run in runs if (found := (run.result or {}).get("left_out_images"))), None)
     if names is not None:
-        notes.append(f"{len(names)} images that the splits list were missing and left out; the records name them.")
+        left_out = counted(len(names), "image that the splits list was", "images that the splits list were")
+        notes.append(f"{left_out} missing and left out; the records name them.")
     for run in runs:
         if run.status == "failed" and run.error is not None:
             notes.append(f"{run.run_id} failed: {run.error['message']}")
         elif run.status != "done":
-            notes.append(f"{run.run_id} is not finished ({len(run.epochs)} epochs so far).")
+            notes.append(f"{run.run_id} is not finished ({counted(len(run.epochs), 'epoch')} so far).")
     for row in rows if same_seeds else ():
         if missing := sorted(wanted_seeds(row, rows) - {run.spec.seed for run in row.runs}):
             notes.append(f"{row.label} was not run with seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}.")

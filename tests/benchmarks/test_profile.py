@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -331,10 +330,8 @@ def test_decoding_processes_that_keep_up():
 
 
 def test_the_command_measures_and_writes(tmp_path):
-    command = [sys.executable, str(ROOT / "bench.py"), "profile", "--methods", "csp", "--labels", "icon_states"]
-    command += ["--batch", "4", "--steps", "1", "--warmup", "0", "--output", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    command = ["profile", "--methods", "csp", "--labels", "icon_states", "--batch", "4", "--steps", "1"]
+    done = here(*command, "--warmup", "0", "--output", tmp_path / "out", cwd=tmp_path)
     assert max(map(len, filter(lambda line: line.startswith("│"), done.stdout.splitlines()))) <= 80
     profile = Profile.read(tmp_path / "out/profile.json")
     timing = profile.rows[0].timing

@@ -66,7 +66,7 @@ def test_missing_and_unreadable_images_are_counted_and_named(folder):
     cut.write_bytes(cut.read_bytes()[:120])
     text.write_text("no picture")
     missing, unreadable = problems(fast=False)
-    assert missing.startswith("1 images are missing in ") and lost.name in missing
+    assert missing.startswith("1 image is missing in ") and lost.name in missing
     assert unreadable.startswith("2 images cannot be read: ") and cut.name in unreadable and text.name in unreadable
     assert check("mit_states").content is None
     assert problems(fast=True) == [missing]
@@ -80,15 +80,15 @@ def test_leakage_between_splits(folder):
 
     rewrite(folder, leak)
     found = problems()
-    assert any(text.startswith("1 images are in train and in test: ") for text in found)
-    assert any(text.startswith("1 images are in val and in test: ") for text in found)
+    assert any(text.startswith("1 image is in train and in test: ") for text in found)
+    assert any(text.startswith("1 image is in val and in test: ") for text in found)
 
 
 def test_copies_of_training_images_are_noted(folder):
     dataset = reader("mit_states")()
     shutil.copy(dataset.image_path("train", 5), dataset.image_path("test", 2))
     assert [text for text in notes(fast=False) if "byte for byte" in text] == [
-        f"1 val or test images equal a training image byte for byte: {dataset.splits['test'].images[2]}."
+        f"1 val or test image equals a training image byte for byte: {dataset.splits['test'].images[2]}."
     ]
 
 
@@ -96,8 +96,8 @@ def test_an_unseen_pair_in_validation_and_test(folder):
     dataset = reader("mit_states")()
     unseen = next(pair for pair in dataset.val_pairs if pair not in dataset.train_pairs)
     add_line(folder, "test", " ".join(unseen))
-    assert problems() == [f"1 unseen pairs are in val and in test: {' '.join(unseen)}."]
-    assert f"1 pairs of test have no test image: {' '.join(unseen)}." in notes()
+    assert problems() == [f"1 unseen pair is in val and in test: {' '.join(unseen)}."]
+    assert f"1 pair of test has no test image: {' '.join(unseen)}." in notes()
 
 
 def test_an_unseen_pair_with_training_images_does_not_hide_the_other_problems(folder):
@@ -118,7 +118,7 @@ def test_pairs_without_images(folder):
     dataset = reader("mit_states")()
     state, obj = dataset.train_pairs[0]
     rewrite(folder, lambda rows: [r for r in rows if (r["attr"], r["obj"], r["set"]) != (state, obj, "train")])
-    assert problems() == [f"1 pairs of train have no train image: {state} {obj}."]
+    assert problems() == [f"1 pair of train has no train image: {state} {obj}."]
 
 
 def test_an_image_that_is_listed_twice_is_noted(folder):

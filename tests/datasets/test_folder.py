@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_process import here
 from PIL import Image
 
 from datasets import folder as folder_module
@@ -447,20 +445,13 @@ def test_run_on_a_folder_and_on_its_csv_is_one_run(tmp_path):
                 pixels = render(stream("own", name), obj, STATES[state].paint, turn=STATES[state].turn)
                 Image.fromarray(pixels).save(tmp_path / "toys" / name)
 
-    def bench(dataset):
-        command = [sys.executable, str(ROOT / "bench.py"), "run", "--methods", "csp", "--epochs", "1"]
-        return subprocess.run(
-            [*command, "--dataset", str(dataset)],
-            cwd=tmp_path, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-
-    done = bench("toys")
-    assert done.returncode == 0, done.stderr
+    command = ["run", "--methods", "csp", "--epochs", "1", "--dataset"]
+    done = here(*command, "toys", cwd=tmp_path)
     assert "toys: 36 images of 9 pairs (3 states x 3 objects)" in done.stdout
     result = json.loads(next(tmp_path.glob("results/csp-folder-toys-*/result.json")).read_text())
     assert result["counts"]["test_candidates"] == 8
     written = done.stdout.split("is written to ")[1].split(";")[0]
-    assert "Nothing new to do" in bench(written).stdout
+    assert "Nothing new to do" in here(*command, written, cwd=tmp_path).stdout
     spec = json.loads(next(tmp_path.glob("results/csp-folder-toys-*/spec.json")).read_text())["spec"]
     assert spec["dataset"] == "folder:toys"
     assert str(tmp_path) not in json.dumps(spec)

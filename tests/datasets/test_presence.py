@@ -58,7 +58,7 @@ def test_a_corrupt_image_counts_as_missing_where_images_may_be_left_out(folder):
     rest = with_images_there(dataset, 1)
     assert rest.left_out == (name,)
     assert len(rest.splits["test"]) == len(dataset.splits["test"]) - 1
-    assert f"1 of the 104 images of mit_states are missing or unreadable and left out: {name} (" in rest.notes[-1]
+    assert f"1 of the 104 images of mit_states is missing or unreadable and left out: {name} (" in rest.notes[-1]
     dataset.image_path("train", 5).unlink()
     with pytest.raises(UserError, match="2 of the 104 images of mit_states are missing or unreadable") as caught:
         with_images_there(dataset, 1)
@@ -97,7 +97,7 @@ def test_the_digest_depends_on_which_images_are_left_out(folder):
 def test_pairs_that_lose_their_last_training_image_are_counted(folder):
     dataset = reader("mit_states")(folder)
     gone(dataset, ("train", 0), ("train", 1), ("train", 2))  # three images a pair
-    assert "1 training pairs have no image left." in with_images_there(dataset, 9).notes[-1]
+    assert "1 training pair has no image left." in with_images_there(dataset, 9).notes[-1]
 
 
 def test_a_split_without_images_is_refused_whatever_may_be_missing(folder):

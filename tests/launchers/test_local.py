@@ -64,7 +64,7 @@ def test_the_record_of_a_run_is_enough_to_do_it_again(toy_plugin, whole, tmp_pat
     here(*RUN, "--plugin", toy_plugin, "--methods", "coop", "--results", tmp_path / "one")
     (coop,) = (tmp_path / "one").glob("coop-*")
     other = tmp_path / "two"
-    bench("run", "--spec", coop / "spec.json", "--plugin", toy_plugin, "--results", other)
+    here("run", "--spec", coop / "spec.json", "--plugin", toy_plugin, "--results", other)
     assert numbers_of(other) == {coop.name: whole[coop.name]}
     again = here("run", "--spec", coop / "spec.json", "--plugin", toy_plugin)
     assert "Nothing new to do: the run is there already" in again.stdout
