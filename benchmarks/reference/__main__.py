@@ -7,8 +7,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.records import find_runs
 from benchmarks.reference import __doc__ as about
 from benchmarks.reference.collection import FOLDER, archives, collect, expand_to, missing
+from benchmarks.reference.switches import absent
 from errors import UserError
 
 
@@ -23,6 +25,8 @@ def main() -> None:
     giving = commands.add_parser("expand", help="write the archives as ordinary record folders")
     giving.add_argument("--to", type=Path, required=True, help="folder for them")
     giving.add_argument("--only", default="*", help="archives by pattern, e.g. 'msci-*'")
+    beside = commands.add_parser("switches", help="print the commands of the runs beside the suite that are missing")
+    beside.add_argument("--results", type=Path, nargs="+", default=[], help="folders of run records that may have them")
     commands.add_parser("build", help="make docs/results.md, its figures, and the tables of the READMEs")
     options = parser.parse_args()
     try:
@@ -30,6 +34,9 @@ def main() -> None:
             _collect(options.results, options.archives)
         elif options.command == "expand":
             print(f"{len(expand_to(options.to, options.archives, options.only))} runs below {options.to}")
+        elif options.command == "switches":
+            runs = [run for root in options.results for run in find_runs(root)[0]]
+            print(*(switch.command for switch in absent(runs)), sep="\n")
         else:
             from benchmarks.reference.documents import build
 
@@ -41,8 +48,6 @@ def main() -> None:
 
 def _collect(results: list[Path], folder: Path) -> None:
     from tempfile import TemporaryDirectory
-
-    from benchmarks.records import find_runs
 
     collect(results, folder)
     for path in archives(folder):

@@ -1,4 +1,7 @@
-"""Which finished runs are committed, and in which archive: those of the suite `reference`, a file per method."""
+"""Which finished runs are committed, and in which archive.
+
+Those of the suite `reference`, a file per method, and those of the switches beside it, a file each.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from benchmarks.plan import RunRequest, expand, load_suite
 from benchmarks.records import RunRecord, find_runs
 from benchmarks.reference import archive
 from benchmarks.reference.columns import PHASES
-from benchmarks.report.reproduce import GIVEN
+from benchmarks.reference.switches import switch_of
+from benchmarks.report.reproduce import given_settings
 from errors import UserError
 
 SUITE = "reference"
@@ -38,15 +42,17 @@ def missing(runs: Iterable[RunRecord]) -> list[RunRequest]:
 def collect(results: Sequence[Path], folder: Path = FOLDER) -> list[Path]:
     """Put the finished runs of the suite below some folders into archives, beside those that are there already.
 
-    A run with settings of its own, or in half precision, is not the suite's and stays out. Two different runs of one
-    request are a `UserError`: nobody could tell which one the tables should show. Returns the archives.
+    A run with settings of its own, or in half precision, is not the suite's and stays out, unless it is that of a
+    switch. Two different runs of one request are a `UserError`: nobody could tell which one the tables should show.
+    Returns the archives.
     """
     wanted = set(planned())
-    found: dict[RunRequest, RunRecord] = {}
-    for run in (run for root in results for run in find_runs(root)[0]):
-        if run.result is None or request_of(run) not in wanted or not _plain(run):
+    found: dict[RunRequest | str, RunRecord] = {}
+    for run in (run for root in results for run in find_runs(root)[0] if run.result is not None):
+        asked = request_of(run) if is_plain(run) and request_of(run) in wanted else switch_of(run)
+        if asked is None:
             continue
-        first = found.setdefault(request_of(run), run)
+        first = found.setdefault(asked, run)
         if first.run_id != run.run_id:
             raise UserError(
                 f"{first.path} and {run.path} cannot both be collected.",
@@ -54,10 +60,10 @@ def collect(results: Sequence[Path], folder: Path = FOLDER) -> list[Path]:
                 "Leave out the older one.",
             )
     by_archive: dict[str, dict[str, archive.Packed]] = {}
-    for run in found.values():
-        # What is said of ablations is said of their test images.
-        phases = PHASES if run.spec.ablation is None else ("test",)
-        by_archive.setdefault(_name(run), {})[run.run_id] = archive.packed(run, phases)
+    for asked, run in found.items():
+        # What is said of ablations and switches is said of their test images.
+        phases = PHASES if isinstance(asked, RunRequest) and asked.ablation is None else ("test",)
+        by_archive.setdefault(_name(asked), {})[run.run_id] = archive.packed(run, phases)
     for name, own in by_archive.items():
         before = archive.read(folder / name) if (folder / name).is_file() else []
         requests = {_parts(run_id)[0] for run_id in own}
@@ -83,15 +89,16 @@ def expand_to(to: Path, folder: Path = FOLDER, only: str = "*") -> list[Path]:
     return [archive.unpack(run, to) for path in chosen for run in archive.read(path)]
 
 
-def _plain(run: RunRecord) -> bool:
-    """Return whether all settings come from defaults and presets."""
-    return run.spec.precision == "fp32" and not any(note["origin"] in GIVEN for note in run.provenance.values())
+def is_plain(run: RunRecord) -> bool:
+    """Return whether a run is in full precision and all its settings come from defaults and presets."""
+    return run.spec.precision == "fp32" and not given_settings(run)
 
 
-def _name(run: RunRecord) -> str:
-    spec = run.spec
-    what = "ablations" if spec.ablation is not None else f"{spec.world}-{spec.profile}"
-    return f"{spec.method}-{what}{SUFFIX}"
+def _name(asked: RunRequest | str) -> str:
+    if isinstance(asked, str):
+        return f"switch-{asked}{SUFFIX}"
+    what = "ablations" if asked.ablation is not None else f"{asked.world}-{asked.profile}"
+    return f"{asked.method}-{what}{SUFFIX}"
 
 
 def _parts(run_id: str) -> tuple[str, str]:

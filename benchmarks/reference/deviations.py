@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.reference.findings import points
+from benchmarks.report.evidence import Question
 from benchmarks.report.model import Table
 from benchmarks.significance import Difference
 
 NOT_RUN = "not run"
+MARK = r"\*"
 
 
 def effect(tables: Mapping[str, Table], method: str, switch: str) -> str:
@@ -17,15 +19,17 @@ def effect(tables: Mapping[str, Table], method: str, switch: str) -> str:
     row = next((row for row in table.rows if row[0].text == switch), None) if table is not None else None
     if row is None or row[3].value is None:
         return NOT_RUN
-    change = row[3]
-    mark = "\\*" if change.mark else ""
-    value, _, interval = points(row[3].value, change.interval).partition(" ")
-    return f"{value}{mark} {interval}".strip()
+    return _shown(row[3].value, row[3].interval, bool(row[3].mark))
 
 
-def profile_effects(changes: Mapping[str, Difference]) -> dict[str, str]:
-    """Return what the official profile changes in each method's AUC."""
+def effects(changes: Mapping[str, Difference], question: Question) -> dict[str, str]:
+    """Return changes in AUC by their names, with interval and mark, as `effect` does."""
     return {
-        label: points(one.value, None if one.interval is None else (one.interval.low, one.interval.high))
-        for label, one in changes.items()
+        name: _shown(one.value, (one.interval.low, one.interval.high), bool(question.mark(one.adjusted_p)))
+        for name, one in changes.items()
     }
+
+
+def _shown(value: float, interval: tuple[float, float] | None, marked: bool) -> str:
+    change, _, ends = points(value, interval).partition(" ")
+    return f"{change}{MARK if marked else ''} {ends}".strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from benchmarks.reference import deviations, findings
 from benchmarks.reference.collection import FOLDER, ROOT, missing, planned, request_of
 from benchmarks.reference.material import Material, Results, cost, is_quiet
 from benchmarks.reference.slice_tests import SliceTest, slice_table, slice_tests
+from benchmarks.reference.switches import SWITCHES
 from benchmarks.report import figures, style, uncertainty
 from benchmarks.report.figures import Change
 from benchmarks.report.groups import Row, paired_differences, test_metric
@@ -55,11 +57,13 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
     }
     ablated = material.ablations
     own = ablated.get(closed.baseline.method)
+    labels = {row.method: row.label for row in closed.group.full}
+    shared = findings.shared_switches({labels[method]: table for method, table in ablated.items()})
     closed_main = closed.main()
     changes = findings.profile_change(findings.profiles(closed.group, official.group, material.question))
     content = {
-        "runs": len(material.runs),
-        "digest": digest(material.runs),
+        "runs": len(material.every),
+        "digest": digest(material.every),
         "closed_standing": findings.standing(closed),
         "open_standing": findings.standing(open_),
         "order": findings.same_order(closed, open_),
@@ -80,6 +84,7 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
         "clutter_text": _slice_text(tested["clutter"], closed, "images with clutter", "images without"),
         "ablation_caution": _caution(material),
         "ablations_there": _ablations_there(material),
+        "shared_switches": "" if shared is None else section(shared),
         "ablations": [
             {
                 "table": section(table),
@@ -97,10 +102,14 @@ def results_page(material: Material, drawn: Path | None = None) -> tuple[str, li
 def deviations_page(material: Material) -> str:
     """Return docs/deviations.md: what paper, released code and suite do, and what the switches change."""
     clean, official = (material.groups["closed", profile] for profile in ("clean", "official"))
+    question = material.question
+    switched = deviations.effects(findings.switch_changes(material), question)
     content = {
         "caution": _caution(material),
         "e": partial(deviations.effect, material.ablations),
-        "official": deviations.profile_effects(findings.profiles(clean, official, material.question)),
+        "s": lambda name: switched.get(name, deviations.NOT_RUN),
+        "w": lambda name: f"`{shlex.join(SWITCHES[name].words)}`",
+        "official": deviations.effects(findings.profiles(clean, official, question), question),
     }
     return _filled("deviations.md.j2", content)
 
@@ -238,17 +247,20 @@ def records_page(material: Material) -> str:
     done = Counter(_part(run) for run in there)
     absent = missing(material.runs)
     notices = sorted(
-        f"- {run.run_id}: {text}" for run in material.runs for start in run.starts for text in start.get("notices", ())
+        f"- {run.run_id}: {text}" for run in material.every for start in run.starts for text in start.get("notices", ())
     )
-    again = sorted(f"- {run.run_id}: resumed after a stop" for run in material.runs if len(run.starts) > 1)
+    again = sorted(f"- {run.run_id}: resumed after a stop" for run in material.every if len(run.starts) > 1)
     return _filled(
         "records.md.j2",
         {
-            "runs": len(material.runs),
-            "digest": digest(material.runs),
-            "counts": [Count(what, done[what], count) for what, count in wanted.items()],
+            "runs": len(material.every),
+            "digest": digest(material.every),
+            "counts": [
+                *(Count(what, done[what], count) for what, count in wanted.items()),
+                Count("switches beside the suite", len(material.switched), len(SWITCHES)),
+            ],
             "missing": _missing_text(len(absent)),
-            "conditions": _conditions(material.runs),
+            "conditions": _conditions(material.every),
             "times": section(_times(material)).partition("\n\n")[2],
             "notices": "\n".join(["What happened on the way:", "", *again, *notices]) if notices or again else "",
         },

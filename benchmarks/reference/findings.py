@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.reference.material import QUESTION, Results
+from benchmarks.records import RunRecord
+from benchmarks.reference.material import QUESTION, Material, Results
 from benchmarks.reference.slice_tests import SliceTest
 from benchmarks.report.evidence import TESTED, Question
 from benchmarks.report.figures import auc_values
 from benchmarks.report.groups import Group, Row
-from benchmarks.report.model import Table
+from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.render import SMALLEST_P
 from benchmarks.scored_runs import scored_runs
 from benchmarks.significance import Difference, Estimate, compare, holm
@@ -110,11 +111,35 @@ def profiles(clean: Group, official: Group, question: Question = QUESTION) -> di
         shared = set(row.seeds) & set(base.seeds) if base is not None else set()
         if base is None or not shared:
             continue
-        runs = scored_runs({"clean": base.of_seeds(shared).done, "official": row.of_seeds(shared).done})
-        made = compare(runs, "clean", (TESTED,), resamples=question.resamples, level=question.level)
-        change = made.methods["official"].statistics[TESTED].difference
-        assert change is not None  # official is compared with clean
-        found[row.label] = change
+        found[row.label] = _change(base.of_seeds(shared).done, row.of_seeds(shared).done, question)
+    return _after_holm(found)
+
+
+def switch_changes(material: Material) -> dict[str, Difference]:
+    """Return what each switch beside the suite changes in AUC on the seed of its run, Holm over the switches."""
+    found: dict[str, Difference] = {}
+    for name, run in material.switched.items():
+        rows = material.groups[run.spec.world, run.spec.profile].full
+        base = next((one for row in rows for one in row.done if _is_base(one, run)), None)
+        if base is not None:
+            found[name] = _change([base], [run], material.question)
+    return _after_holm(found)
+
+
+def _is_base(one: RunRecord, run: RunRecord) -> bool:
+    return (one.spec.method, one.spec.seed) == (run.spec.method, run.spec.seed)
+
+
+def _change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:
+    """Return what is changed in AUC from some runs to others of the same seeds."""
+    runs = scored_runs({"base": base, "other": others})
+    made = compare(runs, "base", (TESTED,), resamples=question.resamples, level=question.level)
+    change = made.methods["other"].statistics[TESTED].difference
+    assert change is not None  # the others are compared with the base
+    return change
+
+
+def _after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
     adjusted = holm(np.array([one.p_value for one in found.values()])).tolist()
     return {label: replace(one, adjusted_p=p) for (label, one), p in zip(found.items(), adjusted, strict=True)}
 
@@ -148,6 +173,31 @@ def switches(table: Table) -> str:
         f"{names([*map(shown, worse)], 'no one')} {'lowers' if len(worse) < 2 else 'lower'} it; the others make no "
         "difference that survives Holm's adjustment."
     )
+
+
+def shared_switches(tables: Mapping[str, Table]) -> Table | None:
+    """Return what the switches that several methods have change in each; None where none is shared.
+
+    tables: ablation tables by the methods' labels, whose cells are taken as they are.
+    """
+    changed = {
+        label: {row[0].text: row[3] for row in table.rows[1:] if row[3].value is not None}
+        for label, table in tables.items()
+    }
+    having = {
+        name: [label for label, cells in changed.items() if name in cells]
+        for name in dict.fromkeys(name for cells in changed.values() for name in cells)
+    }
+    shared = sorted(
+        (name for name, labels in having.items() if len(labels) > 1), key=lambda name: (-len(having[name]), name)
+    )
+    labels = [label for label in tables if any(label in having[name] for name in shared)]
+    if not shared:
+        return None
+    lines = [[Cell(text=name), *(changed[label].get(name, Cell()) for label in labels)] for name in shared]
+    heads = [Column("switch"), *(Column(label, signed=True, larger_is_better=None) for label in labels)]
+    text = "Change in AUC, in points, from the tables below, where intervals and marks are explained."
+    return Table("Switches that several methods have", text, heads, lines)
 
 
 def stages(table: Table) -> str:

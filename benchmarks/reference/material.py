@@ -11,6 +11,7 @@ from types import TracebackType
 
 from benchmarks.records import RunRecord, find_runs
 from benchmarks.reference.collection import FOLDER, expand_to
+from benchmarks.reference.switches import switch_of
 from benchmarks.report.ablations import ablation_table
 from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
@@ -30,7 +31,10 @@ QUIET_THREADS = 2
 
 
 class Material:
-    """The archives' runs, expanded into a temporary folder while this is open."""
+    """The archives' runs, expanded into a temporary folder while this is open.
+
+    runs: those of the suite, in groups by world and profile; switched: those of the switches beside it, by name.
+    """
 
     def __init__(self, folder: Path = FOLDER, only: str = "*", question: Question = QUESTION) -> None:
         self.folder, self.only, self.question = folder, only, question
@@ -38,9 +42,12 @@ class Material:
     def __enter__(self) -> Material:
         self._temporary = TemporaryDirectory()
         expand_to(Path(self._temporary.name), self.folder, self.only)
-        self.runs, problems = find_runs(self._temporary.name)
+        found, problems = find_runs(self._temporary.name)
         for problem in problems:
             raise UserError("The committed records cannot be read.", problem.message, "Collect them again.")
+        named = {run.run_id: switch_of(run) for run in found}
+        self.runs = [run for run in found if named[run.run_id] is None]
+        self.switched: Mapping[str, RunRecord] = {name: run for run in found if (name := named[run.run_id]) is not None}
         self.groups: Mapping[tuple[str, str], Group] = {}
         for group in groups(self.runs):
             spec = group.runs[0].spec
@@ -57,6 +64,11 @@ class Material:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._temporary.cleanup()
+
+    @property
+    def every(self) -> list[RunRecord]:
+        """All committed runs, by name."""
+        return sorted([*self.runs, *self.switched.values()], key=lambda run: run.run_id)
 
     def results(self, world: str, profile: str) -> Results:
         """Return the tables of the full models of a group, with their evidence."""

@@ -26,11 +26,16 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
         parts += ["--ablations", spec.ablation]
     if left_out := (run.result or {}).get("left_out_images"):
         parts += ["--allow-missing", str(len(left_out))]
-    values = spec.settings
-    given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN]
-    if given:
-        parts += ["--set", *(f"{spec.method}.{key}={_toml(values[key])}" for key in given if key in values)]
+    if given := given_settings(run):
+        parts += ["--set", *given]
     return shlex.join(parts)
+
+
+def given_settings(run: RunRecord) -> list[str]:
+    """Return the settings of a run that neither a default nor a preset gives, as `--set` takes them."""
+    values = run.spec.settings
+    given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN and key in values]
+    return [f"{run.spec.method}.{key}={_toml(values[key])}" for key in given]
 
 
 def commands(runs: Sequence[RunRecord]) -> list[str]:

@@ -15,8 +15,9 @@ from test_report import record
 from test_report_files import stored
 
 from benchmarks import files
+from benchmarks.curve import exact_curve
 from benchmarks.records import RunFolder, find_runs
-from benchmarks.reference import archive, collection, documents, findings
+from benchmarks.reference import archive, collection, deviations, documents, findings, switches
 from benchmarks.reference.columns import (
     LEFT_OUT,
     PHASES,
@@ -133,6 +134,29 @@ def test_runs_are_collected_and_expanded(tmp_path):
     assert len(collection.missing(find_runs(there)[0])) == len(collection.planned()) - 1
 
 
+def test_a_run_with_settings_of_its_own_counts_as_the_switch_that_has_them(tmp_path):
+    run = record("csp", auc=0.2, training={"selection": "val_loss"})
+    for given in ("lr", "selection"):
+        stored(tmp_path / given, run, 3, given)
+    stored(tmp_path / "base", record("csp", auc=0.2), 4, given="nothing")
+    archives = tmp_path / "archives"
+    assert collection.collect([tmp_path / "lr"], archives) == [], "a rate of its own is no switch"
+    made = collection.collect([tmp_path / "base", tmp_path / "selection"], archives)
+    assert [path.name for path in made] == ["csp-closed-clean.tar.xz", "switch-val_loss_csp.tar.xz"]
+    with Material(archives, question=Question(resamples=200)) as material:
+        assert [run.run_id for run in material.runs] == [record("csp").run_id] and len(material.every) == 2
+        changes = findings.switch_changes(material)
+        both = {"base": material.runs, "other": [material.switched["val_loss_csp"]]}
+        base, other = (exact_curve(own[0].scores).auc for own in scored_runs(both).values())
+        assert set(changes) == {"val_loss_csp"} and changes["val_loss_csp"].value == pytest.approx(
+            other - base, abs=1e-12
+        )
+        (shown,) = deviations.effects(changes, material.question).values()
+        assert shown.startswith(f"{100 * (other - base):+.1f}") and shown.endswith("]")
+        assert switches.SWITCHES["val_loss_csp"] not in switches.absent(material.every)
+    assert len(switches.absent([])) == len(switches.SWITCHES)
+
+
 def test_what_may_not_be_committed_is_refused(tmp_path):
     folder = finished(tmp_path / "one")
     content = files.read_json(folder.path / "result.json")
@@ -198,6 +222,19 @@ def test_sentences_follow_the_numbers():
     assert "`down` (-2.0 [-3.0, -1.0], p = 0.040) lowers" in said and "`no`" not in said
 
 
+def test_shared_switches_are_those_of_several_methods():
+    def table(*changes):
+        rows = [[Cell(text=name), Cell(), Cell(), Cell(value, mark="*")] for name, value in (("full", None), *changes)]
+        return Table("", "", [Column("")] * 4, rows)
+
+    tables = {"A": table(("x", 0.1), ("y", 0.2), ("gone", None)), "B": table(("y", -0.3), ("gone", 0.1)), "C": table()}
+    found = findings.shared_switches(tables)
+    assert [column.name for column in found.columns] == ["switch", "A", "B"]
+    assert [[cell.text or cell.value for cell in row] for row in found.rows] == [["y", 0.2, -0.3]]
+    assert "y | +20.0\\* | -30.0\\*" in documents.section(found)
+    assert findings.shared_switches({"A": tables["A"]}) is None
+
+
 # The committed documents.
 
 
@@ -210,9 +247,9 @@ def test_the_archives_are_small_and_hold_no_path():
 
 
 def test_the_committed_pages_are_of_the_committed_records(committed):
-    digest = documents.digest(committed.runs)
+    digest = documents.digest(committed.every)
     page = (ROOT / "docs/results.md").read_text()
-    assert f"({len(committed.runs)} runs, digest {digest})" in page
+    assert f"({len(committed.every)} runs, digest {digest})" in page
     assert (collection.FOLDER / "README.md").read_text() == documents.records_page(committed)
     for key in (("closed", "clean"), ("open", "clean"), ("closed", "official")):
         for row in committed.groups[key].full:

@@ -29,8 +29,11 @@ def switched(name: str, seed: int = 0, auc: float = 0.2, **config):
     return record(seed=seed, auc=auc, ablation=name, method_config={"dropout": 0.3, **config})
 
 
-def stored(root, run, seed: int = 0):
-    """Write a run with a per-image record of two states and two objects, whose unseen pair is (1, 1)."""
+def stored(root, run, seed: int = 0, given: str = "lr"):
+    """Write a run with a per-image record of two states and two objects, whose unseen pair is (1, 1).
+
+    given: the setting that came from the command line.
+    """
     stream = np.random.default_rng(seed)
     pairs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     columns = np.arange(40) % 4
@@ -40,7 +43,7 @@ def stored(root, run, seed: int = 0):
     arrays |= {"candidate_pairs": pairs, "candidate_seen": np.arange(4) < 3, "images": np.array(["a.png"] * 40)}
     folder = RunFolder(root / run.spec.run_id)
     folder.start(
-        run.spec, provenance={"lr": {"origin": "command line"}}, command_line=[], environment={"device": "cpu"}
+        run.spec, provenance={given: {"origin": "command line"}}, command_line=[], environment={"device": "cpu"}
     )
     names = {"names.states": np.array(["dry", "wet"]), "names.objects": np.array(["cat", "dog"])}
     folder.write_arrays(names | {f"test.{name}": value for name, value in arrays.items()})
