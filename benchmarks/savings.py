@@ -11,12 +11,14 @@ work adds at its peak to what was there before. That the numbers are equal is sh
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,6 +168,8 @@ def reset_peak(device: str) -> int:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    with suppress(AttributeError, OSError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)  # what an allocator keeps would be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the resident peak starts again from here
     return _status("VmRSS")
 
