@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from benchmarks.settings import read_toml
+from benchmarks.settings import read_toml, resolve
 from benchmarks.spec import Profile
 from datasets.base import World
 from errors import UserError, did_you_mean
@@ -102,6 +102,24 @@ def expand(suite: Suite) -> list[RunRequest]:
         for ablation in switches[method]
     ]
     return list(dict.fromkeys([*requests, *(request for part in suite.also for request in expand(part))]))
+
+
+def changes(request: RunRequest) -> Mapping[str, Any]:
+    """Return the settings that the request's ablation switches."""
+    declared = {ablation.name: ablation.changes for ablation in METHODS.get(request.method).info.ablations}
+    return {} if request.ablation is None else declared[request.ablation]
+
+
+def changes_nothing(request: RunRequest, **sources: Any) -> bool:
+    """Return whether the request's ablation sets what its full model has already: it would be the same run twice.
+
+    sources: of settings beside defaults and presets, see `settings.layers`.
+    """
+    if request.ablation is None:
+        return False
+    names = (request.method, METHODS.get(request.method).Config, request.dataset)
+    sources = {"profile": request.profile, **sources}
+    return resolve(*names, **sources, ablation=changes(request))[:2] == resolve(*names, **sources)[:2]
 
 
 def _methods(suite: Suite) -> list[str]:

@@ -18,7 +18,7 @@ from benchmarks import locks, stopping
 from benchmarks.environment import launcher_facts
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
-from benchmarks.plan import RunRequest
+from benchmarks.plan import RunRequest, changes, changes_nothing
 from benchmarks.processes import on_this_machine
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
@@ -231,13 +231,13 @@ def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[Plann
             "file_name": str(choices.config_file),
         }
         names = (request.method, configs[request.method], request.dataset)
-        training, method_config, provenance = resolve(*names, **sources, ablation=_changes(request))
-        if request.ablation is not None and (training, method_config) == resolve(*names, **sources)[:2]:
+        training, method_config, provenance = resolve(*names, **sources, ablation=changes(request))
+        if request.ablation is not None and changes_nothing(request, **sources):
             idle.setdefault(request.method, {})[request.ablation] = None
             continue
         world, source = None, "none"
         if request.world == "open":
-            settings, places = resolve_open_world(*names, **sources, ablation=_changes(request))
+            settings, places = resolve_open_world(*names, **sources, ablation=changes(request))
             provenance, source = provenance | places, settings.feasibility
             table = partial(workbench.feasibility, request.dataset, source, request.backbone)
             world = open_world(settings, places, request.profile, workbench.dataset(request.dataset), table)
@@ -272,12 +272,6 @@ def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[Plann
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
     ]
     return planned
-
-
-def _changes(request: RunRequest) -> Mapping[str, Any]:
-    """Return the settings that the request's ablation switches."""
-    declared = {ablation.name: ablation.changes for ablation in METHODS.get(request.method).info.ablations}
-    return {} if request.ablation is None else declared[request.ablation]
 
 
 def action_for(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:

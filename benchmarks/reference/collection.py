@@ -6,9 +6,10 @@ Those of the suite `reference`, a file per method, and those of the switches bes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
-from benchmarks.plan import RunRequest, expand, load_suite
+from benchmarks.plan import RunRequest, changes_nothing, expand, load_suite
 from benchmarks.records import RunRecord, find_runs
 from benchmarks.reference import archive
 from benchmarks.reference.columns import PHASES
@@ -28,9 +29,10 @@ def request_of(run: RunRecord) -> RunRequest:
     return RunRequest(spec.method, spec.dataset, spec.backbone, spec.world, spec.profile, spec.seed, spec.ablation)
 
 
-def planned() -> list[RunRequest]:
-    """Return every run of the suite."""
-    return expand(load_suite(SUITE))
+@cache
+def planned() -> tuple[RunRequest, ...]:
+    """Return every run of the suite; a switch that is set in the full model already is none."""
+    return tuple(request for request in expand(load_suite(SUITE)) if not changes_nothing(request))
 
 
 def missing(runs: Iterable[RunRecord]) -> list[RunRequest]:
