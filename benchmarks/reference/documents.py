@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 
 from benchmarks import files
+from benchmarks.plan import RunRequest
 from benchmarks.records import RESULT, RunRecord
 from benchmarks.reference import deviations, findings
 from benchmarks.reference.collection import FOLDER, ROOT, missing, planned, request_of
@@ -111,7 +112,11 @@ def deviations_page(material: Material) -> str:
         "w": lambda name: f"`{shlex.join(SWITCHES[name].words)}`",
         "official": deviations.effects(findings.profiles(clean, official, question), question),
     }
-    return _filled("deviations.md.j2", content)
+    text = _filled("deviations.md.j2", {**content, "not_run": ""})
+    if deviations.NOT_RUN not in text:
+        return text
+    explained = f'"{deviations.NOT_RUN}" means that the switch exists and its run is not there yet. '
+    return _filled("deviations.md.j2", {**content, "not_run": explained})
 
 
 def section(table: Table) -> str:
@@ -259,7 +264,7 @@ def records_page(material: Material) -> str:
                 *(Count(what, done[what], count) for what, count in wanted.items()),
                 Count("switches beside the suite", len(material.switched), len(SWITCHES)),
             ],
-            "missing": _missing_text(len(absent)),
+            "missing": _missing_text(absent),
             "conditions": _conditions(material.every),
             "times": section(_times(material)).partition("\n\n")[2],
             "notices": "\n".join(["What happened on the way:", "", *again, *notices]) if notices or again else "",
@@ -267,12 +272,14 @@ def records_page(material: Material) -> str:
     )
 
 
-def _missing_text(absent: int) -> str:
+def _missing_text(absent: Sequence[RunRequest]) -> str:
     if not absent:
         return "Nothing is missing."
+    what = "ablations" if all(run.ablation is not None for run in absent) else "runs"
+    seeds = findings.names([str(seed) for seed in sorted({run.seed for run in absent})])
     return (
-        f"**{absent} runs are missing.** They are not there because each takes two to five minutes on two cores, not "
-        "for what they would show: the order of the suite decided which were done first. `python bench.py run --suite "
+        f"**{len(absent)} runs are missing**: {what} with seeds {seeds}. They are not there because each takes two to "
+        "five minutes on two cores, not for what they would show: lower seeds were done first. `python bench.py run --suite "
         "reference --results FOLDER`, with the archives expanded into FOLDER, does the rest; then `collect` and "
         "`build`, as above."
     )
