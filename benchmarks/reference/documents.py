@@ -279,9 +279,9 @@ def _missing_text(absent: Sequence[RunRequest]) -> str:
     seeds = findings.names([str(seed) for seed in sorted({run.seed for run in absent})])
     return (
         f"**{len(absent)} runs are missing**: {what} with seeds {seeds}. They are not there because each takes two to "
-        "five minutes on two cores, not for what they would show: lower seeds were done first. `python bench.py run --suite "
-        "reference --results FOLDER`, with the archives expanded into FOLDER, does the rest; then `collect` and "
-        "`build`, as above."
+        "five minutes on two cores, not for what they would show: lower seeds were done first. "
+        "`python bench.py run --suite reference --results FOLDER`, with the archives expanded into FOLDER, does the "
+        "rest; then `collect` and `build`, as above."
     )
 
 
