@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks import files
 from benchmarks.prediction import find_run
 from benchmarks.records import RunFolder, RunRecord, find_runs
+from benchmarks.report.reproduce import given_settings
 from benchmarks.scored_runs import phase_arrays, scored_runs
 from benchmarks.significance import Comparison, ScoredRun, compare
 from benchmarks.significance.paired import predictions, right_at_own_bias
@@ -138,7 +139,9 @@ def _face_off(
     level: float,
 ) -> Faceoff:
     labels = _labels(a, b, key, other)
-    notes = [
+    (ours, left_out), (theirs, also) = (_of_one_setting(*one) for one in zip(labels, (ours, theirs), strict=True))
+    notes = [*left_out, *also]
+    notes += [
         f"They differ in {name}: {mine} and {its}."
         for name, mine, its in zip(CONDITIONS, key[2:], other[2:], strict=True)
         if mine != its
@@ -157,6 +160,29 @@ def _face_off(
         notes.append("Which images flip is not said: a run has no validation bias, or no record has names of images.")
     used = tuple(sorted({run.spec.seed for run in (*ours, *theirs)}))
     return Faceoff(*labels, used, found, tuple(flips or ()), tuple(notes))
+
+
+def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[RunRecord], list[str]]:
+    """Return those runs that differ in their seed alone, and a note on the others.
+
+    Of several settings those of defaults and presets are meant; where there are none, or those of several versions of
+    the data, nobody can tell: a `UserError`.
+    """
+    kinds: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        kinds.setdefault(run.spec.model_copy(update={"seed": 0}).digest(), []).append(run)
+    if len(kinds) == 1:
+        return runs, []
+    plain = [own for own in kinds.values() if not given_settings(own[0])]
+    if len(plain) != 1:
+        names = ", ".join(own[0].run_id for own in list(kinds.values())[:4])
+        raise UserError(
+            f"The runs of {label} have {len(kinds)} different settings, and which are meant is not clear.",
+            f"There are {names}{' and more' if len(kinds) > 4 else ''}.",
+            "Pass the id of a run.",
+        )
+    count = counted(len(runs) - len(plain[0]), "run")
+    return plain[0], [f"Left out of {label}: {count} with settings that no preset has; pass a run's id to compare it."]
 
 
 def _labels(a: Side, b: Side, key: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str]:

@@ -166,6 +166,27 @@ def test_runs_of_other_conditions_are_noted_or_refused(results):
         )
 
 
+def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
+    csp, zero_shot = (comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
+    (expected,) = comparison.face_offs(csp, zero_shot, resamples=100)
+
+    def other(run, origin: str):
+        spec = run.spec.model_copy(update={"training": run.spec.training.model_copy(update={"lr": 0.5})})
+        return type(run)(**(vars(run) | {"spec": spec, "provenance": {"lr": {"origin": origin}}}))
+
+    # The results of this folder were made with --epochs, so one of the two kinds is made to come from presets alone.
+    own = [type(run)(**(vars(run) | {"provenance": {}})) for run in csp.runs]
+    several = [*own, other(csp.runs[0], "command line")]
+    (found,) = comparison.face_offs(comparison.Side("csp", tuple(several)), zero_shot, resamples=100)
+    assert found.comparison.methods["csp"].statistics["auc"].value == (
+        expected.comparison.methods["csp"].statistics["auc"].value
+    )
+    assert found.notes[0].startswith("Left out of csp: 1 run with settings that no preset has")
+    unclear = comparison.Side("csp", (*own, other(csp.runs[0], "preset")))
+    with pytest.raises(UserError, match="The runs of csp have 2 different settings, and which are meant is not clear"):
+        comparison.face_offs(unclear, zero_shot)
+
+
 def _other_profile(results: Path):
     run = run_of(results, "clip_zero_shot")
     changed = run.spec.model_copy(update={"profile": "official"})
