@@ -28,10 +28,10 @@ import cli_cluster
 from benchmarks import stopping
 from benchmarks.processes import rank
 from cli_cache import cache
-from cli_data import data, load_plugins
+from cli_data import Plugins, data, load_plugins
 from cli_evidence import compare, predict, status
 from cli_list import Profile, list_, show
-from cli_profile import profile
+from cli_profile import World, profile
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -53,13 +53,6 @@ COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
 FLAGS = ("--dry-run", "--flops-only", "--recompute", "--compile", "--feature-cache")
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-class World(StrEnum):
-    """Candidate pairs: the split's own, or every state x object."""
-
-    closed = "closed"
-    open = "open"
 
 
 class OnExisting(StrEnum):
@@ -143,7 +136,7 @@ def run(
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+    plugin: Plugins = None,
     recompute: Annotated[
         bool, typer.Option("--recompute/--no-recompute", help="Save memory: compute activations again in backward.")
     ] = False,
@@ -280,7 +273,7 @@ def report(
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; csp where it was run.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: no intervals and tests.")] = 10_000,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
     from benchmarks.report import Question, write_files

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cli_data import load_plugins
+from cli_data import Plugins, load_plugins
 from errors import UserError, did_you_mean
 
 out = Console(highlight=False, markup=False)
@@ -45,7 +45,7 @@ class Listing(StrEnum):
 def list_(
     what: Annotated[str, typer.Argument(help="methods, datasets, backbones, launchers, suites or runs.")],
     results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """List what is there: methods, datasets, backbones, launchers, suites or runs."""
     if what not in list(Listing):
@@ -65,7 +65,7 @@ def show(
     dataset: Annotated[str, typer.Option(help="Data set whose preset and vocabulary are shown.")] = "icon_states",
     backbone: Annotated[str, typer.Option(help="CLIP that the shapes belong to.")] = "tiny-icons",
     profile: Annotated[Profile, typer.Option(help="The paper, or the released code's accidents.")] = Profile.clean,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers methods or data.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Show a method: its paper, what it trains, its settings with their sources, ablations and known deviations."""
     load_plugins(plugin)

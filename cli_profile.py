@@ -23,7 +23,7 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 
 class World(StrEnum):
-    """Candidate pairs of the evaluation."""
+    """Candidate pairs: the split's own, or every state x object."""
 
     closed = "closed"
     open = "open"

@@ -225,11 +225,10 @@ def test_redo_gives_the_same_bits_and_skip_leaves_alone(plugin, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(plugin, tmp_path):
-    arguments = "run", "--dataset", "toy", "--plugin", plugin, "--methods", "coop", "csp", "--dry-run"
-    shown = here(*arguments, "--results", tmp_path / "r").stdout
+    shown = here("run", "--dataset", "toy", "--plugin", plugin, "--dry-run", "--results", tmp_path / "r").stdout
     assert "csp-toy-tiny-icons-closed-clean-s0" in shown.replace("\n", "").replace("│", "").replace(" ", "")
     assert "(preset)" in shown
-    assert "Memory in GB, estimated" in shown and shown.count("~0.") == 2
+    assert "Memory in GB, estimated" in shown and shown.count("~0.") == 7
     assert not (tmp_path / "r").exists()
 
 

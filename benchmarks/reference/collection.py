@@ -51,7 +51,7 @@ def collect(results: Sequence[Path], folder: Path = FOLDER) -> list[Path]:
     wanted = set(planned())
     found: dict[RunRequest | str, RunRecord] = {}
     for run in (run for root in results for run in find_runs(root)[0] if run.result is not None):
-        asked = request_of(run) if is_plain(run) and request_of(run) in wanted else switch_of(run)
+        asked = request_of(run) if _is_plain(run) and request_of(run) in wanted else switch_of(run)
         if asked is None:
             continue
         first = found.setdefault(asked, run)
@@ -91,7 +91,7 @@ def expand_to(to: Path, folder: Path = FOLDER, only: str = "*") -> list[Path]:
     return [archive.unpack(run, to) for path in chosen for run in archive.read(path)]
 
 
-def is_plain(run: RunRecord) -> bool:
+def _is_plain(run: RunRecord) -> bool:
     """Return whether a run is in full precision and all its settings come from defaults and presets."""
     return run.spec.precision == "fp32" and not given_settings(run)
 

@@ -15,7 +15,6 @@ from benchmarks import files, kill_loop
 from benchmarks.checkpoints import BEST
 
 ROOT = Path(__file__).parents[2]
-KILLS = 10
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 
 
@@ -31,9 +30,9 @@ def start_method():
 
 
 def test_runs_killed_at_random_moments_end_byte_equal(tmp_path, toy, start_method):
-    outcome = kill_loop.kill_loop(partial(toy_runs.whole_run, toy), tmp_path, KILLS, seed=3, start_method=start_method)
+    outcome = kill_loop.kill_loop(partial(toy_runs.whole_run, toy), tmp_path, 14, seed=3, start_method=start_method)
     assert outcome.differences == []
-    assert len(outcome.kills) == KILLS
+    assert len(outcome.kills) == 14
     assert outcome.runs >= 1 and outcome.writes > 15
     assert len(set(outcome.kills)) >= 4, "the kills hit different places"
     assert any(place.startswith("writing") for place in outcome.kills), "some hit writes"

@@ -484,7 +484,7 @@ def test_the_command(server, tmp_path):
     assert "Pass --yes." in refused.stderr
     assert server.requests == []
     done = fetch("mit_states", "--from", server.url + "/", "--yes")
-    assert f"MIT-States: 8 files, 0.00 GB in {tmp_path / 'mit-states'}" in done.stdout.replace("\n", " ")
+    assert f"MIT-States: 8 files, 0.00 GB in {tmp_path / 'mit-states'}" in done.stdout
     assert "Licence: none declared" in done.stdout
     assert "unpack release_dataset.zip" in done.stderr
     assert "is there already" in fetch("mit_states").stdout
