@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.progress import RunState
 
 out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
 
 Results = Annotated[Path, typer.Option(help="Folder of run records.")]
 SHOWN_FLIPS = 10
@@ -135,7 +136,8 @@ def predict(
     from benchmarks.run import choose_device
 
     record = prediction.find_run(results, run)
-    found = prediction.predict(record, images, bias=bias, top=top, device=choose_device(device))
+    files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
+    found = prediction.predict(record, files, bias=bias, top=top, device=choose_device(device))
     if picture is not None:
         prediction.draw(found, picture)
     if as_json:

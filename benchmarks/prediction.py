@@ -6,7 +6,7 @@ the data set nor its images are needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from benchmarks.finished import load_method
 from benchmarks.records import RunFolder, RunRecord, find_runs
 from benchmarks.scored_runs import phase_arrays, validation_bias
 from datasets.base import UNREADABLE, Candidates, Vocabulary, read_picture
+from datasets.walking import images_below
 from errors import UserError, did_you_mean
 
 BATCH = 32  # images at once
@@ -62,21 +63,28 @@ def find_run(results: Path, name: str) -> RunRecord:
     )
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the images among files and folders, those of a folder sorted; nothing there is a `UserError`."""
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+def image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda message: None) -> list[Path]:
+    """Return the images among files and folders, those of a folder sorted; nothing there is a `UserError`.
+
+    notify: told what a folder holds that is left out, by the rule of `datasets.walking`, which is that of own data.
+    """
     found: list[Path] = []
+    said: list[str] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+            below = images_below(path)
+            found += below.images
+            said += [f"{path}: {sentence}" for sentence in below.sentences()]
         else:
             found.append(path)
     if not found:
         raise UserError(
             f"There is no image in {', '.join(map(str, paths))}.",
-            "An image has an ending such as .jpg or .png.",
+            " ".join(said) or "An image has an ending such as .jpg or .png.",
             "Pass images or a folder of images.",
         )
+    for sentence in said:
+        notify(sentence)
     return found
 
 

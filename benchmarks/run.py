@@ -24,6 +24,7 @@ from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
 from datasets.presence import with_images_there
+from datasets.spelling import spelling_notes
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -107,7 +108,7 @@ class Workbench:
             dataset = DATASETS.get(name)()
             if self.choices.allow_missing is not None:
                 dataset = with_images_there(dataset, self.choices.allow_missing)
-            self.notes += dataset.notes
+            self.notes += [*dataset.notes, *spelling_notes(dataset.vocabulary)]
             self.datasets[name] = dataset
         return self.datasets[name]
 

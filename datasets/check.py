@@ -20,6 +20,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase
 from datasets.image_check import Finding, Progress, image_findings, some
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
+from datasets.spelling import spelling_notes
 from datasets.wording import counted
 from errors import UserError
 from registry import DATASETS
@@ -94,7 +95,7 @@ def check(name: str, *, fast: bool = False, progress: Progress = lambda done, to
     reader = DATASETS.get(name)
     if not isinstance(reader, LayoutReader):
         dataset = reader()
-        found = [*split_findings(dataset)]
+        found = [*(Finding(note, problem=False) for note in dataset.notes), *split_findings(dataset)]
         pictures, content = image_findings(dataset, fast, progress)
         sizes = _sizes(_counts(dataset))
         return CheckReport(dataset.title, dataset.root, sizes, found + pictures, dataset.digest, content)
@@ -175,7 +176,7 @@ def _both_ways(ours: Iterable[Pair], theirs: Iterable[Pair]) -> tuple[tuple[set[
 
 
 def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
-    """Yield what is wrong with the splits: leakage between them, and pairs without images."""
+    """Yield what is wrong with the splits: leakage between them, labels of one prompt, and pairs without images."""
     images = {phase: dataset.splits[phase].images for phase in PHASES}
     for one, other in combinations(PHASES, 2):
         both = sorted(set(images[one]).intersection(images[other]))
@@ -190,6 +191,7 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
     if shared:
         count = counted(len(shared), "unseen pair is", "unseen pairs are")
         yield Finding(f"{count} in val and in test: {some(map(' '.join, shared))}.")
+    yield from (Finding(note, problem=False) for note in spelling_notes(dataset.vocabulary))
     for phase in PHASES:
         empty = sorted(set(lists[phase]).difference(labels[phase]))
         if empty:

@@ -3,6 +3,7 @@
     python bench.py run --dataset path/to/photos                 # photos/wet cat/1.jpg or photos/wet_cat/1.jpg
     python bench.py run --dataset path/to/split.csv              # path,state,object and, if there is a split, split
     python -m datasets.folder path/to/photos --seed 1 --unseen 0.3 --out split.csv
+    python -m datasets.folder path/to/photos --merge-labels --out merged.csv
 
 Where no split is given one is drawn (`own_split.py`) and written to a CSV file that stands for it. Name, digest and
 order of images do not depend on where they lie or on which of the two ways they came, so both are the same runs.
@@ -14,9 +15,11 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import cache
@@ -25,17 +28,19 @@ from datasets.content import content_hashes
 from datasets.files import write_whole
 from datasets.own_images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own_split import SplitOptions, check_split, draw_split
+from datasets.spelling import merged_pairs, some_groups, spellings
 from datasets.wording import counted
 from errors import UserError
 
 VERSION = 1  # raise whenever the same files would give another split or another order
 
 
-def load(name: str, options: SplitOptions | None = None) -> CompositionDataset:
+def load(name: str, options: SplitOptions | None = None, *, merge_labels: bool = False) -> CompositionDataset:
     """Return the data set at a path: a folder of 'state object' folders, or a CSV file.
 
-    options: how a split is drawn where none is given, the defaults if None. Raises UserError for anything that is not
-    as described in docs/add_a_dataset.md.
+    options: how a split is drawn where none is given, the defaults if None. merge_labels: whether labels that are one
+    prompt in several spellings become one, instead of a `UserError`. Raises UserError for anything that is not as
+    described in docs/add_a_dataset.md.
     """
     path = Path(os.path.abspath(Path(name).expanduser()))  # noqa: PTH100 - links in the user's path are kept as named
     if path.is_dir():
@@ -48,7 +53,23 @@ def load(name: str, options: SplitOptions | None = None) -> CompositionDataset:
             f"Nothing lies at {path}.",
             "Pass --dataset with the name of a data set (see 'list datasets') or with a path that is there.",
         )
+    if merge_labels:
+        pairs, merged = merged_pairs(row.pair for row in rows)
+        rows, notes = [replace(row, pair=pair) for row, pair in zip(rows, pairs, strict=True)], [*notes, *merged]
+    refuse_spellings([row.pair for row in rows], str(path))
     return _dataset(rows, notes, str(path), options or SplitOptions())
+
+
+def refuse_spellings(pairs: Sequence[Pair], where: str) -> None:
+    """Raise a UserError where labels are one prompt in several spellings; pairs: of each image, where: their place."""
+    if groups := spellings(pairs):
+        raise UserError(
+            f"{counted(len(groups), 'label')} of {where} are written in several ways that a text encoder reads as one: "
+            f"{some_groups(groups)}.",
+            "Each spelling would be a class of its own with a part of the images, and no prompt tells them apart.",
+            "Write each in one way, or have the most frequent one taken everywhere: 'python -m datasets.folder "
+            f"{shlex.quote(where)} --merge-labels --out merged.csv', then '--dataset merged.csv'.",
+        )
 
 
 def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOptions) -> CompositionDataset:
@@ -174,10 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--unseen", type=float, default=SplitOptions.unseen, help="share of the pairs")
     parser.add_argument("--val", type=float, default=SplitOptions.val, help="share of a seen pair's images")
     parser.add_argument("--test", type=float, default=SplitOptions.test, help="share of a seen pair's images")
+    parser.add_argument(
+        "--merge-labels", action="store_true", help="write labels that are one prompt in their most frequent spelling"
+    )
     parser.add_argument("--out", type=Path, help="CSV file to write; an existing one is not overwritten")
     given = parser.parse_args(arguments)
     try:
-        dataset = load(given.path, SplitOptions(given.seed, given.unseen, given.val, given.test))
+        options = SplitOptions(given.seed, given.unseen, given.val, given.test)
+        dataset = load(given.path, options, merge_labels=given.merge_labels)
         print("\n".join(dataset.notes))
         if given.out is not None:
             if given.out.exists():

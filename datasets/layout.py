@@ -161,8 +161,8 @@ def judge(layout: Layout, about: Published) -> list[UserError]:
             UserError(
                 f"The pair lists in {layout.root / SPLIT} are not those of {about.title}.",
                 f"Their sizes differ: {', '.join(wrong)}.",
-                "Get the archive of the splits again; a split of your own runs as a data set of your own "
-                "(docs/add_a_dataset.md).",
+                "Get the archive of the splits again; a split of your own runs from a CSV file with the columns path, "
+                "state, object, split (docs/add_a_dataset.md), while the images' folder alone has another split drawn.",
             )
         )
     return found

@@ -9,16 +9,27 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from datasets.base import PHASES, Pair, Phase
+from datasets.image_check import some
+from datasets.metadata import SPLIT, STEM
+from datasets.walking import SHOWN, images_below, sentence
+from datasets.wording import counted
 from errors import UserError, did_you_mean
 
 COLUMNS = ("path", "state", "object", "split")
+STATELESS = "adj"
+"""The word that MIT-States writes for the state of images that have none: 'adj cat', beside 'wet cat'."""
+
+PASS_BY_NAME = (
+    "For its own split pass the data set's name (--dataset mit_states, ut_zappos, cgqa or vaw_czsl), with CZSL_DATA "
+    "naming the folder that it lies in; a split of another data set goes into a CSV file with the columns path, state, "
+    "object, split."
+)
 
 
 @dataclass(frozen=True)
@@ -47,46 +58,76 @@ def split_pair(name: str) -> Pair:
 def read_folder(folder: Path) -> tuple[list[Row], list[str]]:
     """Return the images of a folder of pair folders, and sentences on what was left out.
 
-    Images may lie deeper in a pair's folder. Names that begin with a dot are passed over.
+    Images may lie deeper in a pair's folder, and links are followed; see `walking.py`. Folders of images without a
+    state, as MIT-States has them, are left out.
     """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    rows, strange, others = [], [], 0
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if not entry.is_dir():
-            others += 1
-            continue
+    found = images_below(folder)
+    pairs: dict[str, Pair] = {}
+    strange = []
+    for name in found.folders:
         try:
-            pair = split_pair(entry.name)
+            pairs[name] = split_pair(name)
         except ValueError:
-            strange.append(entry.name)
-            continue
-        for below, folders, files in os.walk(entry):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for file in sorted(name for name in files if not name.startswith(".")):
-                if Path(file).suffix.lower() in endings:
-                    rows.append(Row(Path(below) / file, pair, None, f"in {entry.name}"))
-                else:
-                    others += 1
+            strange.append(name)
     if strange:
-        inner = folder / "images"
-        raise UserError(
-            f"The folder {strange[0]!r} in {folder} names no pair ({len(strange)} such folders).",
-            "A folder's name is a state and an object, divided by its one underscore or, without any, its one space.",
-            f"Pass {inner}, if that is meant."
-            if "images" in strange and inner.is_dir()
-            else "Rename them, such as 'wet_traffic light', move them away, or list the images in a CSV file.",
+        raise _no_pairs(folder, strange)
+    rows: list[Row] = []
+    stray: list[str] = []
+    stateless: Counter[str] = Counter()
+    for image in found.images:
+        place = image.relative_to(folder).parts
+        if len(place) == 1:
+            stray.append(place[0])
+        elif pairs[place[0]][0].lower() == STATELESS:
+            stateless[place[0]] += 1
+        else:
+            rows.append(Row(image, pairs[place[0]], None, f"in {place[0]}"))
+    notes = found.sentences()
+    if stray:
+        notes.append(sentence("because they are in no folder of a pair", stray[:SHOWN], len(stray), len(stray) - SHOWN))
+    if stateless:
+        notes.append(
+            f"Left out, because '{STATELESS}' stands for no state, as in MIT-States: "
+            f"{counted(stateless.total(), 'image')} of {counted(len(stateless), 'folder')} ({some(stateless)}); list "
+            "them in a CSV file if it is a state of yours."
         )
     if not rows:
         raise UserError(
             f"There are no images in {folder}.",
-            f"It holds {others} other files."
-            if others
-            else "It holds no folder of a pair, such as 'wet cat', with files.",
+            " ".join(notes) or "It holds no folder of a pair, such as 'wet cat', with files.",
             "Put images into a folder per pair, or pass a CSV file with the columns path, state, object.",
         )
-    return rows, [f"Files left out, because they are no images of a pair: {others}."] if others else []
+    return rows, [*notes, *_published_images(folder)]
+
+
+def _no_pairs(folder: Path, strange: Sequence[str]) -> UserError:
+    """Return what is wrong with a folder of folders that name no pair."""
+    inner = folder / "images"
+    if is_published_layout(folder):
+        return UserError(
+            f"The folder {folder} has the layout of a published data set, which has a split of its own.",
+            f"It holds {SPLIT}/ or {STEM}.*, and passed as a path it would have another split drawn.",
+            PASS_BY_NAME,
+        )
+    return UserError(
+        f"The folder {strange[0]!r} in {folder} names no pair ({len(strange)} such folders).",
+        "A folder's name is a state and an object, divided by its one underscore or, without any, its one space.",
+        f"Pass {inner}, if that is meant; a split is drawn for it."
+        if "images" in strange and inner.is_dir()
+        else "Rename them, such as 'wet_traffic light', move them away, or list the images in a CSV file.",
+    )
+
+
+def _published_images(folder: Path) -> list[str]:
+    """Return a sentence if the folder is the `images` of a published data set, whose own split is not used then."""
+    if not is_published_layout(folder.parent):
+        return []
+    return [f"These are images of a data set with a split of its own beside them, which is not used. {PASS_BY_NAME}"]
+
+
+def is_published_layout(folder: Path) -> bool:
+    """Return whether a folder is laid out as the published data sets are: pair lists and metadata of their split."""
+    return (folder / SPLIT).is_dir() or any(folder.glob(f"{STEM}.*"))
 
 
 def read_csv(file: Path) -> list[Row]:

@@ -19,6 +19,7 @@ from benchmarks.records import RunFolder, find_runs
 from benchmarks.run import Choices, Workbench, execute, plan_runs
 from benchmarks.scored_runs import scored_run, validation_bias
 from benchmarks.significance.paired import predictions, right_at_own_bias
+from datasets.walking import images_below
 from errors import UserError
 from registry import DATASETS
 
@@ -117,6 +118,37 @@ def test_the_command_predicts_into_a_table_json_and_a_picture(results, tmp_path)
     assert (tmp_path / "seen.png").stat().st_size > 1000
     found = json.loads(invoke(*words, "--json"))
     assert all(len(one["pairs"]) == 2 for one in found)
+
+
+def test_predictions_leave_out_what_own_data_leave_out(results, tmp_path):
+    toy = DATASETS.get("toy_evidence")()
+    run = run_of(results, "csp-toy-tiny-icons-open")
+    photo = toy.load_image("test", 0)
+    photos = tmp_path / "photos"
+    for name in ("wet cat/1.png", "wet cat/deeper/2.png", "wet dog/3.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(photos / name)
+    clean = prediction.image_files([photos])
+    for name in ("wet cat/@eaDir/1.png/THUMB.png", "__MACOSX/1.png", ".thumbnails/1.png", "#recycle/1.png"):
+        (photos / name).parent.mkdir(parents=True)
+        photo.save(photos / name)
+    for name in ("wet cat/._1.png", "wet cat/Thumbs.db", "desktop.ini", "read me.txt"):
+        (photos / name).write_bytes(b"no image")
+    (photos / "wet cat/loop").symlink_to("..")
+    said = []
+    assert prediction.image_files([photos], said.append) == clean == sorted(images_below(photos).images)
+    assert [f"{photos}: {sentence}" for sentence in images_below(photos).sentences()] == said
+    assert [text.split(":", 1)[1].split("(")[0].strip() for text in said] == [
+        "Left out, which systems and storage leave beside images: 7",
+        "Left out, because they are no images: 1",
+        "Left out, because these links lead back to a folder that holds the data: 1",
+    ]
+    shown = invoke("predict", photos, "--run", run.path, "--json", "--device", "cpu")
+    assert len(json.loads(shown[shown.index("[\n") :])) == 3
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/._1.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no image in .*Left out, which .*1 x \._\*"):
+        prediction.image_files([tmp_path / "only"])
 
 
 # compare --------------------------------------------------------------------------------------------------------------

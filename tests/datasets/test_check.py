@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
-from made_layouts import add_line, pair_file, reader, rewrite, small, small_vaw, unmark
+from made_layouts import BLANK_LISTS, add_line, pair_file, reader, rewrite, small, small_vaw, unmark
+from PIL import Image
 
 from datasets import check as checks
-from datasets.base import PHASES
+from datasets.base import PHASES, Vocabulary
 from datasets.check import about, check
 from datasets.metadata import STEM
+from datasets.miniature import write_miniature
 from errors import UserError
 
 
@@ -180,6 +183,46 @@ def test_any_registered_data_set_can_be_checked(toy, monkeypatch):
     assert {size.name: size.there for size in report.sizes}["train pairs"] == 12
     assert {size.published for size in report.sizes} == {None}
     assert about("toy").published is None
+
+
+def test_labels_of_one_prompt_are_noted_and_not_refused(toy, monkeypatch, tmp_path):
+    """In published layouts and in data sets of a plugin, whose labels are what they are."""
+    from benchmarks.run import Choices, Workbench
+    from registry import DATASETS
+
+    monkeypatch.setenv("CZSL_DATA", str(tmp_path))
+    lists = {phase: [("x" if s == "red" else s, o) for s, o in pairs] for phase, pairs in BLANK_LISTS.items()}
+    assert any(state != "red" for state, _ in lists["train"])
+    first = lists["train"][0][0]
+    odd = {phase: [*pairs, (first.upper(), pairs[0][1])] for phase, pairs in lists.items() if phase == "train"}
+    write_miniature(reader("vaw_czsl").published, tmp_path, lists | odd, pictures=True, pixels=8)
+    states = (toy.vocabulary.states[0].upper(), *toy.vocabulary.states[1:-1], toy.vocabulary.states[0])
+    plugin = replace(toy, vocabulary=Vocabulary(states, toy.vocabulary.objects))
+    get = DATASETS.get
+    monkeypatch.setattr(DATASETS, "get", lambda name: (lambda: plugin) if name == "plugin" else get(name))
+    for name, word in (("vaw_czsl", first), ("plugin", states[-1])):
+        report = check(name, fast=True)
+        found = [finding for finding in report.findings if f"state '{word.upper()}' = '{word}'" in finding.text]
+        assert [finding.problem for finding in found] == [False]
+        workbench = Workbench(Choices(device="cpu", allow_missing=None))
+        workbench.dataset(name)
+        assert found[0].text in workbench.notes
+
+
+def test_own_data_are_checked_with_what_is_left_out(tmp_path):
+    for number, pair in enumerate(f"{s} {o}" for s in ("dry", "wet", "old") for o in ("cat", "dog", "fox")):
+        (tmp_path / "photos" / pair / "@eaDir").mkdir(parents=True)
+        for image in range(4):
+            for below in ("", "@eaDir"):
+                Image.new("RGB", (1, 1), (number, image, 0)).save(tmp_path / "photos" / pair / below / f"{image}.png")
+    report = check(str(tmp_path / "photos"))
+    assert report.problems == []
+    assert {size.name: size.there for size in report.sizes}["pairs"] == 9
+    texts = [finding.text for finding in report.findings]
+    assert "Left out, which systems and storage leave beside images: 9 (9 x @eaDir)." in texts
+    (tmp_path / "photos/wet cat").rename(tmp_path / "photos/Wet cat")
+    with pytest.raises(UserError, match="written in several ways"):
+        check(str(tmp_path / "photos"))
 
 
 def test_data_that_is_not_there_cannot_be_checked_but_described(tmp_path, monkeypatch):

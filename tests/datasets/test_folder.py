@@ -177,6 +177,7 @@ def test_a_folder_becomes_a_data_set(tmp_path, separator):
     (made / f"wet{separator}cat/deeper").mkdir()
     (made / f"wet{separator}cat/0.png").rename(made / f"wet{separator}cat/deeper/0.PNG")
     (made / "readme.txt").write_text("x")
+    Image.new("RGB", (1, 1)).save(made / "cover.png")
     (made / f"wet{separator}cat/Thumbs.db").write_text("x")
     (made / ".hidden").mkdir()
     dataset = load(str(made))
@@ -188,7 +189,9 @@ def test_a_folder_becomes_a_data_set(tmp_path, separator):
         assert dataset.load_image(phase, 0).size == (1, 1)
         assert dataset.image_path(phase, 0) == made / split.images[0]
         assert list(split.images) == sorted(split.images)
-    assert any("they are no images of a pair: 2." in note for note in dataset.notes)
+    assert "Left out, because they are in no folder of a pair: 1 (cover.png)." in dataset.notes
+    assert "Left out, because they are no images: 1 (readme.txt)." in dataset.notes
+    assert any("leave beside images: 2 (1 x .hidden, 1 x Thumbs.db)." in note for note in dataset.notes)
     assert "48 images of 12 pairs (3 states x 4 objects)" in dataset.notes[0]
     assert "drawn with seed 0: 2 of 12 pairs are unseen" in dataset.notes[1]
     candidates = dataset.candidates("test")
@@ -289,6 +292,81 @@ def test_copies_are_reported(tmp_path):
     (photos / "wet cat/copy.png").write_bytes((photos / "wet cat/0.png").read_bytes())
     dataset = load(str(photos))
     assert "Copies of other images, byte for byte: 1; contents found in several phases: 0." in dataset.notes
+
+
+# Labels in several spellings, MIT-States' words for none, published layouts
+
+
+SPELLINGS = {
+    "capitals": ("soaked", "Soaked"),
+    "full stop": ("traffic light", "traffic.light"),
+    "no-break space": ("traffic light", "traffic\u00a0light"),
+    "narrow no-break space": ("traffic light", "traffic\u202flight"),
+    "two spaces": ("traffic light", "traffic  light"),
+    "decomposed": ("café", "cafe\u0301"),
+    "soft hyphen": ("traffic", "traf\u00adfic"),
+}
+
+
+@pytest.mark.parametrize("column", [1, 2])
+@pytest.mark.parametrize("one, other", SPELLINGS.values(), ids=SPELLINGS)
+def test_one_label_in_two_spellings_is_refused_and_merged(tmp_path, capsys, one, other, column):
+    rows = good_rows(tmp_path)
+    old = rows[0][column]
+    for row in rows:
+        row[column] = one if row[column] == old else row[column]
+    clean = load(str(write_csv(tmp_path / "clean.csv", rows)))
+    for row in rows[1::3]:
+        row[column] = other if row[column] == one else row[column]
+    odd = write_csv(tmp_path / "odd split.csv", rows)
+    message = error_of(load, str(odd))
+    assert "written in several ways" in message and "--merge-labels --out merged.csv'" in message
+    assert ("state '" if column == 1 else "object '") in message and message.count(" images)") == 2
+    assert main([str(odd), "--merge-labels", "--out", str(tmp_path / "merged.csv")]) == 0
+    assert "is merged into" in capsys.readouterr().out
+    merged = load(str(tmp_path / "merged.csv"))
+    assert merged.digest == clean.digest and merged.vocabulary == clean.vocabulary
+
+
+def test_a_word_may_be_a_state_and_an_object(tmp_path):
+    rows = good_rows(tmp_path)
+    for row in rows:
+        row[2] = "Wet" if row[2] == "cat" else row[2]
+    assert load(str(write_csv(tmp_path / "x.csv", rows))).vocabulary.objects[0] == "Wet"
+
+
+def test_folders_of_one_pair_are_one_pair_and_folders_of_two_spellings_are_refused(tmp_path):
+    photos = make_folder(tmp_path / "photos")
+    (photos / "wet_cat").mkdir()
+    Image.new("RGB", (1, 1)).save(photos / "wet_cat/0.png")
+    assert "49 images of 12 pairs" in load(str(photos)).notes[0]
+    (photos / "wet_cat").rename(photos / "Wet_cat")
+    message = error_of(load, str(photos))
+    assert "1 label of" in message and "state 'Wet' (1 image) = 'wet' (16 images)" in message
+    assert "Wet" not in load(str(photos), merge_labels=True).vocabulary.states
+
+
+def test_folders_without_a_state_are_left_out(tmp_path):
+    photos = make_folder(tmp_path / "photos")
+    before = load(str(photos)).digest
+    make_folder(photos, [("adj", "cat"), ("adj", "dog")], images=2)
+    dataset = load(str(photos))
+    assert dataset.digest == before
+    assert any("4 images of 2 folders (adj cat, adj dog)" in note for note in dataset.notes)
+    make_folder(tmp_path / "none", [("adj", "cat"), ("adj", "dog")])
+    assert "'adj' stands for no state" in error_of(load, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("beside", ["compositional-split-natural/x.txt", "metadata_compositional-split-natural.t7"])
+def test_the_layout_of_a_published_data_set_is_not_split_anew_in_silence(tmp_path, beside):
+    root = tmp_path / "mit-states"
+    make_folder(root / "images")
+    (root / beside).parent.mkdir(exist_ok=True)
+    (root / beside).write_text("x")
+    message = error_of(load, str(root))
+    assert "another split" in message and "--dataset mit_states" in message and "CZSL_DATA" in message
+    assert "if that is meant" not in message
+    assert any("which is not used" in note for note in load(str(root / "images")).notes)
 
 
 # Mistakes
