@@ -64,8 +64,8 @@ def refuse_spellings(pairs: Sequence[Pair], where: str) -> None:
     """Raise a UserError where labels are one prompt in several spellings; pairs: of each image, where: their place."""
     if groups := spellings(pairs):
         raise UserError(
-            f"{counted(len(groups), 'label')} of {where} are written in several ways that a text encoder reads as one: "
-            f"{some_groups(groups)}.",
+            f"In {where} {counted(len(groups), 'label is', 'labels are')} written in several ways that a text encoder "
+            f"reads as one: {some_groups(groups)}.",
             "Each spelling would be a class of its own with a part of the images, and no prompt tells them apart.",
             "Write each in one way, or have the most frequent one taken everywhere: 'python -m datasets.folder "
             f"{shlex.quote(where)} --merge-labels --out merged.csv', then '--dataset merged.csv'.",

@@ -88,8 +88,9 @@ def read_folder(folder: Path) -> tuple[list[Row], list[str]]:
     if stateless:
         notes.append(
             f"Left out, because '{STATELESS}' stands for no state, as in MIT-States: "
-            f"{counted(stateless.total(), 'image')} of {counted(len(stateless), 'folder')} ({some(stateless)}); list "
-            "them in a CSV file if it is a state of yours."
+            f"{counted(stateless.total(), 'image')} of {counted(len(stateless), 'folder')} ({some(stateless)}). "
+            "List them in a CSV file if it is a state of yours; if these are the images of MIT-States, a split that is "
+            "drawn is not the published one."
         )
     if not rows:
         raise UserError(
@@ -112,7 +113,7 @@ def _no_pairs(folder: Path, strange: Sequence[str]) -> UserError:
     return UserError(
         f"The folder {strange[0]!r} in {folder} names no pair ({len(strange)} such folders).",
         "A folder's name is a state and an object, divided by its one underscore or, without any, its one space.",
-        f"Pass {inner}, if that is meant; a split is drawn for it."
+        f"Pass {inner}, if that is meant; a split is drawn for it, which is none that was published."
         if "images" in strange and inner.is_dir()
         else "Rename them, such as 'wet_traffic light', move them away, or list the images in a CSV file.",
     )

@@ -55,7 +55,7 @@ def merged_labels(labels: Iterable[str]) -> dict[str, str]:
     are, then the first in code-point order.
     """
     counts = Counter(labels)
-    chosen = {}
+    chosen: dict[str, str] = {}
     for group in same_prompts(counts):
         best = min(group, key=lambda label: (-counts[label], label != prompt_text(label), label))
         chosen |= {label: best for label in group if label != best}
@@ -90,15 +90,28 @@ def spellings(pairs: Iterable[Pair]) -> list[str]:
 
 
 def spelling_notes(vocabulary: Vocabulary) -> list[str]:
-    """Return a sentence on the labels of a data set that are one prompt; an empty list where there are none."""
-    groups = [
-        f"{kind} {' = '.join(map(shown, group))}"
-        for kind, words in zip(KINDS, (vocabulary.states, vocabulary.objects), strict=True)
-        for group in same_prompts(words)
-    ]
-    if not groups:
-        return []
-    return [f"Labels that are one prompt to a text encoder, and several classes here: {some_groups(groups)}."]
+    """Return sentences on the labels of a data set that are one prompt, and on those that are nearly one."""
+    kinds = tuple(zip(KINDS, (vocabulary.states, vocabulary.objects), strict=True))
+    one = [(kind, group) for kind, words in kinds for group in same_prompts(words)]
+    near = [(kind, group) for kind, words in kinds for group in near_prompts(words)]
+    said = []
+    for groups, what in (
+        (one, "are one prompt to a text encoder"),
+        (near, "differ in a hyphen, an underscore or a blank alone"),
+    ):
+        if groups:
+            texts = [f"{kind} {' = '.join(map(shown, group))}" for kind, group in groups]
+            said.append(f"Labels that {what}, and are several classes here: {some_groups(texts)}.")
+    return said
+
+
+def near_prompts(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the groups of labels of several prompts that differ in hyphens, underscores and blanks alone, sorted."""
+    groups: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        bare = "".join(c for c in prompt_text(label) if unicodedata.category(c) not in ("Pd", "Pc", "Zs"))
+        groups.setdefault(bare, []).append(label)
+    return [tuple(group) for group in groups.values() if len(set(map(_key, group))) > 1]
 
 
 def some_groups(groups: list[str]) -> str:

@@ -342,7 +342,7 @@ def test_folders_of_one_pair_are_one_pair_and_folders_of_two_spellings_are_refus
     assert "49 images of 12 pairs" in load(str(photos)).notes[0]
     (photos / "wet_cat").rename(photos / "Wet_cat")
     message = error_of(load, str(photos))
-    assert "1 label of" in message and "state 'Wet' (1 image) = 'wet' (16 images)" in message
+    assert "1 label is written" in message and "state 'Wet' (1 image) = 'wet' (16 images)" in message
     assert "Wet" not in load(str(photos), merge_labels=True).vocabulary.states
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets.folder import load
 from datasets.walking import images_below
+from errors import UserError
 
 DROPPINGS = [
     "._{}", ".{}", ".DS_Store", ".AppleDouble/{}", ".thumbnails/{}", ".@__thumb/{}", ".Trash-1000/files/{}",
@@ -143,3 +144,16 @@ def test_many_are_counted_and_the_first_named(photos):
 def test_the_folder_that_is_asked_for_may_have_any_name(tmp_path):
     picture(tmp_path / ".hidden/@eaDir/1.png")
     assert names(tmp_path / ".hidden/@eaDir") == {"1.png"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(photos, monkeypatch):
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path).name == "wet cat":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=r"wet cat cannot be listed.*Permission denied"):
+        images_below(photos)
