@@ -37,12 +37,10 @@ def same_prompts(labels: Iterable[str]) -> list[tuple[str, ...]]:
     """Return the groups of two or more labels that are one prompt, each sorted, in the order of their first labels."""
     groups: dict[str, list[str]] = {}
     for label in sorted(set(labels)):
-        # A zero-width space stands for a blank, or for nothing: both are seen in the wild.
-        keys = {_key(label), _key(label.replace(ZERO_WIDTH_SPACE, " "))}
-        joined = [label]
-        for group in {id(groups[key]): groups[key] for key in keys if key in groups}.values():
-            joined += group
-        for key in keys | {key for key, group in groups.items() if group[0] in joined}:
+        keys = _keys(label)
+        met = {id(groups[key]): groups[key] for key in keys if key in groups}
+        joined = [label, *(other for group in met.values() for other in group)]
+        for key in keys.union(*map(_keys, joined[1:])):
             groups[key] = joined
     distinct = {id(group): tuple(sorted(group)) for group in groups.values()}
     return sorted(group for group in distinct.values() if len(group) > 1)
@@ -133,6 +131,11 @@ def shown(label: str) -> str:
         for c in label
     )
     return f"'{''.join(parts)}'"
+
+
+def _keys(label: str) -> set[str]:
+    """Return the keys of a label, two where a zero-width space may stand for a blank or for nothing."""
+    return {_key(label), _key(label.replace(ZERO_WIDTH_SPACE, " "))}
 
 
 def _key(label: str) -> str:
