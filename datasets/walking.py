@@ -75,7 +75,7 @@ class Found:
             most = sorted(self.droppings.items(), key=lambda item: (-item[1], item[0]))
             total = sum(self.droppings.values())
             names = (f"{count:,} x {name}" for name, count in most[:SHOWN])
-            said.append(sentence("which systems and storage leave beside images", names, total, len(most) - SHOWN))
+            said.append(sentence("because systems or storage left them there", names, total, len(most) - SHOWN))
         for reason, paths in self.left_out.items():
             said.append(sentence(reason, sorted(paths)[:SHOWN], len(paths), len(paths) - SHOWN))
         return said

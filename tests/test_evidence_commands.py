@@ -139,7 +139,7 @@ def test_predictions_leave_out_what_own_data_leave_out(results, tmp_path):
     assert prediction.image_files([photos], said.append) == clean == sorted(images_below(photos).images)
     assert [f"{photos}: {sentence}" for sentence in images_below(photos).sentences()] == said
     assert [text.split(":", 1)[1].split("(")[0].strip() for text in said] == [
-        "Left out, which systems and storage leave beside images: 7",
+        "Left out, because systems or storage left them there: 7",
         "Left out, because they are no images: 1",
         "Left out, because these links lead back to a folder that holds the data: 1",
     ]
@@ -147,7 +147,7 @@ def test_predictions_leave_out_what_own_data_leave_out(results, tmp_path):
     assert len(json.loads(shown[shown.index("[\n") :])) == 3
     (tmp_path / "only").mkdir()
     (tmp_path / "only/._1.png").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no image in .*Left out, which .*1 x \._\*"):
+    with pytest.raises(UserError, match=r"no image in .*Left out, because .*1 x \._\*"):
         prediction.image_files([tmp_path / "only"])
 
 

@@ -216,7 +216,7 @@ def test_own_data_are_checked_with_what_is_left_out(tmp_path):
     assert report.problems == []
     assert {size.name: size.there for size in report.sizes}["pairs"] == 9
     texts = [finding.text for finding in report.findings]
-    assert "Left out, which systems and storage leave beside images: 9 (9 x @eaDir)." in texts
+    assert "Left out, because systems or storage left them there: 9 (9 x @eaDir)." in texts
     (tmp_path / "photos/wet cat").rename(tmp_path / "photos/Wet cat")
     with pytest.raises(UserError, match="written in several ways"):
         check(str(tmp_path / "photos"))

@@ -191,7 +191,7 @@ def test_a_folder_becomes_a_data_set(tmp_path, separator):
         assert list(split.images) == sorted(split.images)
     assert "Left out, because they are in no folder of a pair: 1 (cover.png)." in dataset.notes
     assert "Left out, because they are no images: 1 (readme.txt)." in dataset.notes
-    assert any("leave beside images: 2 (1 x .hidden, 1 x Thumbs.db)." in note for note in dataset.notes)
+    assert any("systems or storage left them there: 2 (1 x .hidden, 1 x Thumbs.db)." in note for note in dataset.notes)
     assert "48 images of 12 pairs (3 states x 4 objects)" in dataset.notes[0]
     assert "drawn with seed 0: 2 of 12 pairs are unseen" in dataset.notes[1]
     candidates = dataset.candidates("test")
