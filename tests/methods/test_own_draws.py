@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import open_clip
 import pytest
 import timm.layers
 import torch
 import torchvision
+from small_world import VOCABULARY, every_pair, some_images
 from torch import nn
 from torch.nn import functional
 
 from methods.parts import shares
 from methods.parts.own_draws import DRAWING, Watch, drawing_modules
 from methods.parts.shares import CommonDropout, ImageDropout, common_draws, common_dropout, image_dropout, image_noise
+from registry import METHODS
 
 DRAWS = {
     "dropout": nn.Dropout(0.1),
@@ -125,6 +129,27 @@ def test_what_is_drawn_through_shares_is_not_found():
         functional.scaled_dot_product_attention(values, values, values)
         functional.dropout(values, 0.5, training=False)
         torch.utils.checkpoint.checkpoint(ImageDropout(0.5), values, use_reentrant=False).sum().backward()
+    assert watch.found is None
+
+
+CASES = [(name, None) for name in METHODS.names()]
+CASES += [(name, ablation.name) for name in METHODS.names() for ablation in METHODS.get(name).info.ablations]
+
+
+@pytest.mark.parametrize(("name", "ablation"), CASES)
+def test_the_methods_of_the_suite_draw_through_shares(name, ablation, backbone):
+    method_class = METHODS.get(name)
+    changes = {item.name: item.changes for item in method_class.info.ablations}.get(ablation, {})
+    values = {key: value for key, value in changes.items() if key in method_class.Config.model_fields}
+    if "map_noise" in method_class.Config.model_fields:
+        values |= {"map_noise": 0.1}
+    method = method_class(copy.deepcopy(backbone), VOCABULARY, method_class.Config(**values)).train()
+    assert drawing_modules(method) == {}
+    if not (method.info.trains and method.info.batch_independent):
+        return
+    share, images = shares.Share(0, 8, 8, join=lambda rows, _: rows), some_images()
+    with shares.in_force(share), Watch(method) as watch:
+        method.training_loss(images, every_pair())
     assert watch.found is None
 
 
