@@ -49,7 +49,7 @@ def load_backbone_of(run: RunRecord, asked: str) -> tuple[str, Backbone]:
         f"The weights '{name}' with the digest {spec.backbone_digest[:12]} are not at {first}"
         + "".join(f"; {what}" for what in found)
         + ".",
-        f"Put that file there or into {home() / 'weights'}, with the configuration that lay beside it, or give the "
+        f"Put that file there or into {home() / 'weights'}, with any configuration that lay beside it, or give the "
         "command in the folder that holds it.",
     )
 
