@@ -38,9 +38,10 @@ from benchmarks.image_scores import ImageScores
 from benchmarks.processes import on_this_machine, processes
 from benchmarks.records import RunFolder
 from benchmarks.thresholds import ThresholdScores
+from datasets.wording import counted
 from errors import UserError
 from methods.base import Method
-from methods.parts import shares
+from methods.parts import own_draws, shares
 from methods.parts.shares import Share
 
 PATIENCE = datetime.timedelta(hours=2)  # for a first process that renders a data set or writes a report
@@ -123,10 +124,33 @@ class Group:
         with shares.in_force(share if self.size > 1 else None):
             yield
 
+    @contextmanager
+    def watching(self, method: Method, watch: bool = True) -> Iterator[None]:
+        """Raise `UserError` after what is within if the method drew random numbers other than through `shares.py`.
+
+        watch: whether to look, which takes time at every operation; in one process nothing is looked for.
+        """
+        if self.size == 1 or not watch:
+            yield
+            return
+        with own_draws.Watch(method) as found:
+            yield
+        if found.found is not None:
+            raise self._draws_for_itself(method, found.found)
+
+    def _draws_for_itself(self, method: Method, what: str) -> UserError:
+        return UserError(
+            f"The method {method.info.name} cannot be trained by {self.size} processes.",
+            f"There {what} draws random numbers for itself, the same ones for different images of each process.",
+            "Draw through methods/parts/shares.py (ImageDropout, image_dropout, image_noise; CommonDropout and "
+            "common_draws for what all images have in common; see docs/add_a_method.md), or run it in one process.",
+        )
+
     def attach(self, method: Method, micro_batch: int) -> None:
         """Start all processes from the same tensors, and give BatchNorm the rows of all of them from now on.
 
-        A method that mixes the images of a batch, or a micro-batch with fewer images than processes, is a `UserError`.
+        A method that mixes the images of a batch or has a module that draws random numbers for itself, or a micro-batch
+        with fewer images than processes, is a `UserError`.
         """
         if self.size == 1:
             return
@@ -142,6 +166,10 @@ class Group:
                 "Each of them needs an image at least.",
                 f"Use at most {micro_batch} processes, or raise batch_size or micro_batch.",
             )
+        if drawing := own_draws.drawing_modules(method):
+            (name, module), *more = drawing.items()
+            others = f" and {counted(len(more), 'other module')}" if more else ""
+            raise self._draws_for_itself(method, f"its module '{name}' ({type(module).__name__}){others}")
         with torch.no_grad():
             for tensor in method.checkpoint().values():
                 self._exchange(dist.broadcast, tensor, src=0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.records import RunRecord
+from benchmarks.weights_place import load_backbone_of
 from datasets.base import Vocabulary
 from datasets.streams import derived_seed
 from errors import UserError
-from registry import BACKBONES, METHODS
+from registry import METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
     """Return the method of a finished run with the weights of its selected epoch, ready to score as in its final test.
 
     vocabulary: of the run's data set. A run that is not done, weights that are missing or do not fit, or a backbone
-    with other weights than the run's are a `UserError`.
+    whose weights are not there or not the run's are a `UserError`.
     """
     import torch
     from safetensors import SafetensorError
@@ -33,13 +34,7 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
         raise UserError(asked, f"The run is {run.status}, not done.", "Finish it with bench.py run.")
     spec = run.spec
     method_class = METHODS.get(spec.method)
-    backbone = BACKBONES.get(spec.backbone)(spec.backbone)
-    if backbone.digest != spec.backbone_digest:
-        raise UserError(
-            asked,
-            f"{spec.backbone} here has the digest {backbone.digest[:12]}, the run's had {spec.backbone_digest[:12]}.",
-            "Use the weights that the run was made with.",
-        )
+    _, backbone = load_backbone_of(run, asked)
     config = method_class.Config.model_validate(spec.method_config)
     with torch.random.fork_rng(devices=[]):
         # What a method draws at first and does not train is not in the checkpoint, and follows from the seed.

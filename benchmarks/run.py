@@ -80,6 +80,7 @@ class PlannedRun:
 class Workbench:
     """What runs share: the device, the processes, loaded data sets, digests of weights, frozen features of images.
 
+    backbone_facts: where the weights of a backbone that was loaded come from, for records.
     notes: what a user should know of the plan.
     """
 
@@ -89,6 +90,7 @@ class Workbench:
     precision: str = "fp32"
     datasets: dict[str, Any] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
+    backbone_facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     features: Any = None
     notes: list[str] = field(default_factory=list)
     tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
@@ -116,6 +118,10 @@ class Workbench:
         """Return a freshly loaded backbone; methods may change what they are given, so none is shared."""
         backbone = BACKBONES.get(name)(name)
         self.backbone_digests[name] = (backbone.name, backbone.digest)
+        origin = getattr(backbone, "origin", None)  # a plugin's backbone has none
+        if origin is not None and name not in self.backbone_facts:
+            self.backbone_facts[name] = origin.facts
+            self.notes += origin.notes
         return backbone
 
     def backbone_identity(self, name: str) -> tuple[str, str]:
@@ -345,6 +351,8 @@ def _execute(
     deterministic()
     environment = {**capture_environment(), **_device_facts(device), **group.facts}
     environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache, **launcher_facts()}
+    if planned.backbone in workbench.backbone_facts:
+        environment["backbone"] = workbench.backbone_facts[planned.backbone]
     folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
     trainer = None
     try:

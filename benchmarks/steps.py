@@ -31,7 +31,8 @@ class Stepper:
     """Takes optimizer steps.
 
     micro_batch: images that go through at once, fewer once memory ran out. compiled: whether the forward and backward
-    pass are torch.compile's; False from the moment the compiler fails.
+    pass are torch.compile's; False from the moment the compiler fails. watch: whether the next micro-batch is looked at
+    for random numbers that the method draws by itself, which several processes cannot have.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Stepper:
         self.compiled = execution.compiled and self.group.size == 1
         if execution.compiled and not self.compiled:
             notify("torch.compile is for runs of one process: this one goes without it.")
+        self.watch = True
         self._loss = torch.compile(method.training_loss) if self.compiled else method.training_loss
 
     def step(self, batch: Batch, where: str, images: int | None = None) -> dict[str, float]:
@@ -107,7 +109,8 @@ class Stepper:
         return dict(zip(sums, self.group.sums(sums.values()), strict=True))
 
     def _losses(self, part: Batch) -> Losses:
-        with self.execution.autocast():
+        watch, self.watch = self.watch, False
+        with self.execution.autocast(), self.group.watching(self.method, watch):
             return self._loss(part, self.candidates)
 
     def _uncompile(self, error: BaseException) -> None:

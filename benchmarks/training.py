@@ -216,6 +216,7 @@ class Trainer:
         """
         self.method.train()
         self.method.on_epoch_start(epoch)
+        stepper.watch = True
         if generators is None:
             # Dropout and whatever else a method draws.
             torch.manual_seed(derived_seed("training", self.spec.seed, epoch))

@@ -22,6 +22,7 @@ from benchmarks.environment import PROJECT
 from benchmarks.records import SPEC, RunFolder
 from benchmarks.settings import Provenance
 from benchmarks.spec import SCHEMA_VERSION, RunSpec
+from benchmarks.weights_place import as_asked
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def read_job(path: Path) -> tuple[Job, bool]:
             "It needs word vectors, of which the record knows the digest and not the place.",
             "Give the command with --set feasibility=glove:<file>.",
         )
-    job = Job(spec=spec, provenance=record.provenance, dataset=spec.dataset, backbone=spec.backbone, feasibility=source)
+    job = Job(
+        spec=spec, provenance=record.provenance, dataset=spec.dataset, backbone=as_asked(record), feasibility=source
+    )
     return job, False
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.records import RunRecord
+from benchmarks.weights_place import as_asked
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""
@@ -21,7 +22,7 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     seeds = [spec.seed] if seeds is None else seeds
     parts = ["python", "bench.py", "run", "--methods", spec.method, "--dataset", spec.dataset]
     parts += ["--seeds", *map(str, seeds), "--world", spec.world, "--profile", spec.profile]
-    parts += ["--backbone", spec.backbone, "--precision", spec.precision]
+    parts += ["--backbone", as_asked(run), "--precision", spec.precision]
     if spec.ablation is not None:
         parts += ["--ablations", spec.ablation]
     if left_out := (run.result or {}).get("left_out_images"):
@@ -63,6 +64,7 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "packages": ", ".join(f"{name} {number}" for name, number in (environment.get("packages") or {}).items()),
         "data": run.spec.dataset_digest[:12],
         "weights of the backbone": run.spec.backbone_digest[:12],
+        **_backbone_facts(environment.get("backbone") or {}),
         "training": f"{run.result['cost']['train_seconds']:.1f} s" if run.result else None,
         "epoch selected": (run.result or {}).get("selection", {}).get("epoch"),
         "bias of validation": (run.result or {}).get("selection", {}).get("bias"),
@@ -74,6 +76,17 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "status": run.status,
         "facts": {name: _short(value) for name, value in facts.items() if value not in (None, "")},
         "settings": [(key, _short(values[key]), origins.get(key, "")) for key in sorted(values)],
+    }
+
+
+def _backbone_facts(origin: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a record says of how the backbone's weights were trained."""
+    if not origin:
+        return {}
+    mean, std = (", ".join(f"{value:.4g}" for value in origin[key]) for key in ("mean", "std"))
+    return {
+        "activation": f"{origin['activation']} ({origin['activation_from']})",
+        "images": f"mean {mean}, deviation {std} ({origin['preprocessing_from']})",
     }
 
 

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from methods.backbone.blocks import Tower, require_plain_vit, slot_names, weights_digest
 from methods.backbone.loading import find_clip
+from methods.backbone.origin import OPENAI_MEAN, OPENAI_STD, Origin
 from methods.backbone.text import TextSide
 from methods.backbone.vision import VisionSide
 
 if TYPE_CHECKING:
     from open_clip import CLIP, SimpleTokenizer
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Backbone(VisionSide, TextSide, nn.Module):
@@ -31,7 +29,8 @@ class Backbone(VisionSide, TextSide, nn.Module):
 
     Build one with `load_backbone` or `Backbone.from_open_clip`.
 
-    name: what it was loaded as, for records. digest: hexadecimal SHA-256 of the weights as they were loaded.
+    name: what it was loaded as, for records. digest: hexadecimal SHA-256 of the weights as they were loaded, and of the
+    preprocessing that a weights file asks for. origin: where they come from; None if they were not loaded by name.
     text_chunk: prompts per pass of the text tower where a call does not say. recompute: whether activations are
     computed again in backward instead of kept: those of a pass of the text tower, of a vision block, and of whatever
     else of a method goes in passes. shared_prefix: whether prompts encode a beginning that they share once instead of
@@ -44,6 +43,7 @@ class Backbone(VisionSide, TextSide, nn.Module):
         self.tokenizer = tokenizer
         self.name = name
         self.digest = digest
+        self.origin: Origin | None = None
         self.text_chunk = 1024
         self.recompute = False
         self.shared_prefix = True
@@ -97,7 +97,11 @@ def load_backbone(name: str, seed: int = 0) -> Backbone:
     """Return the backbone called `name`: fp32, frozen, on the CPU.
 
     name: "tiny-icons", or an open_clip model and its weights, "<model>/<pretrained tag>", "<model>/<local file>" or
-    "<model>/random". seed: of random weights; nothing else depends on it. Anything that cannot be loaded is a
-    `UserError`.
+    "<model>/random"; a file is looked for in CZSL_HOME/weights as well. seed: of random weights; nothing else depends
+    on it. Anything that cannot be loaded is a `UserError`.
     """
-    return Backbone.from_open_clip(*find_clip(name, seed))
+    clip, tokenizer, recorded, origin = find_clip(name, seed)
+    backbone = Backbone.from_open_clip(clip, tokenizer, recorded)
+    if origin is not None:
+        backbone.origin, backbone.digest = origin, origin.digest(backbone.digest)
+    return backbone

@@ -2,7 +2,7 @@
 
     tiny-icons                                    the small model that lies beside this file
     ViT-L-14-quickgelu/openai                     <open_clip model>/<pretrained tag>, downloaded by open_clip
-    ViT-L-14-quickgelu/folder/model.safetensors   <open_clip model>/<local file>
+    ViT-L-14-quickgelu/folder/model.safetensors   <open_clip model>/<local file>, also of CZSL_HOME/weights
     ViT-B-32/random                               <open_clip model>/random, seeded, for tests and profiling
 
 open_clip is imported inside the functions: it takes seconds, and listing methods must not pay for it.
@@ -11,7 +11,6 @@ open_clip is imported inside the functions: it takes seconds, and listing method
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,8 @@ import torch
 
 from errors import UserError, did_you_mean
 from methods.backbone.blocks import weights_digest
+from methods.backbone.origin import Origin, of_file, of_random, of_tag
+from methods.backbone.weights_file import fill, find_file, read
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -28,53 +29,50 @@ TINY = "tiny-icons"
 _HERE = Path(__file__).parent
 
 
-def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str]:
-    """Return (open_clip model in fp32 on the CPU, its tokenizer, the name to record) for a backbone's name.
+def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str, Origin | None]:
+    """Return (open_clip model in fp32 on the CPU, its tokenizer, the name to record, its origin) of a backbone's name.
 
-    seed: of the weights of `<model>/random`; nothing else depends on it. An unknown name, missing or unfitting weights,
-    or a definition whose activation is not the one the weights were trained with is a `UserError`.
+    seed: of the weights of `<model>/random`; nothing else depends on it. The committed model has no origin. An unknown
+    name, missing or unfitting weights, a definition whose activation is not the one the weights were trained with, or a
+    file of which nobody knows how its images were normalised, is a `UserError`.
     """
     if name == TINY:
-        return _tiny_clip()
+        return *_tiny_clip(), None
     import open_clip
 
     definition, _, weights = name.partition("/")
-    known = open_clip.list_models()
-    if definition not in known:
-        raise UserError(
-            f"There is no backbone '{name}'.",
-            f"A backbone is '{TINY}', or one of open_clip's {len(known)} models, a slash, and its weights.",
-            did_you_mean(definition, [TINY, *known]) or "Pass for example 'ViT-L-14-quickgelu/openai'.",
-        )
+    _require_definition(name)
     config = open_clip.get_model_config(definition)
     tags = open_clip.list_pretrained_tags_by_model(definition)
     if weights == "random":
-        return build_clip(config, name, seed), _tokenizer(config), name
+        return build_clip(config, name, seed), _tokenizer(config), name, of_random(config)
+    clip = build_clip(config, name)
     if open_clip.is_pretrained_cfg(definition, weights):
         source = open_clip.get_pretrained_cfg(definition, weights)
-        _require_same_activation(config, source, definition, weights)
-        clip = build_clip(config, name)
+        origin = of_tag(config, source, definition, weights)
         assert not source.get("quick_gelu") or _computes_quick_gelu(clip), f"{name} was built without QuickGELU"
-        _load_weights(clip, _download(source, name), name)
-        clip.visual.image_mean, clip.visual.image_std = source["mean"], source["std"]
-        return clip, _tokenizer(config), name
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"'{weights}' is neither a pretrained tag of '{definition}' nor a file."
-            if weights
-            else f"The backbone '{name}' does not say which weights to use.",
-            f"For '{definition}' open_clip has the tags: {', '.join(tags) or 'none'}.",
-            did_you_mean(weights, tags) or f"Pass '{definition}/<tag>' or '{definition}/<path of a weights file>'.",
-        )
-    clip = build_clip(config, name)
-    _load_weights(clip, path, name)
-    # Records keep this name: the file's own, never its folder. What is in it, the digest tells.
-    return clip, _tokenizer(config), f"{definition}/{path.name}"
+        fill(clip, read(_download(source, name)), definition)
+    else:
+        file = read(find_file(definition, weights, tags))
+        fill(clip, file, definition)
+        origin = of_file(config, file, definition, weights)
+        # Records keep this name: the file's own, never its folder. What is in it, the digest tells.
+        name = f"{definition}/{file.path.name}"
+    clip.visual.image_mean, clip.visual.image_std = origin.mean, origin.std
+    return clip, _tokenizer(config), name, origin
+
+
+def names_a_file(name: str) -> bool:
+    """Return whether a backbone's name is that of a weights file: a definition, and no tag of it and not "random"."""
+    import open_clip
+
+    definition, _, weights = name.partition("/")
+    known = definition in open_clip.list_models() and weights not in ("", "random")
+    return known and not open_clip.is_pretrained_cfg(definition, weights)
 
 
 def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
-    """Return what `find_clip` does with the model on the meta device: its shapes, no numbers, whatever its weights.
+    """Return (open_clip model on the meta device, its tokenizer, name): its shapes, no numbers, whatever its weights.
 
     name: as for `find_clip`; the weights may be left out. An unknown model is a `UserError`.
     """
@@ -84,10 +82,9 @@ def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
     if name == TINY:
         stored = json.loads((_HERE / f"{TINY}.json").read_text(encoding="utf-8"))
         config = stored.get("model_cfg", stored)
-    elif definition in open_clip.list_models():
-        config = open_clip.get_model_config(definition)
     else:
-        return find_clip(f"{definition}/random")  # which says what there is
+        _require_definition(f"{definition}/random")  # any weights would do
+        config = open_clip.get_model_config(definition)
     with torch.device("meta"):
         return build_clip(config, name), _tokenizer(config), name
 
@@ -138,7 +135,7 @@ def _tiny_clip() -> tuple[CLIP, Any, str]:
     stored = json.loads(description.read_text(encoding="utf-8"))
     config, preprocess = stored.get("model_cfg", stored), stored.get("preprocess_cfg", {})
     clip = build_clip(config, TINY)
-    _load_weights(clip, weights, TINY)
+    fill(clip, read(weights), TINY)
     clip.visual.image_mean, clip.visual.image_std = preprocess.get("mean"), preprocess.get("std")
     return clip, _tokenizer(config), TINY
 
@@ -151,18 +148,17 @@ def _tokenizer(config: Mapping[str, Any]) -> Any:
     return open_clip.SimpleTokenizer(context_length=config["text_cfg"].get("context_length", 77), **options)
 
 
-def _require_same_activation(config: Mapping[str, Any], source: Mapping[str, Any], definition: str, tag: str) -> None:
-    """Refuse weights in a definition with another activation; open_clip only warns, and every feature changes."""
-    trained, defined = bool(source.get("quick_gelu")), bool(config.get("quick_gelu"))
-    if trained == defined:
-        return
-    other = f"{definition}-quickgelu" if trained else definition.removesuffix("-quickgelu")
-    kinds = {True: "QuickGELU", False: "the exact GELU"}
-    raise UserError(
-        f"The weights '{tag}' were trained with {kinds[trained]}, but '{definition}' computes {kinds[defined]}.",
-        f"open_clip defines the fitting model as '{other}'.",
-        f"Pass '{other}/{tag}'.",
-    )
+def _require_definition(name: str) -> None:
+    """Raise `UserError` unless open_clip defines the model that a backbone's name begins with."""
+    import open_clip
+
+    definition, known = name.partition("/")[0], open_clip.list_models()
+    if definition not in known:
+        raise UserError(
+            f"There is no backbone '{name}'.",
+            f"A backbone is '{TINY}', or one of open_clip's {len(known)} models, a slash, and its weights.",
+            did_you_mean(definition, [TINY, *known]) or "Pass for example 'ViT-L-14-quickgelu/openai'.",
+        )
 
 
 def _computes_quick_gelu(clip: CLIP) -> bool:
@@ -186,50 +182,3 @@ def _download(source: Mapping[str, Any], name: str) -> Path:
             f"They come from {source.get('hf_hub') or source.get('url')} and are not in the local cache ({reason}).",
             f"Connect once to fetch them, or pass '{name.partition('/')[0]}/<path of a weights file>'.",
         ) from error
-
-
-def _load_weights(clip: CLIP, path: Path, name: str) -> None:
-    """Load a safetensors file, or a torch file without running code from it, into the model; every tensor must fit."""
-    from open_clip.factory import load_state_dict
-    from safetensors import SafetensorError
-
-    unreadable = (
-        RuntimeError,
-        pickle.UnpicklingError,
-        SafetensorError,
-        OSError,
-        EOFError,
-        AttributeError,
-        StopIteration,
-    )
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    except unreadable as error:
-        script = "TorchScript" in str(error)
-        raise UserError(
-            f"The file '{path}' cannot be read as weights.",
-            "It is a TorchScript archive, as OpenAI's own files are, which would run code."
-            if script
-            else f"It is no safetensors file and no torch file of plain tensors ({type(error).__name__}).",
-            "Use the tag 'openai', or a safetensors file or torch state dict of the model.",
-        ) from error
-    own = clip.state_dict()
-    # OpenAI's files carry three whole numbers beside the weights.
-    state = {
-        key: value for key, value in state.items() if key not in ("input_resolution", "context_length", "vocab_size")
-    }
-    wrong = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unknown": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(
-            key for key in own.keys() & state.keys() if getattr(state[key], "shape", None) != own[key].shape
-        ),
-    }
-    if any(wrong.values()):
-        found = "; ".join(f"{len(keys)} {how} such as {keys[0]}" for how, keys in wrong.items() if keys)
-        raise UserError(
-            f"The weights in '{path}' are not those of '{name.partition('/')[0]}'.",
-            f"Of its {len(own)} tensors: {found}.",
-            "Name the open_clip model the file was made with.",
-        )
-    clip.load_state_dict(state)  # half-precision values are copied into fp32

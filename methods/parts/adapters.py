@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.parts.shares import image_dropout
+from methods.parts.shares import common_dropout, image_dropout
 
 Placement = Literal["both", "attn", "mlp", "none"]
 """Which sub-layers of each block get an adapter."""
@@ -41,7 +41,7 @@ class Adapter(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what is added to the residual stream, [..., width]."""
-        drop = image_dropout if self.per_image else functional.dropout
+        drop = image_dropout if self.per_image else common_dropout
         return self.scale * self.up(drop(functional.relu(self.down(hidden)), self.dropout, self.training))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from methods.backbone.heads import attend, head_count
 from methods.parts.attention import quick_gelu
-from methods.parts.shares import ImageDropout
+from methods.parts.shares import CommonDropout, ImageDropout
 
 Fusion = Literal["t2i", "i2t", "bif", "none"]
 Layout = Literal["per_image", "released"]
@@ -42,7 +42,7 @@ class FusionBlock(nn.Module):
         self.ln_query = nn.LayerNorm(width)
         self.ln_memory = nn.LayerNorm(width) if cross else None
         self.ln_mlp = nn.LayerNorm(width)
-        drop = ImageDropout(dropout) if per_image else nn.Dropout(dropout)
+        drop = ImageDropout(dropout) if per_image else CommonDropout(dropout)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), drop, nn.Linear(4 * width, width))
 
     def attend(self, query: Tensor, memory: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class TextToImage(nn.Module):
         super().__init__()
         self.channels = nn.Linear(text_width, vision_width)
         self.tokens = nn.Linear(text_rows, image_tokens)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CommonDropout(dropout)
         self.cross = FusionBlock(vision_width, cross=True)
 
     def memory(self, decomposed: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class ImageToText(nn.Module):
         super().__init__()
         self.channels = nn.Linear(vision_width, text_width)
         self.tokens = nn.Linear(image_tokens, text_rows)
-        self.dropout = ImageDropout(dropout) if layout == "per_image" else nn.Dropout(dropout)
+        self.dropout = ImageDropout(dropout) if layout == "per_image" else CommonDropout(dropout)
         self.cross = FusionBlock(text_width, cross=True)
         self.composer = nn.Linear(text_width, text_width)
         self.layout = layout

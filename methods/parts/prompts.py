@@ -13,12 +13,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import prefix
 from methods.backbone.clip import Backbone
+from methods.parts.shares import common_dropout
 
 # Spelt "x" as any one-token word would do: the slots' embeddings are always overwritten.
 PAIR_TEMPLATE = "a photo of x x"
@@ -58,7 +58,7 @@ class PrimitiveTable(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the table, in training mode with dropout: one mask on the whole table, so once per forward pass."""
-        return functional.dropout(self.weight, self.dropout, self.training)
+        return common_dropout(self.weight, self.dropout, self.training)
 
     def pair_rows(self, candidates: Candidates) -> Tensor:
         """Return for each candidate the rows of its state and of its object, int64 [K, 2]."""

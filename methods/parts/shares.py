@@ -3,6 +3,12 @@
 A method sees the images of its own process alone. Three things are about all of them: the random numbers that each
 image draws for itself, the statistics of BatchNorm, and how work is cut where that decides which number falls where.
 With one process there is no share in force, and everything here is what torch does.
+
+All that a method draws in training it draws through this module: `image_dropout`, `ImageDropout` and `image_noise` for
+values with a row per image, `common_dropout`, `CommonDropout` and `common_draws` for what all images have in common
+(prompts, text features). A draw of torch's own is the same in every process, so that images of different processes
+would get the same numbers; `benchmarks/distributed.py` refuses a method that makes one (`methods/parts/own_draws.py`
+finds it).
 """
 
 from __future__ import annotations
@@ -45,6 +51,28 @@ class Share:
 _in_force: Share | None = None
 
 
+_drawing = 0  # how many functions of this module are about to draw
+
+
+def drawing() -> bool:
+    """Return whether what is drawn now is drawn through this module."""
+    return _drawing > 0
+
+
+@contextmanager
+def common_draws() -> Iterator[None]:
+    """Say that what is drawn within is for values that all images have in common: every process draws the same.
+
+    How much is drawn must not depend on the number of images.
+    """
+    global _drawing
+    _drawing += 1
+    try:
+        yield
+    finally:
+        _drawing -= 1
+
+
 @contextmanager
 def in_force(share: Share | None) -> Iterator[None]:
     """Let what is within compute on a share of the images; the forward pass and the backward pass belong in it."""
@@ -75,16 +103,24 @@ def image_dropout(values: Tensor, p: float, training: bool) -> Tensor:
     """Return dropout of values [B, ...] whose first axis are the images of the batch.
 
     A process draws for all images of the micro-batch and takes what falls on its own: the numbers that one process
-    would draw. Values that all images share take torch's dropout; every process draws the same for them.
+    would draw. Values that all images have in common take `common_dropout`.
     """
-    if _in_force is None or not training or p == 0:
-        return functional.dropout(values, p, training)
-    return values * own_rows(functional.dropout(torch.ones_like(_for_all(values)), p))
+    with common_draws():
+        if _in_force is None or not training or p == 0:
+            return functional.dropout(values, p, training)
+        return values * own_rows(functional.dropout(torch.ones_like(_for_all(values)), p))
 
 
 def image_noise(values: Tensor) -> Tensor:
     """Return standard normal numbers of the shape of values [B, ...], drawn as `image_dropout` draws."""
-    return own_rows(torch.randn_like(_for_all(values)))
+    with common_draws():
+        return own_rows(torch.randn_like(_for_all(values)))
+
+
+def common_dropout(values: Tensor, p: float, training: bool) -> Tensor:
+    """Return torch's dropout of values [...] that all images have in common; every process draws the same for them."""
+    with common_draws():
+        return functional.dropout(values, p, training)
 
 
 def _for_all(values: Tensor) -> Tensor:
@@ -102,3 +138,11 @@ class ImageDropout(nn.Dropout):
     def forward(self, values: Tensor) -> Tensor:
         """Return dropout of values [B, ...]."""
         return image_dropout(values, self.p, self.training)
+
+
+class CommonDropout(nn.Dropout):
+    """`common_dropout` as a layer."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return dropout of values [...] that all images have in common."""
+        return common_dropout(values, self.p, self.training)

@@ -38,6 +38,23 @@ CASES = {
 }
 
 
+class WithDropout(CSP):
+    """A method with torch's dropout on what belongs to each image."""
+
+    def __init__(self, *options: object) -> None:
+        super().__init__(*options)
+        self.drop = torch.nn.Dropout(0.1)
+
+
+class DrawsInTraining(CSP):
+    """The same without a module."""
+
+    def training_loss(self, batch, candidates):
+        loss = super().training_loss(batch, candidates)
+        torch.nn.functional.dropout(loss.total, 0.1)
+        return loss
+
+
 class Watch:
     """Keeps the gradients of the first optimizer step by name, as they come to it."""
 
@@ -156,12 +173,15 @@ class Bench:
     def refuses(self) -> None:
         """What cannot be shared, and processes that do not agree, are told in words."""
         mixing = DFSPConfig(fusion="i2t", layout="released")
-        for words, options in (
+        cases = (
             ("mixes the images of a batch", {"method": DFSP, "config": mixing}),
             ("Each of them needs an image", {"batch_size": 1}),
-        ):
+            ("its module 'drop' (Dropout) draws random numbers for itself", {"method": WithDropout}),
+            ("(bernoulli_) draws random numbers for itself", {"method": DrawsInTraining}),
+        )
+        for number, (words, options) in enumerate(cases):
             try:
-                self.trainer(f"refused-{words[:4]}", self.group, **options).run()
+                self.trainer(f"refused-{number}", self.group, **options).run()
             except UserError as error:
                 assert words in str(error), error
             else:

@@ -52,7 +52,9 @@ def test_local_weights(small_definition, tmp_path, file):
     assert loaded.name == f"ViT-small/{file}", "a record never holds a folder"
     assert all(value.dtype == torch.float32 for value in loaded.clip.state_dict().values())
     source.clip.half().float()
-    assert loaded.digest == Backbone.from_open_clip(source.clip, source.tokenizer, "rounded").digest
+    plain = Backbone.from_open_clip(source.clip, source.tokenizer, "rounded").digest
+    assert loaded.origin.mean == (0.1,) * 3, "what the definition's tags have in common"
+    assert loaded.digest == loaded.origin.digest(plain)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
