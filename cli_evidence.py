@@ -137,7 +137,7 @@ def predict(
     record = prediction.find_run(results, run)
     found = prediction.predict(record, images, bias=bias, top=top, device=choose_device(device))
     if picture is not None:
-        prediction.draw(found, picture)
+        lacking = prediction.draw(found, picture)
     if as_json:
         print(
             json.dumps([{"image": str(one.image), "pairs": [vars(g) for g in one.guesses]} for one in found], indent=1)
@@ -152,6 +152,8 @@ def predict(
     )
     if picture is not None:
         out.print(f"Picture: {picture}", soft_wrap=True)
+        if lacking:
+            out.print(lacking, style="yellow", soft_wrap=True)
 
 
 def predictions_table(found: Sequence[Prediction]) -> RichTable:
