@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAP = "Blues"  # by lightness alone, so every kind of colour vision and a grey print see the same order
+LONGEST = 24  # letters: what leaves room for the cells where words stand at both axes
 LARGEST_HEAT_MAP = 60  # words: what fits a page at a readable size
 LARGEST_CONFUSION = 24  # states: what fits a column at a readable size
 
@@ -38,8 +39,8 @@ def primitive_accuracy(groups: Sequence[tuple[str, Sequence[Scored]]], kind: str
         table[:, column] = [right[truth == word].mean() for word in shown]
     order = np.argsort(-table.mean(axis=1), kind="stable")
     figure, axes = new(0.9 + 0.13 * len(shown))
-    labels = [f"{words(names[word])} ({counts[word]})" for word in shown[order]]
-    _matrix(axes, table[order] * 100, labels, [words(label) for label, _ in groups], numbers=len(groups) <= 9)
+    labels = [f"{words(names[word], LONGEST)} ({counts[word]})" for word in shown[order]]
+    _matrix(axes, table[order] * 100, labels, [words(label, LONGEST) for label, _ in groups], numbers=len(groups) <= 9)
     axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
         label.set(horizontalalignment="right", rotation_mode="anchor")
@@ -79,7 +80,7 @@ def state_confusion(runs: Sequence[Scored]) -> Figure:
     shown = shown[counts.sum(axis=1)[shown] > 0]
     share = counts[np.ix_(shown, shown)] / counts.sum(axis=1)[shown, None] * 100
     figure, axes = new(WIDTH + 0.1)
-    names = [words(runs[0].states[index]) for index in shown]
+    names = [words(runs[0].states[index], LONGEST) for index in shown]
     image = axes.pcolormesh(share, cmap=MAP, norm=PowerNorm(0.5, 0, 100), edgecolor="0.85", linewidth=0.3)
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
     axes.set_yticks(np.arange(len(names)) + 0.5, names)
@@ -107,8 +108,11 @@ def _matrix(
 
     seaborn.heatmap(
         values, ax=axes, vmin=0, vmax=100, cmap=MAP, cbar=not numbers, linewidths=0.3, linecolor="0.85",
-        xticklabels=list(columns), yticklabels=list(rows),
+        xticklabels=False, yticklabels=False,
     )  # fmt: skip
+    # Not by seaborn, which draws the figure to see whether labels overlap, before they are turned and have their fonts.
+    axes.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
+    axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     if numbers:
         colours = axes.collections[0].to_rgba(values)[..., :3]
         for (row, column), value in np.ndenumerate(values):

@@ -137,7 +137,7 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None =
 
 
 def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
-    from benchmarks.report.style import save
+    from benchmarks.report.style import pyplot, save
 
     try:
         caption = plan.caption if isinstance(plan.caption, str) else plan.caption()
@@ -145,6 +145,9 @@ def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
     except UserError as error:
         drawn.absent.append(f"{plan.title}: left out. {error}")
         return
+    except BaseException:
+        pyplot().close("all")  # one that was begun would stay in memory
+        raise
     figure, more = made if isinstance(made, tuple) else (made, "")
     paths = save(figure, folder / plan.stem, lacking=drawn.lacking)
     drawn.files += paths

@@ -114,8 +114,8 @@ def pyplot() -> Any:
     return pyplot
 
 
-LONGEST = 48
-"""Letters of a name in a figure: of longer ones nothing would be left of the figure but their names."""
+LONGEST = 40
+"""Letters of a name in a figure: beside longer ones there would be no room for what the figure shows."""
 
 
 def words(text: object, longest: int = LONGEST) -> str:
