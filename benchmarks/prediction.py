@@ -230,7 +230,8 @@ def draw(predictions: Sequence[Prediction], path: Path) -> str:
         right.set_xlabel("probability; orange: unseen pair", fontsize=7)
     lacking = fonts.supply(fonts.texts_of(figure))
     try:
-        figure.savefig(path, dpi=150)
+        with plot.rc_context({"pdf.fonttype": fonts.pdf_type(fonts.texts_of(figure))}):
+            figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(
             f"The picture {path} cannot be written.", f"The reason: {error}.", "Pass a .png, .pdf or .svg file."

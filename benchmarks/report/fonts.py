@@ -39,12 +39,17 @@ OTHERS = "the Noto fonts of that script (Debian and Ubuntu: fonts-noto-core)"
 
 
 class Installed(NamedTuple):
-    """A font of this machine: its file, its family, whether it is upright and of normal weight, and its signs."""
+    """A font of this machine.
+
+    path, family: its file and name. regular: upright and of normal weight. signs: those it has. postscript: whether its
+    outlines are PostScript's (CFF), not TrueType's.
+    """
 
     path: str
     family: str
     regular: bool
     signs: frozenset[int]
+    postscript: bool
 
 
 def texts_of(figure: Figure) -> Iterator[Text]:
@@ -108,8 +113,30 @@ def installed() -> tuple[Installed, ...]:
             continue
         # Last Resort has a box for every sign there is; pictures (emoji in colour) have one size.
         if font.scalable and "last resort" not in font.family_name.lower():
-            found.append(Installed(path, font.family_name, font.style_name in ("Regular", "Book", "Roman"), signs))
+            found.append(
+                Installed(
+                    path, font.family_name, font.style_name in ("Regular", "Book", "Roman"), signs, _is_postscript(path)
+                )
+            )
     return tuple(sorted(found, key=lambda font: (font.family, not font.regular, Path(font.path).name)))
+
+
+def _is_postscript(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+        if head[:4] == b"ttcf":  # several fonts in one file, of which matplotlib takes the first
+            file.seek(int.from_bytes(head[12:16], "big"))
+            head = file.read(4)
+    return head[:4] == b"OTTO"
+
+
+def pdf_type(texts: Iterable[Text]) -> int:
+    """Return how fonts are to lie in a PDF: 42, whole, as publishers ask for, or 3, as drawings.
+
+    matplotlib writes fonts of PostScript outlines into a PDF as if these were TrueType's, which the format does not allow.
+    """
+    families = {family for text in texts for family in text.get_fontfamily()} - {FAMILY}
+    return 3 if families and any(font.postscript for font in installed() if font.family in families) else 42
 
 
 def sentence(letters: Iterable[str]) -> str:

@@ -38,9 +38,11 @@ def primitive_accuracy(groups: Sequence[tuple[str, Sequence[Scored]]], kind: str
         right = np.mean([credit[kind == "object"] for credit in credits], axis=0)
         table[:, column] = [right[truth == word].mean() for word in shown]
     order = np.argsort(-table.mean(axis=1), kind="stable")
-    figure, axes = new(0.9 + 0.13 * len(shown))
+    columns = [words(label, LONGEST) for label, _ in groups]
+    room = 0.04 * max(0, max(map(len, columns)) - len("CLIP zero-shot"))  # inches, for long names that stand slanted
+    figure, axes = new(0.9 + room + 0.13 * len(shown))
     labels = [f"{words(names[word], LONGEST)} ({counts[word]})" for word in shown[order]]
-    _matrix(axes, table[order] * 100, labels, [words(label, LONGEST) for label, _ in groups], numbers=len(groups) <= 9)
+    _matrix(axes, table[order] * 100, labels, columns, numbers=len(groups) <= 9)
     axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
         label.set(horizontalalignment="right", rotation_mode="anchor")

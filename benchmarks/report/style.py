@@ -156,11 +156,13 @@ def save(
         without = fonts.supply(fonts.texts_of(figure))
         if lacking is not None:
             lacking |= without
+        kind = fonts.pdf_type(fonts.texts_of(figure))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is found once, not for each file
         for suffix, extra in (known for known in FORMATS if known[0] in endings):
             target = path.with_name(path.name + suffix)
-            figure.savefig(target, dpi=DPI, metadata=extra)
+            with pyplot().rc_context({"pdf.fonttype": kind}):
+                figure.savefig(target, dpi=DPI, metadata=extra)
             written.append(target)
     except BaseException:
         for target in written:  # a figure is there in every format or not at all
