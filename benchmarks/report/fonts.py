@@ -133,7 +133,7 @@ def _is_postscript(path: str) -> bool:
 def pdf_type(texts: Iterable[Text]) -> int:
     """Return how fonts are to lie in a PDF: 42, whole, as publishers ask for, or 3, as drawings.
 
-    matplotlib writes fonts of PostScript outlines into a PDF as if these were TrueType's, which the format does not allow.
+    matplotlib writes PostScript outlines into a PDF as if they were TrueType's, which the format does not allow.
     """
     families = {family for text in texts for family in text.get_fontfamily()} - {FAMILY}
     return 3 if families and any(font.postscript for font in installed() if font.family in families) else 42
