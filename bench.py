@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -201,7 +202,7 @@ def run(
         return
     code = cli_cluster.do_runs(planned, workbench, launches)
     if launches.waits and spec is None and code < 128 and workbench.group.leads:
-        show_report(results, {item.spec.run_id for item in planned})
+        code = show_failures(show_report(results, {item.spec.run_id for item in planned})) or code
     if code:
         raise typer.Exit(code)
 
@@ -257,7 +258,10 @@ def show_report(results: Path, run_ids: set[str] | None = None, question: Questi
     for table in tables:
         if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
             out.print()
-            out.print(terminal(table))
+            shown = found.failures.attempt("In the terminal", table.title, partial(terminal, table))
+            if shown is None:
+                continue
+            out.print(shown)
             for note in table.notes:
                 out.print(note, style="yellow", soft_wrap=True)
     for problem in found.problems:
@@ -266,6 +270,19 @@ def show_report(results: Path, run_ids: set[str] | None = None, question: Questi
     if found.runs or found.problems:
         out.print(f"Report: {found.path}", soft_wrap=True)
     return found
+
+
+def show_failures(found: Report) -> int:
+    """Print what of a report could not be made and what its reader must know; return the exit code, 1 for a failure."""
+    from benchmarks.report.failures import LOG
+
+    for notice in found.notices:
+        err.print(notice, style="yellow", soft_wrap=True)
+    for failure in found.failures.found:
+        err.print(f"{failure.where}: {failure}", style="red", soft_wrap=True)
+    if any(failure.trace for failure in found.failures.found):
+        err.print(f"Tracebacks: {found.root / LOG}", soft_wrap=True)
+    return 1 if found.failures.found else 0
 
 
 @app.command()
@@ -290,6 +307,8 @@ def report(
     for folder in sorted({path.parent for path in written}):
         names = sorted(path.name for path in written if path.parent == folder)
         out.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
+    if code := show_failures(found):
+        raise typer.Exit(code)
 
 
 for command in (status, cli_cluster.cancel, compare, predict, profile):

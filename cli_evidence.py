@@ -139,7 +139,7 @@ def predict(
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
     found = prediction.predict(record, files, bias=bias, top=top, device=choose_device(device))
     if picture is not None:
-        prediction.draw(found, picture)
+        lacking = prediction.draw(found, picture)
     if as_json:
         print(
             json.dumps([{"image": str(one.image), "pairs": [vars(g) for g in one.guesses]} for one in found], indent=1)
@@ -154,6 +154,8 @@ def predict(
     )
     if picture is not None:
         out.print(f"Picture: {picture}", soft_wrap=True)
+        if lacking:
+            out.print(lacking, style="yellow", soft_wrap=True)
 
 
 def predictions_table(found: Sequence[Prediction]) -> RichTable:

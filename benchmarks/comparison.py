@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from registry import METHODS
 CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")
 """What a method's runs may differ in, and what a person can choose among."""
 
+AGREEING = (*CONDITIONS, "dataset_digest", "backbone_digest")
+"""What makes a comparison: the same, and the same data and weights, whatever their names."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -35,10 +38,10 @@ class Side:
     runs: tuple[RunRecord, ...]
 
     def kinds(self) -> dict[tuple[str, ...], list[RunRecord]]:
-        """Return the finished runs by method, ablation and conditions."""
+        """Return the finished runs by method, ablation and what must agree, see `AGREEING`."""
         found: dict[tuple[str, ...], list[RunRecord]] = {}
         for run in self.runs:
-            key = (run.spec.method, run.spec.ablation or "", *(str(getattr(run.spec, name)) for name in CONDITIONS))
+            key = (run.spec.method, run.spec.ablation or "", *(str(getattr(run.spec, name)) for name in AGREEING))
             found.setdefault(key, []).append(run)
         return found
 
@@ -113,12 +116,23 @@ def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95)
         )
     if not couples:
         raise _unclear(a, b)
-    return [_face_off(a, b, ours[x], theirs[y], x, y, resamples, level) for x, y in couples]
+    found = [_face_off(a, b, ours[x], theirs[y], x, y, resamples, level) for x, y in couples]
+    named = [x[: 2 + len(CONDITIONS)] for x, _ in couples]
+    return [  # of those of one name, which data and weights each is about
+        one if named.count(name) == 1 else replace(one, notes=(_digests(ours[x][0]), *one.notes))
+        for one, name, (x, _) in zip(found, named, couples, strict=True)
+    ]
+
+
+def _digests(run: RunRecord) -> str:
+    spec = run.spec
+    return f"On {spec.dataset} (data {spec.dataset_digest[:8]}), {spec.backbone} (weights {spec.backbone_digest[:8]})."
 
 
 def _unclear(a: Side, b: Side) -> UserError:
     def said(one: Side) -> str:
-        kinds = [" ".join(part for part in key if part) for key in one.kinds()]
+        plain = 2 + len(CONDITIONS)  # what follows are digests
+        kinds = [" ".join([*filter(None, key[:plain]), *(digest[:8] for digest in key[plain:])]) for key in one.kinds()]
         return f"{one.label} has {'; '.join(kinds[:4])}" + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else "")
 
     return UserError(
@@ -142,8 +156,8 @@ def _face_off(
     (ours, left_out), (theirs, also) = (_of_one_setting(*one) for one in zip(labels, (ours, theirs), strict=True))
     notes = [*left_out, *also]
     notes += [
-        f"They differ in {name}: {mine} and {its}."
-        for name, mine, its in zip(CONDITIONS, key[2:], other[2:], strict=True)
+        f"They differ in {name.replace('_', ' ')}: {mine[:20]} and {its[:20]}."
+        for name, mine, its in zip(AGREEING, key[2:], other[2:], strict=True)
         if mine != its
     ]
     seeds = sorted({run.spec.seed for run in ours} & {run.spec.seed for run in theirs})

@@ -120,10 +120,11 @@ def memory_table(planned: Sequence[PlannedRun], workbench: Workbench) -> list[tu
     rows = {}
     for item in planned:
         spec = item.spec
-        kind = (spec.method, spec.dataset, spec.backbone)
+        # By digests too: two data sets, or weights, of one name are two kinds.
+        kind = (spec.method, spec.dataset, spec.backbone, spec.dataset_digest, spec.backbone_digest)
         if item.action != "nothing" and spec.ablation is None and kind not in rows:
             rows[kind] = gigabytes(estimate_run(item, workbench))
-    return [kind + row for kind, row in rows.items()]
+    return [kind[:3] + row for kind, row in rows.items()]
 
 
 def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:

@@ -202,9 +202,13 @@ def score_pictures(
     return np.concatenate(rows)
 
 
-def draw(predictions: Sequence[Prediction], path: Path) -> None:
-    """Draw each image beside bars of its candidates' probabilities into a picture file."""
-    from benchmarks.report.style import pyplot
+def draw(predictions: Sequence[Prediction], path: Path) -> str:
+    """Draw each image beside bars of its candidates' probabilities into a picture file.
+
+    Return a sentence on letters that no installed font has, "" if there are none.
+    """
+    from benchmarks.report import fonts
+    from benchmarks.report.style import pyplot, words
 
     plot = pyplot()
     figure, axes = plot.subplots(
@@ -218,21 +222,28 @@ def draw(predictions: Sequence[Prediction], path: Path) -> None:
     for (left, right), prediction in zip(axes, predictions, strict=True):
         left.imshow(read_picture(prediction.image))
         left.set_axis_off()
-        left.set_title(prediction.image.name, fontsize=7)
+        left.set_title(words(prediction.image.name), fontsize=7)
         guesses = prediction.guesses[::-1]
         right.barh(
-            [f"{guess.state} {guess.object}{'' if guess.seen else ' (unseen)'}" for guess in guesses],
+            range(len(guesses)),
             [guess.probability for guess in guesses],
             color=["#0072B2" if guess.seen else "#E69F00" for guess in guesses],
+        )
+        right.set_yticks(
+            range(len(guesses)),
+            [f"{words(f'{guess.state} {guess.object}')}{'' if guess.seen else ' (unseen)'}" for guess in guesses],
         )
         right.set_xlim(0, 1)
         right.tick_params(labelsize=7)
         right.set_xlabel("probability; orange: unseen pair", fontsize=7)
+    lacking = fonts.supply(fonts.texts_of(figure))
     try:
-        figure.savefig(path, dpi=150)
+        with plot.rc_context({"pdf.fonttype": fonts.pdf_type(fonts.texts_of(figure))}):
+            figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise UserError(
             f"The picture {path} cannot be written.", f"The reason: {error}.", "Pass a .png, .pdf or .svg file."
         ) from error
     finally:
         plot.close(figure)
+    return fonts.sentence(lacking)

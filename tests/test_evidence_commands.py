@@ -198,6 +198,23 @@ def test_runs_of_other_conditions_are_noted_or_refused(results):
         )
 
 
+def test_data_sets_of_one_name_are_compared_each_with_itself(results):
+    csp, zero_shot = (comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
+
+    def other_data(one: comparison.Side) -> comparison.Side:
+        specs = [(run, run.spec.model_copy(update={"dataset_digest": "f" * 64})) for run in one.runs]
+        return comparison.Side(
+            one.label, (*one.runs, *(type(run)(**(vars(run) | {"spec": spec})) for run, spec in specs))
+        )
+
+    found = comparison.face_offs(other_data(csp), other_data(zero_shot), resamples=50)
+    own = csp.runs[0].spec.dataset_digest[:8]
+    said = [one.notes[0] for one in found]
+    assert len(found) == 2 and f"(data {own})" in said[0] and "(data ffffffff)" in said[1]
+    (alone,) = comparison.face_offs(csp, zero_shot, resamples=50)
+    assert not any("data" in note for note in alone.notes)
+
+
 def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
     csp, zero_shot = (comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
     (expected,) = comparison.face_offs(csp, zero_shot, resamples=100)

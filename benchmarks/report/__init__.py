@@ -11,7 +11,9 @@ from typing import IO
 from benchmarks import files
 from benchmarks.records import Problem, RunRecord, find_runs
 from benchmarks.report.evidence import check_baseline
-from benchmarks.report.formats import csv_text, latex, slug
+from benchmarks.report.failures import Failures
+from benchmarks.report.formats import csv_text, latex
+from benchmarks.report.names import folders, unique
 from benchmarks.report.render import markdown, terminal, write_markdown
 from benchmarks.report.tables import Group, Question, Table, group_tables, groups, tables
 
@@ -32,13 +34,19 @@ REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
 @dataclass(frozen=True)
 class Report:
-    """What was found below a results folder. groups: the runs that may be compared. unread: other records."""
+    """What was found below a results folder.
+
+    groups: the runs that may be compared. unread: other records. failures: parts that could not be made, so far.
+    notices: sentences for the reader of the whole report.
+    """
 
     root: Path
     runs: Sequence[RunRecord]
     groups: Sequence[Group]
     unread: Sequence[Problem]
     question: Question = field(default_factory=Question)
+    failures: Failures = field(default_factory=Failures)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -47,8 +55,8 @@ class Report:
 
     @cached_property
     def by_group(self) -> list[list[Table]]:
-        """The tables of each group; made once, for they resample."""
-        return [group_tables(group, self.question) for group in self.groups]
+        """The tables of each group; made once, for they resample. What cannot be made is among the `failures`."""
+        return [group_tables(group, self.question, self.failures.within(group.title)) for group in self.groups]
 
     @property
     def tables(self) -> list[Table]:
@@ -78,7 +86,8 @@ class Report:
     def write(self) -> None:
         """Write the Markdown page, if there is anything to say."""
         if self.runs or self.unread:
-            write_markdown(self.path, self.tables, self.unread, self.origin)
+            write_markdown(self.path, self.tables, self.unread, self.origin, self.failures.found)
+            self.failures.write(self.root)
 
 
 def read_report(root: Path, question: Question | None = None) -> Report:
@@ -108,52 +117,62 @@ def of_runs(all_runs: Sequence[RunRecord], run_ids: set[str], question: Question
 def write_files(report: Report) -> list[Path]:
     """Write below its root every table as Markdown, LaTeX and CSV, every figure, and report.html; return the files.
 
-    Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out.
+    Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out. So
+    is whatever cannot be made, see `Report.failures`.
     """
-    from benchmarks.report import page
+    from benchmarks.report import fonts, page
     from benchmarks.report.images import Library
-    from benchmarks.report.pictures import draw, draw_ranks
+    from benchmarks.report.pictures import Drawn, draw, draw_ranks
 
     library = Library()
     problems = list(report.unread)
     written = write_tables(report)
     sections = []
-    for group, made in zip(report.groups, report.by_group, strict=True):
-        drawn = draw(group, report.root / FOLDER / slug(group.title), library)
+    lacking: set[str] = set()
+    for group, made, name in zip(report.groups, report.by_group, folders(report.groups), strict=True):
+        own = report.failures.within(group.title)
+        drawn = own.attempt("Figures", partial(draw, group, report.root / FOLDER / name, library, own)) or Drawn()
         written += drawn.files
         problems += drawn.problems
-        sections.append(page.Section(group.title, made, group, drawn.pictures, drawn.absent))
-    ranks = draw_ranks(report.groups, report.root / FOLDER)
+        lacking |= drawn.lacking
+        sections.append(page.Section(group.title, name, made, group, drawn.pictures, drawn.absent))
+    own = report.failures.within("Across data sets")
+    ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
     written += ranks.files
-    sections.append(page.Section("Across data sets", [], None, ranks.pictures, ranks.absent))
+    sections.append(page.Section(own.where, "across-data-sets", [], None, ranks.pictures, ranks.absent))
+    if lack := fonts.sentence(lacking | ranks.lacking):
+        report.notices.append(lack)
     path = report.root / PAGE
-    content = page.page(sections, report.runs, problems)
-    files.write_aside(path, lambda file: file.write(content.encode()))
+    content = page.page(sections, report.runs, problems, report.failures, report.notices)
+    files.write_aside(path, lambda file: file.write(content.encode("utf-8", "replace")))
+    report.failures.write(report.root)
     return [*written, path]
 
 
 def write_tables(report: Report) -> list[Path]:
     """Write every table as Markdown, LaTeX and CSV into a folder per group; return the files."""
     written: list[Path] = []
-    for group, made in zip(report.groups, report.by_group, strict=True):
-        for table in made:
-            written += _write_table(report.root / FOLDER / slug(group.title), table, group)
+    for group, made, folder in zip(report.groups, report.by_group, folders(report.groups), strict=True):
+        own = report.failures.within(group.title)
+        for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):
+            path = report.root / FOLDER / folder / name
+            written += own.attempt(f"Files of {table.title}", partial(_write_table, path, table)) or []
     return written
 
 
-def _write_table(folder: Path, table: Table, group: Group) -> list[Path]:
-    name = table.name or table.title
+def _write_table(path: Path, table: Table) -> list[Path]:
+    """Write a table as files beside each other; path: without an ending."""
     contents = {
         ".md": markdown(table),
-        ".tex": latex(table, slug(f"{name} {group.title}")),
+        ".tex": latex(table, f"{path.name}-{path.parent.name}"),
         ".csv": csv_text(table),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, content in contents.items():
-        path = folder / (slug(name) + suffix)
-        files.write_aside(path, partial(_put, content.encode()))
-        paths.append(path)
+        target = path.with_name(path.name + suffix)
+        files.write_aside(target, partial(_put, content.encode("utf-8", "replace")))
+        paths.append(target)
     return paths
 
 

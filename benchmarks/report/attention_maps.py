@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.report.images import Library
 from benchmarks.report.scored import Scored
-from benchmarks.report.style import SMALLEST, WIDTH, new
+from benchmarks.report.style import SMALLEST, WIDTH, new, words
 from datasets.streams import stream
 from errors import UserError
 
@@ -135,7 +135,7 @@ def _draw(found: Maps, texts: Sequence[str]) -> Figure:
         line[0].imshow(view, interpolation="none", extent=extent)
         for axes in line:
             axes.set_title(" ", fontsize=SMALLEST)  # so that a row's pictures stay level
-        said = line[0].text(0, 1.04, text, transform=line[0].transAxes, fontsize=SMALLEST, parse_math=False)
+        said = line[0].text(0, 1.04, words(text, 96), transform=line[0].transAxes, fontsize=SMALLEST)
         said.set_in_layout(False)
     for place, stage in enumerate(stages, start=1):
         values = found.patches[stage]

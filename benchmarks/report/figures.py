@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from benchmarks.report import fonts
 from benchmarks.report.bands import Band
-from benchmarks.report.style import SMALLEST, WIDTH, Style, method_style, new
+from benchmarks.report.style import SMALLEST, WIDTH, Style, method_style, new, words
 from benchmarks.report.tables import Row
 
 if TYPE_CHECKING:
@@ -84,22 +85,28 @@ def _legend(axes: Axes, lines: Sequence[CurveLine]) -> None:
     handles = [
         Line2D(
             [], [], color=line.style.colour, linestyle=line.style.line, linewidth=1.1, marker=line.style.marker,
-            markersize=MARKER, label=line.label,
+            markersize=MARKER,
         )
         for line in lines
     ]  # fmt: skip
+    labels = [words(line.label) for line in lines]
     for face, label in (("0.4", "best HM"), ("white", "bias of validation")):
-        handles.append(
-            Line2D([], [], color="0.4", marker="o", linestyle="", markerfacecolor=face, markersize=4, label=label)
-        )
-    axes.legend(handles=handles, loc="lower left", frameon=False, handlelength=3.4, labelspacing=0.25)
+        handles.append(Line2D([], [], color="0.4", marker="o", linestyle="", markerfacecolor=face, markersize=4))
+        labels.append(label)
+    # Written into the legend afterwards: it would leave out one that begins with "_".
+    legend = axes.legend(
+        handles, ["-"] * len(labels), loc="lower left", frameon=False, handlelength=3.4, labelspacing=0.25
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
 
 
 def _enlarge(axes: Axes, lines: Sequence[CurveLine]) -> None:
     """Set the limits to where the lines have their operating points and the ends of their bands."""
     points = np.array([point for line in lines for point in (line.best, line.chosen) if point is not None]) * 100
     top = max(line.band.high.max() for line in lines) * 100
-    right = max(line.band.unseen[line.band.high > 0].max() for line in lines) * 100
+    # Where no seen image is right under any bias there is a point, and no curve.
+    right = max(*points[:, 0], *(end * 100 for line in lines for end in line.band.unseen[line.band.high > 0]))
     axes.set_xlim(max(0.0, points[:, 0].min() - 8), right + 0.5)
     axes.set_ylim(max(0.0, points[:, 1].min() - 12), top + 0.5)
     axes.set_title("the same, enlarged", loc="left", fontsize=SMALLEST)
@@ -124,7 +131,7 @@ def auc_of_runs(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapp
         if len(values) > 1:
             axes.plot(values * 100, [place + 0.27] * len(values), "|", color="0.35", markersize=4, markeredgewidth=0.8)
         axes.plot(values.mean() * 100, place, style.marker, color=style.colour, markersize=6, markeredgewidth=0)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [words(row.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("AUC (%)")
     axes.grid(axis="x", linewidth=0.3)
@@ -161,7 +168,7 @@ def ablation_bars(method: str, changes: Sequence[Change]) -> Figure:
             low, high = (end * 100 for end in change.interval)
             axes.plot([low, high], [place, place], color="black", linewidth=0.9)
             axes.plot([low, high], [place, place], "k|", markersize=5, markeredgewidth=0.9)
-    axes.set_yticks(range(len(ordered)), [change.name for change in ordered])
+    axes.set_yticks(range(len(ordered)), [words(change.name) for change in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_xlabel("change of AUC (points)")
@@ -187,13 +194,14 @@ def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str
         axes.scatter(seconds, auc, s=size, color=style.colour, marker=style.marker, zorder=2, linewidth=0)
         places.append((seconds, auc))
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:,.0f}")  # powers of ten would need mathematics
     longest = max(seconds for seconds, _ in places)
     axes.set_xlim(-0.4, max(10.0, longest * 6))
     axes.margins(y=0.12)
     axes.set(xlabel="training time (s)", ylabel="AUC (%)")
     axes.grid(linewidth=0.3)
     axes.set_axisbelow(True)
-    _label(figure, axes, places, [row.label for row in rows])
+    _label(figure, axes, places, [words(row.label) for row in rows])
     return figure
 
 
@@ -207,6 +215,7 @@ def _label(figure: Figure, axes: Axes, places: Sequence[tuple[float, float]], te
     taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for (x, y), place, text in zip(dots, places, texts, strict=True):
         drawn = axes.annotate(text, place, (0, 0), textcoords="offset points", va="center", fontsize=SMALLEST)
+        fonts.supply([drawn])
         size = drawn.get_window_extent()
         side: Literal["left", "right"] = "left"
         for shift in (0, 8, -8, 16, -16, 24, -24, 32, -32):

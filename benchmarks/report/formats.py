@@ -37,9 +37,14 @@ def escaped(text: str) -> str:
     return "".join(_SPECIAL.get(sign) or _known(sign) for sign in text)
 
 
+def is_known(text: str) -> bool:
+    """Return whether LaTeX can print every letter of a text, see `escaped`."""
+    return all(sign in _SPECIAL or _known(sign) != "?" for sign in text if sign != "?")
+
+
 def _known(sign: str) -> str:
     if sign.isascii():
-        return sign
+        return sign if sign.isprintable() else " "  # two line breaks would end a caption
     return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() or "?"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.report.images import Library
 from benchmarks.report.scored import Scored
-from benchmarks.report.style import SMALLEST, new
+from benchmarks.report.style import SMALLEST, new, words
 from datasets.streams import stream
 from errors import UserError
 
@@ -86,7 +86,7 @@ def gallery(groups: Sequence[tuple[str, Sequence[Scored]]], library: Library) ->
         sides.append(Side(label, scored, best))
         remarks += [f"{label}: {remark}"] if remark else []
     pictures = [np.asarray(dataset.load_image("test", row)) for row in rows]
-    titles = ("Both right", f"Only {first} right", f"Only {second} right", "Neither right")
+    titles = ("Both right", f"Only {words(first)} right", f"Only {words(second)} right", "Neither right")
     figure = _draw(chosen, titles, pictures, sides, dataset.vocabulary.states, dataset.vocabulary.objects)
     shown = ", ".join(f"{len(kind)} of {count}" for kind, count in zip(chosen, _counts(one, other), strict=True))
     said = (
@@ -146,17 +146,17 @@ def _describe(
     axes: Axes, number: int, row: int, sides: Sequence[Side], states: Sequence[str], objects: Sequence[str]
 ) -> None:
     labels, scores = sides[0].scored.labels, sides[0].scored.scores
-    truth = f"{states[labels.states[row]]} {objects[labels.objects[row]]}"
+    truth = words(f"{states[labels.states[row]]} {objects[labels.objects[row]]}")
     texts = [(f"{truth}{'' if scores.is_seen[row] else ' (unseen)'}", "black", "bold")]
     for side in sides:
-        texts.append((side.label, "black", "normal"))
+        texts.append((words(side.label), "black", "normal"))
         own = side.scored.labels
         for rank, column in enumerate(side.best[number], start=1):
             right = column == side.scored.scores.true_column[row]
-            pair = f"{states[own.candidate_states[column]]} {objects[own.candidate_objects[column]]}"
+            pair = words(f"{states[own.candidate_states[column]]} {objects[own.candidate_objects[column]]}")
             texts.append((f" {rank} {pair}{' ✓' if right else ''}", RIGHT if right else WRONG, "normal"))
     for place, (text, colour, weight) in enumerate(texts):
         axes.text(
             0, 1 - (place + 0.5) / len(texts), text, transform=axes.transAxes, fontsize=SMALLEST, color=colour,
-            fontweight=weight, va="center", clip_on=False, parse_math=False,
+            fontweight=weight, va="center", clip_on=False,
         )  # fmt: skip

@@ -73,10 +73,15 @@ class Group:
 
     @property
     def title(self) -> str:
-        """What the runs have in common, in short."""
+        """What the runs have in common, in short, and what tells the group from another one."""
+        return self.plain_title + self.distinction
+
+    @property
+    def plain_title(self) -> str:
+        """What the runs have in common, in short; another group may have the same."""
         spec = self.runs[0].spec
         profile = "" if spec.profile == "clean" else f", {spec.profile} profile"
-        return f"{spec.dataset}, {spec.world} world, {spec.backbone}{profile}, {spec.precision}{self.distinction}"
+        return f"{spec.dataset}, {spec.world} world, {spec.backbone}{profile}, {spec.precision}"
 
     @property
     def full(self) -> list[Row]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from benchmarks.evaluation import primitive_credit
 from benchmarks.report.scored import Scored
-from benchmarks.report.style import SMALLEST, WIDTH, new
+from benchmarks.report.style import SMALLEST, WIDTH, new, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAP = "Blues"  # by lightness alone, so every kind of colour vision and a grey print see the same order
+LONGEST = 24  # letters: what leaves room for the cells where words stand at both axes
 LARGEST_HEAT_MAP = 60  # words: what fits a page at a readable size
 LARGEST_CONFUSION = 24  # states: what fits a column at a readable size
 
@@ -30,16 +31,18 @@ def primitive_accuracy(groups: Sequence[tuple[str, Sequence[Scored]]], kind: str
     truth = first.labels.states if kind == "state" else first.labels.objects
     names = first.states if kind == "state" else first.objects
     counts = np.bincount(truth, minlength=len(names))
-    words = np.array([word for word in np.argsort(-counts, kind="stable")[:LARGEST_HEAT_MAP] if counts[word]])
-    table = np.full((len(words), len(groups)), np.nan)
+    shown = np.array([word for word in np.argsort(-counts, kind="stable")[:LARGEST_HEAT_MAP] if counts[word]])
+    table = np.full((len(shown), len(groups)), np.nan)
     for column, (_, runs) in enumerate(groups):
         credits = [primitive_credit(scored.scores, scored.labels, scored.bias) for scored in runs]
         right = np.mean([credit[kind == "object"] for credit in credits], axis=0)
-        table[:, column] = [right[truth == word].mean() for word in words]
+        table[:, column] = [right[truth == word].mean() for word in shown]
     order = np.argsort(-table.mean(axis=1), kind="stable")
-    figure, axes = new(0.9 + 0.13 * len(words))
-    labels = [f"{names[word]} ({counts[word]})" for word in words[order]]
-    _matrix(axes, table[order] * 100, labels, [label for label, _ in groups], numbers=len(groups) <= 9)
+    columns = [words(label, LONGEST) for label, _ in groups]
+    room = 0.04 * max(0, max(map(len, columns)) - len("CLIP zero-shot"))  # inches, for long names that stand slanted
+    figure, axes = new(0.9 + room + 0.13 * len(shown))
+    labels = [f"{words(names[word], LONGEST)} ({counts[word]})" for word in shown[order]]
+    _matrix(axes, table[order] * 100, labels, columns, numbers=len(groups) <= 9)
     axes.tick_params(axis="x", rotation=40)
     for label in axes.get_xticklabels():
         label.set(horizontalalignment="right", rotation_mode="anchor")
@@ -79,7 +82,7 @@ def state_confusion(runs: Sequence[Scored]) -> Figure:
     shown = shown[counts.sum(axis=1)[shown] > 0]
     share = counts[np.ix_(shown, shown)] / counts.sum(axis=1)[shown, None] * 100
     figure, axes = new(WIDTH + 0.1)
-    names = [runs[0].states[index] for index in shown]
+    names = [words(runs[0].states[index], LONGEST) for index in shown]
     image = axes.pcolormesh(share, cmap=MAP, norm=PowerNorm(0.5, 0, 100), edgecolor="0.85", linewidth=0.3)
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
     axes.set_yticks(np.arange(len(names)) + 0.5, names)
@@ -107,8 +110,11 @@ def _matrix(
 
     seaborn.heatmap(
         values, ax=axes, vmin=0, vmax=100, cmap=MAP, cbar=not numbers, linewidths=0.3, linecolor="0.85",
-        xticklabels=list(columns), yticklabels=list(rows),
+        xticklabels=False, yticklabels=False,
     )  # fmt: skip
+    # Not by seaborn, which draws the figure to see whether labels overlap, before they are turned and have their fonts.
+    axes.set_xticks(np.arange(len(columns)) + 0.5, list(columns))
+    axes.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
     if numbers:
         colours = axes.collections[0].to_rgba(values)[..., :3]
         for (row, column), value in np.ndenumerate(values):

@@ -6,6 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from benchmarks.equality import settled
+
 GAP = "–"
 """What stands where there is no number."""
 
@@ -62,12 +66,14 @@ class Table:
 
 
 def ranked(cells: Sequence[Cell], column: Column) -> list[Cell]:
-    """Return a column's cells, the best two marked where there is something to compare."""
-    known = sorted({cell.value for cell in cells if cell.value is not None}, reverse=True)
-    compared = column.larger_is_better and sum(cell.value is not None for cell in cells) > 1
+    """Return a column's cells, the best two marked where there is something to compare; equal ones share a mark."""
+    numbers = iter(settled(np.array([cell.value for cell in cells if cell.value is not None])).tolist())
+    values = [None if cell.value is None else next(numbers) for cell in cells]
+    known = sorted({value for value in values if value is not None}, reverse=True)
+    compared = column.larger_is_better and sum(value is not None for value in values) > 1
     best = known[0] if compared else None
     second = known[1] if compared and len(known) > 2 else None
     return [
-        cell if cell.value is None else replace(cell, best=cell.value == best, second=cell.value == second)
-        for cell in cells
+        cell if value is None else replace(cell, best=value == best, second=value == second)
+        for cell, value in zip(cells, values, strict=True)
     ]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from benchmarks.records import Problem, RunRecord
-from benchmarks.report.formats import slug
+from benchmarks.report import names
+from benchmarks.report.failures import Failures
 from benchmarks.report.render import shown
 from benchmarks.report.reproduce import commands, provenance
 from benchmarks.report.tables import Group, Row, Table
@@ -41,49 +43,80 @@ class Picture:
 class Section:
     """Tables and figures of a group of runs that may be compared; group None: what is about several groups.
 
-    absent: why figures are not there, in sentences.
+    name: of its files' folder, and of its anchors. absent: why figures are not there, in sentences.
     """
 
     title: str
+    name: str
     tables: Sequence[Table]
     group: Group | None = None
     pictures: Sequence[Picture] = field(default_factory=list)
     absent: Sequence[str] = field(default_factory=list)
 
 
-def page(sections: Sequence[Section], runs: Sequence[RunRecord], problems: Sequence[Problem]) -> str:
-    """Return the page as HTML."""
+def page(
+    sections: Sequence[Section],
+    runs: Sequence[RunRecord],
+    problems: Sequence[Problem],
+    failures: Failures,
+    notices: Sequence[str] = (),
+) -> str:
+    """Return the page as HTML.
+
+    failures: what is left out; what the page itself cannot show is added. notices: sentences that stand first.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     done = sum(run.status == "done" for run in runs)
-    shown_sections = [_section(section) for section in sections]
+    shown_sections = [_section(section, failures) for section in sections]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title="Benchmark report",
         introduction=f"{done} finished runs of {len(runs)}. Numbers are percent unless a caption says otherwise. "
         "In a column the best is bold and the second best underlined. The head of a column sorts by it; the name of a "
         "method leads to the command that repeats it.",
+        notices=[*notices, *([_left_out(failures)] if failures.found else [])],
         sections=shown_sections,
         groups=[section for section in shown_sections if section["rows"]],
         problems=[f"{problem.path}: {problem.message}" for problem in problems],
     )
 
 
-def _section(section: Section) -> dict[str, Any]:
-    name = slug(section.title)
-    group = section.group
-    anchors = {} if group is None else {row.label: f"how-{name}-{slug(row.label)}" for row in group.rows}
+def _left_out(failures: Failures) -> str:
+    count = len(failures.found)
+    said = "A part" if count == 1 else f"{count} parts"
+    return (
+        f"{said} of this report could not be made: {'; '.join(f'{one.where}, {one.what}' for one in failures.found)}."
+    )
+
+
+def _section(section: Section, failures: Failures) -> dict[str, Any]:
+    name, group, own = section.name, section.group, failures.within(section.title)
+    rows = [] if group is None else group.rows
+    anchors = {
+        row.label: f"how-{name}-{anchor}"
+        for row, anchor in zip(rows, names.unique([row.label for row in rows]), strict=True)
+    }
     tables = list(section.tables)
     leader = next((table for table in tables if table.title == LEADERBOARD), None)
     if leader is not None:
         tables.remove(leader)
-    return {
+    made = {
         "title": section.title,
         "slug": name,
-        "leaderboard": None if leader is None else _table(leader, anchors, order_by=LEADING),
-        "tables": [_table(table, anchors) for table in tables],
-        "figures": [_figure(one) for one in section.pictures],
-        "absent": section.absent,
-        "rows": [] if group is None else [_row(row, anchors[row.label]) for row in group.rows],
+        "leaderboard": leader
+        and own.attempt(f"Leaderboard, {leader.title}", partial(_table, leader, anchors, order_by=LEADING)),
+        "tables": _those(own.attempt(f"Table {table.title}", partial(_table, table, anchors)) for table in tables),
+        "figures": _those(own.attempt(f"Figure {one.title}", partial(_figure, one)) for one in section.pictures),
+        "rows": [
+            own.attempt(f"How to repeat {row.label}", partial(_row, row, anchors[row.label]))
+            or {"label": row.label, "anchor": anchors[row.label], "commands": [], "runs": []}
+            for row in rows
+        ],
     }
+    return {**made, "absent": [*own.sentences, *section.absent]}
+
+
+def _those(made: Iterable[Any]) -> list[Any]:
+    return [one for one in made if one is not None]
 
 
 def _table(table: Table, anchors: Mapping[str, str], order_by: str | None = None) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from benchmarks.records import Problem
-from benchmarks.report.formats import slug
+from benchmarks.report import names
+from benchmarks.report.failures import Section
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from benchmarks.report.images import Library
 
+T = TypeVar("T")
+
 Labelled = list[tuple[str, list[Scored]]]
 """The per-image records of rows that have any, by the rows' labels."""
 
@@ -31,38 +34,68 @@ Labelled = list[tuple[str, list[Scored]]]
 class Drawn:
     """What was drawn: pictures for the page, the files they were written to.
 
-    problems: runs that were left out. absent: why figures are not there, in sentences.
+    problems: runs that were left out. absent: why figures are not there, in sentences. lacking: letters that are boxes.
     """
 
     pictures: list[Picture] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    lacking: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A figure to be: its file's stem, its title, its caption, and how it is made.
+    """A figure to be: its file's stem, its title, its caption (or how that is made), and how it is made.
 
     `make` may raise a `UserError`: the figure is then left out with that reason. wide: broader than a column.
     """
 
     stem: str
     title: str
-    caption: str
+    caption: str | Callable[[], str]
     make: Callable[[], Figure | tuple[Figure, str]]
     wide: bool = False
 
 
-def draw(group: Group, folder: Path, library: Library) -> Drawn:
-    """Draw every figure of a group into `folder`."""
+def draw(group: Group, folder: Path, library: Library, failures: Section | None = None) -> Drawn:
+    """Draw every figure of a group into `folder`.
+
+    failures: takes what cannot be made, so that the other figures stand; None: the first error but a `UserError` ends
+    the work.
+    """
     drawn = Drawn()
-    every = _scored(group.full, library, drawn.problems)
-    curves = _those(every, lambda run: not np.isnan(run.curve.auc), "test has no seen or no unseen images", drawn)
-    chosen = _those(every, lambda run: not np.isnan(run.bias), "validation chose no bias", drawn)
-    for plan in (*_of_results(group), *_of_curves(group, curves), *_at_bias(chosen), *_of_images(chosen, library)):
-        _write(plan, folder, drawn)
+
+    def scored(good: Callable[[Scored], bool], reason: str) -> Labelled:
+        return _those(every, good, reason, drawn)
+
+    every = _attempt(failures, "Per-image records", lambda: _scored(group.full, library, drawn.problems)) or []
+    curves = _attempt(
+        failures, "Seen-unseen curves",
+        lambda: scored(lambda run: not np.isnan(run.curve.auc), "test has no seen or no unseen images"),
+    ) or []  # fmt: skip
+    chosen = _attempt(
+        failures, "Figures at a bias", lambda: scored(lambda run: not np.isnan(run.bias), "validation chose no bias")
+    ) or []  # fmt: skip
+    of_ablations = (
+        (f"Ablations of {row.label}", partial(_ablations, group, row, stem))
+        for row, stem in zip(group.full, names.unique([f"ablations-{row.method}" for row in group.full]), strict=True)
+    )
+    kinds: list[tuple[str, Callable[[], Iterator[Plan]]]] = [
+        ("Figures of results", partial(_of_results, group)),
+        *of_ablations,
+        ("Seen-unseen curves", partial(_of_curves, group, curves)),
+        ("Figures at a bias", partial(_at_bias, chosen)),
+        ("Figures of images", partial(_of_images, chosen, library)),
+    ]
+    for what, plans in kinds:
+        for plan in _attempt(failures, what, lambda plans=plans: list(plans())) or []:  # type: ignore[misc]
+            _attempt(failures, plan.title, partial(_write, plan, folder, drawn))
     return drawn
+
+
+def _attempt(failures: Section | None, what: str, make: Callable[[], T]) -> T | None:
+    return make() if failures is None else failures.attempt(what, make)
 
 
 def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn: Drawn) -> Labelled:
@@ -77,37 +110,49 @@ def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn:
     return kept
 
 
-def draw_ranks(groups: Sequence[Group], folder: Path) -> Drawn:
-    """Draw the critical-difference diagram of methods over data sets; with too few of either, say so."""
+def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None = None) -> Drawn:
+    """Draw the critical-difference diagram of methods over data sets; with too few of either, say so.
+
+    failures: as of `draw`.
+    """
     from benchmarks.report import ranking
     from benchmarks.significance import friedman, nemenyi
 
     drawn = Drawn()
-    for number, one in enumerate(ranking.fields(groups)):
-        if one.problem:
-            drawn.absent.append(one.problem)
-            continue
+
+    def rank(one: ranking.Field, number: int) -> None:
         test = nemenyi(one.values)
         caption = ranking.caption(one, friedman(one.values), test)
         stem = "ranks" if number == 0 else f"ranks-{number + 1}"
         plan = Plan(stem, "Ranks over data sets", caption, partial(ranking.critical_difference, one, test))
         _write(plan, folder, drawn)
+
+    title = "Ranks over data sets"
+    for number, one in enumerate(_attempt(failures, title, lambda: ranking.fields(groups)) or []):
+        if one.problem:
+            drawn.absent.append(one.problem)
+        else:
+            _attempt(failures, f"{title} ({one.conditions})", partial(rank, one, number))
     return drawn
 
 
 def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
-    from benchmarks.report.style import save
+    from benchmarks.report.style import pyplot, save
 
     try:
+        caption = plan.caption if isinstance(plan.caption, str) else plan.caption()
         made = plan.make()
     except UserError as error:
         drawn.absent.append(f"{plan.title}: left out. {error}")
         return
+    except BaseException:
+        pyplot().close("all")  # one that was begun would stay in memory
+        raise
     figure, more = made if isinstance(made, tuple) else (made, "")
-    paths = save(figure, folder / plan.stem)
+    paths = save(figure, folder / plan.stem, lacking=drawn.lacking)
     drawn.files += paths
     svg = next(path for path in paths if path.suffix == ".svg")
-    drawn.pictures.append(Picture(f"{plan.caption} {more}".strip(), svg, plan.title, plan.wide))
+    drawn.pictures.append(Picture(f"{caption} {more}".strip(), svg, plan.title, plan.wide))
 
 
 def _of_curves(group: Group, scored: Labelled) -> Iterator[Plan]:
@@ -141,8 +186,11 @@ def _at_bias(scored: Labelled) -> Iterator[Plan]:
         yield Plan(
             f"{kind}s",
             f"Accuracy by {kind}",
-            f"How often the {kind} is right, in percent of the test images that have it (their number in brackets), at "
-            f"the bias chosen on validation{pooled}; the hardest last{matrices.shown_words(kind, scored[0][1][0])}.",
+            lambda kind=kind: (  # type: ignore[misc]
+                f"How often the {kind} is right, in percent of the test images that have it (their number in "
+                f"brackets), at the bias chosen on validation{pooled}; the hardest last"
+                f"{matrices.shown_words(kind, scored[0][1][0])}."
+            ),
             partial(matrices.primitive_accuracy, scored, kind),
         )
     label, runs = max(scored, key=lambda item: sum(run.curve.auc for run in item[1]) / len(item[1]))
@@ -150,9 +198,11 @@ def _at_bias(scored: Labelled) -> Iterator[Plan]:
     yield Plan(
         "confusion",
         "Confusion of states",
-        f"Which state {label}, the method with the largest AUC here, predicts for the test images of each state, in "
-        f"percent of the row, at the bias chosen on validation, {seeds}{matrices.states_left_out(runs)}. The scale is "
-        "that of square roots, so that rare confusions show.",
+        lambda: (
+            f"Which state {label}, the method with the largest AUC here, predicts for the test images of each state, "
+            f"in percent of the row, at the bias chosen on validation, {seeds}{matrices.states_left_out(runs)}. The "
+            "scale is that of square roots, so that rare confusions show."
+        ),
         lambda: matrices.state_confusion(runs),
     )
 
@@ -165,43 +215,46 @@ def _of_results(group: Group) -> Iterator[Plan]:
     if not rows:
         return
     looks = style.styles(group.full)
-    intervals, alone = uncertainty.auc_intervals(rows)
+    measured = cache(lambda: uncertainty.auc_intervals(rows))  # for both figures; when the first is made
     ticks = "; tick: a seed" if any(len(row.done) > 1 for row in rows) else ""
-    bar = f"; bar: {uncertainty.described()}" if intervals else ""
-    bar += f", over test images alone for {', '.join(alone)}, with one run" if alone else ""
-    without = [row.label for row in rows if row.label not in intervals]
-    bar += f"; no interval without per-image records: {', '.join(without)}" if without else ""
-    yield Plan(
-        "auc",
-        "AUC with intervals",
-        f"AUC on test; marker: mean{' over seeds' if ticks else ''}{bar}{ticks}. Intervals of two methods may overlap "
-        "although their paired difference is clear: the tables test differences.",
-        lambda: figures.auc_of_runs(rows, looks, intervals),
-    )
-    devices = sorted({str(run.environment.get("device", "?")) for row in rows for run in row.done})
-    yield Plan(
-        "cost",
-        "Cost against AUC",
-        f"AUC{' with its interval' if intervals else ''} against training time without validation, on "
-        f"{', '.join(devices)}; 0: nothing is trained. The larger a point, the more numbers are trained (logarithm).",
-        lambda: figures.cost(rows, looks, intervals),
-    )
-    for row in rows:
-        if switches := [switch for switch in group.switches(row) if switch.done]:
-            yield from _ablations(row, switches)
+
+    def auc_caption() -> str:
+        intervals, alone = measured()
+        bar = f"; bar: {uncertainty.described()}" if intervals else ""
+        bar += f", over test images alone for {', '.join(alone)}, with one run" if alone else ""
+        without = [row.label for row in rows if row.label not in intervals]
+        bar += f"; no interval without per-image records: {', '.join(without)}" if without else ""
+        return (
+            f"AUC on test; marker: mean{' over seeds' if ticks else ''}{bar}{ticks}. Intervals of two methods may "
+            "overlap although their paired difference is clear: the tables test differences."
+        )
+
+    def cost_caption() -> str:
+        devices = sorted({str(run.environment.get("device", "?")) for row in rows for run in row.done})
+        return (
+            f"AUC{' with its interval' if measured()[0] else ''} against training time without validation, on "
+            f"{', '.join(devices)}; 0: nothing is trained. The larger a point, the more numbers are trained "
+            "(logarithm)."
+        )
+
+    yield Plan("auc", "AUC with intervals", auc_caption, lambda: figures.auc_of_runs(rows, looks, measured()[0]))
+    yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(rows, looks, measured()[0]))
 
 
-def _ablations(full: Row, switches: Sequence[Row]) -> Iterator[Plan]:
+def _ablations(group: Group, full: Row, stem: str) -> Iterator[Plan]:
     from benchmarks.report import figures, uncertainty
 
-    found = uncertainty.changes(full, switches)
+    if not len(figures.auc_values(full)):
+        return
+    switches = [switch for switch in group.switches(full) if switch.done]
+    found = uncertainty.changes(full, switches) if switches else []
     if not found:
         return
     ticks = "; ticks: single seeds" if any(len(change.per_seed) > 1 for change in found) else ""
     known = any(change.interval is not None for change in found)
     line = f"; line: 95 % interval of the paired difference, {uncertainty.described().split(' interval ')[1]}"
     yield Plan(
-        f"ablations-{full.method}",
+        stem,
         f"Ablations of {full.label}",
         f"What each switch changes in the AUC of {full.label}, on the seeds that both have{line if known else ''}"
         f"{ticks}.",
@@ -215,10 +268,11 @@ def _of_images(scored: Labelled, library: Library) -> Iterator[Plan]:
         return
     from benchmarks.report import attention_maps, gallery
 
-    for label, runs in scored:
+    stems = names.unique([f"attention-{label}" for label, _ in scored])
+    for (label, runs), stem in zip(scored, stems, strict=True):
         if runs[0].run.spec.method == attention_maps.METHOD and not np.isnan(runs[0].bias):
             yield Plan(
-                f"attention-{slug(label)}",
+                stem,
                 f"Attention of {label}",
                 f"What the local and the global stage of {label} look at.",
                 partial(attention_maps.attention, runs[0], library),

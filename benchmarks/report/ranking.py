@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.report.figures import auc_values
-from benchmarks.report.style import SMALLEST, WIDTH, method_style, new
+from benchmarks.report.style import SMALLEST, WIDTH, method_style, new, words
 from benchmarks.report.tables import Group
-from registry import METHODS
+from registry import DATASETS, METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,19 +59,22 @@ def fields(groups: Sequence[Group]) -> list[Field]:
 
     A method counts where it has one full row with results; with several settings nobody knows which one is meant.
     """
-    families: dict[tuple[str, ...], dict[str, Group]] = {}
+    families: dict[tuple[str, ...], dict[tuple[str, ...], Group]] = {}
+    released = set(DATASETS.names())
     for group in groups:
         spec = group.runs[0].spec
         key = (spec.world, spec.backbone, spec.backbone_digest, spec.profile, spec.precision)
         if any(len(auc_values(row)) for row in group.full):
-            # Of two releases of one data set the first stands; they are not two data sets.
-            families.setdefault((*key, str(spec.protocol_version)), {}).setdefault(spec.dataset, group)
+            # Of two releases of one data set the first stands; they are not two data sets. What users call their own
+            # folders says nothing: two of one name are two data sets if their content differs.
+            dataset = (spec.dataset,) if spec.dataset in released else (spec.dataset, spec.dataset_digest)
+            families.setdefault((*key, str(spec.protocol_version)), {}).setdefault(dataset, group)
     return [_field(key, by_dataset) for key, by_dataset in families.items()]
 
 
-def _field(key: tuple[str, ...], by_dataset: dict[str, Group]) -> Field:
+def _field(key: tuple[str, ...], by_dataset: dict[tuple[str, ...], Group]) -> Field:
     world, backbone, _, profile, precision, _ = key
-    means: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[tuple[str, ...], float]] = {}
     for dataset, group in by_dataset.items():
         for method in dict.fromkeys(row.method for row in group.full):
             rows = [row for row in group.full if row.method == method]
@@ -81,11 +84,29 @@ def _field(key: tuple[str, ...], by_dataset: dict[str, Group]) -> Field:
     values = np.array([[means[method][dataset] for method in whole] for dataset in by_dataset])
     return Field(
         f"{world} world, {backbone}, profile {profile}, {precision}",
-        list(by_dataset),
+        _shown(list(by_dataset)),
         whole,
         values.reshape(len(by_dataset), len(whole)),
         [method for method in means if method not in whole],
     )
+
+
+def _shown(datasets: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the names of data sets; those that share one have the start of their digest in brackets."""
+    names = [name for name, *_ in datasets]
+    return [
+        f"{name} (data {digest[0][:8]})" if digest and names.count(name) > 1 else name for name, *digest in datasets
+    ]
+
+
+def _names(methods: Sequence[str]) -> list[str]:
+    """Return a title of its own for each method."""
+    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    shown = [words(titles.get(method, method)) for method in methods]
+    return [
+        f"{name} ({words(method)})" if shown.count(name) > 1 else name
+        for name, method in zip(shown, methods, strict=True)
+    ]
 
 
 def critical_difference(field: Field, test: Nemenyi) -> Figure:
@@ -93,8 +114,7 @@ def critical_difference(field: Field, test: Nemenyi) -> Figure:
     import pandas
     import scikit_posthocs
 
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
-    names = [titles.get(method, method) for method in field.methods]
+    names = _names(field.methods)
     figure, axes = new(0.75 + 0.13 * len(names), WIDTH)
     scikit_posthocs.critical_difference_diagram(
         pandas.Series(test.average_ranks, index=names),

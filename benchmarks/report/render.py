@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from benchmarks import files
 from benchmarks.records import Problem
+from benchmarks.report.failures import Failure
 from benchmarks.report.model import Cell, Column, Table
 
 WIDTH = 80
@@ -88,8 +90,8 @@ def terminal(table: Table) -> RichTable:
 
 def markdown(table: Table) -> str:
     """Return the table as Markdown, with its title, caption and notes."""
-    lines = [f"## {table.title}", "", table.caption, ""]
-    lines.append("| " + " | ".join(column.name for column in table.columns) + " |")
+    lines = [f"## {prose(table.title)}", "", prose(table.caption), ""]
+    lines.append("| " + " | ".join(_plain(column.name) for column in table.columns) + " |")
     lines.append("| --- |" + " ---: |" * (len(table.columns) - 1))
     for row in table.rows:
         texts = [_plain(shown(cell, column)) for cell, column in zip(row, table.columns, strict=True)]
@@ -97,24 +99,51 @@ def markdown(table: Table) -> str:
         marked = [f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True)]
         lines.append("| " + " | ".join(marked) + " |")
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {prose(note)}" for note in table.notes)]
     if table.sources:
-        lines += ["", "Sources:", "", *(f"- {source}" for source in table.sources)]
+        lines += ["", "Sources:", "", *(f"- {prose(source)}" for source in table.sources)]
     return "\n".join(lines) + "\n"
 
 
 def _plain(text: str) -> str:
-    """Return a text in which Markdown sees no signs of its own."""
-    return text.replace("|", "\\|").replace("*", "\\*")
+    """Return the text of a table's cell in which Markdown sees no signs of its own."""
+    return "\\*".join(prose(part) for part in text.split("*")).replace("|", "\\|")
 
 
-def write_markdown(path: Path, tables: Sequence[Table], problems: Sequence[Problem], origin: str) -> None:
-    """Write all tables, and the run folders that could not be read, as one Markdown page. origin: its first line."""
+_SIGNS = re.compile(
+    r"[\\`$~]"  # wherever they stand
+    r"|\*(?!:)"  # not that of a legend, "*: the AUC differs"
+    r"|(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_])"  # inside a word it is a letter
+    r"|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<=\])(?=[(\[])"  # HTML, and links
+)
+"""What Markdown would take for signs of its own in running text."""
+
+
+def prose(text: str) -> str:
+    """Return running text in which Markdown sees no signs of its own, in one line.
+
+    >>> prose("$10 a_b _c_ <b>")
+    '\\\\$10 a_b \\\\_c\\\\_ \\\\<b>'
+    """
+    line = "".join(sign if sign.isprintable() else " " for sign in text)
+    return _SIGNS.sub(lambda found: "\\" + found.group(), line)
+
+
+def write_markdown(
+    path: Path, tables: Sequence[Table], problems: Sequence[Problem], origin: str, failures: Sequence[Failure] = ()
+) -> None:
+    """Write all tables, and the run folders that could not be read, as one Markdown page.
+
+    origin: its first line. failures: what is left out.
+    """
     parts = [f"# Report\n\n{origin}\n", *(markdown(table) for table in tables)]
+    if failures:
+        named = "".join(f"- {prose(f'{failure.where}: {failure}')}\n" for failure in failures)
+        parts.append("## What could not be made\n\n" + named)
     if problems:
         named = "".join(f"- {_below(problem.path, path.parent)}: {problem.message}\n" for problem in problems)
         parts.append("## Records that could not be read\n\n" + named)
-    files.write_aside(path, lambda file: file.write("\n".join(parts).encode()))
+    files.write_aside(path, lambda file: file.write("\n".join(parts).encode("utf-8", "replace")))
 
 
 def _below(path: Path, root: Path) -> Path:

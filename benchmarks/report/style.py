@@ -7,11 +7,13 @@ markers and dashes still tell the methods apart. Nothing depends on time or mach
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.report import fonts
 from benchmarks.report.tables import Row
 
 if TYPE_CHECKING:
@@ -102,11 +104,31 @@ def pyplot() -> Any:
             "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
             "svg.hashsalt": "czsl", "pdf.fonttype": 42, "figure.dpi": 100, "savefig.bbox": None,
             "figure.constrained_layout.use": True,
+            # Words of data sets are drawn as they are: "$10-$50" is no mathematics.
+            "text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False,
             # Letters as outlines: in a browser without the font they would have other widths and run into each other.
             "svg.fonttype": "path",
         }
     )  # fmt: skip
+    fonts.quiet()
     return pyplot
+
+
+LONGEST = 40
+"""Letters of a name in a figure: beside longer ones there would be no room for what the figure shows."""
+
+
+def words(text: object, longest: int = LONGEST) -> str:
+    """Return words of a data set or method as figures draw them: in one line, signs that do not print as spaces, cut.
+
+    >>> words("a\\nb"), words("x" * 99, 5)
+    ('a b', 'xx…xx')
+    """
+    said = "".join(sign if sign.isprintable() else " " for sign in str(text) if unicodedata.category(sign) != "Cf")
+    said = said.strip(" ")
+    if len(said) <= longest:
+        return said
+    return f"{said[: longest // 2]}…{said[len(said) - (longest - 1) // 2 :]}"
 
 
 def new(height: float, width: float = WIDTH, **subplots: Any) -> tuple[Figure, Any]:
@@ -118,15 +140,34 @@ FORMATS = ((".pdf", {"CreationDate": None}), (".svg", {"Date": None}), (".png", 
 """Endings of a figure's files, each with the metadata that would differ between two makings of one figure."""
 
 
-def save(figure: Figure, path: Path, endings: Sequence[str] = (".pdf", ".svg", ".png")) -> list[Path]:
-    """Write a figure as `path` with each of the endings, close it, and return the files."""
+def save(
+    figure: Figure,
+    path: Path,
+    endings: Sequence[str] = (".pdf", ".svg", ".png"),
+    lacking: set[str] | None = None,
+) -> list[Path]:
+    """Write a figure as `path` with each of the endings, close it, and return the files.
+
+    lacking: receives the letters that no installed font has, see `fonts`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is found once, not for each file
     written = []
-    for suffix, extra in (known for known in FORMATS if known[0] in endings):
-        target = path.with_name(path.name + suffix)
-        figure.savefig(target, dpi=DPI, metadata=extra)
-        written.append(target)
-    pyplot().close(figure)
+    try:
+        without = fonts.supply(fonts.texts_of(figure))
+        if lacking is not None:
+            lacking |= without
+        kind = fonts.pdf_type(fonts.texts_of(figure))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found once, not for each file
+        for suffix, extra in (known for known in FORMATS if known[0] in endings):
+            target = path.with_name(path.name + suffix)
+            with pyplot().rc_context({"pdf.fonttype": kind}):
+                figure.savefig(target, dpi=DPI, metadata=extra)
+            written.append(target)
+    except BaseException:
+        for target in written:  # a figure is there in every format or not at all
+            target.unlink(missing_ok=True)
+        raise
+    finally:
+        pyplot().close(figure)
     return written

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from benchmarks.records import RunRecord
 from benchmarks.report.ablations import ablation_table
 from benchmarks.report.cells import MAIN
 from benchmarks.report.costs import cost_table
-from benchmarks.report.evidence import Question, choose_baseline, evidence
+from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
+from benchmarks.report.failures import Section
+from benchmarks.report.formats import is_known
 from benchmarks.report.groups import Group, Row, group_of, groups, paired_differences, test_metric
 from benchmarks.report.main import differences_table, main_table
 from benchmarks.report.model import Cell, Column, Table
@@ -21,42 +26,63 @@ __all__ = [
 ]  # fmt: skip
 
 
+T = TypeVar("T")
+
+
 def tables(runs: Iterable[RunRecord], question: Question | None = None) -> list[Table]:
     """Return the tables of every group of comparable runs."""
     return [table for group in groups(runs) for table in group_tables(group, question)]
 
 
-def group_tables(group: Group, question: Question | None = None) -> list[Table]:
-    """Return a group's tables: results, differences, published numbers, slices, cost, ablations."""
+def group_tables(group: Group, question: Question | None = None, failures: Section | None = None) -> list[Table]:
+    """Return a group's tables: results, differences, published numbers, slices, cost, ablations.
+
+    failures: takes what cannot be made, so that the other tables stand; None: the first error ends the work.
+    """
     question = Question() if question is None else question
+
+    def made(what: str, make: Callable[[], T]) -> T | None:
+        return make() if failures is None else failures.attempt(what, make)
+
     full = group.full
-    found = _of_full_models(group, full, question) if full else []
+    found = _of_full_models(group, full, question, made) if full else []
     shown: list[int] = []
     for row in full:
-        if switches := group.switches(row):
-            found.append(ablation_table(group, row, switches, question))
+        title = f"Ablations of {row.label}"
+        if switches := made(title, partial(group.switches, row)):
+            found.append(made(title, partial(ablation_table, group, row, switches, question)))
             shown += map(id, switches)
     alone = [row for row in group.rows if row.ablation is not None and id(row) not in shown]
     if alone:  # ablations whose full model was not run are shown without a comparison
-        known = evidence(alone, None, question)
-        found.append(main_table(group, alone, known, "Results of ablations without their full model"))
-    return found
+        title = "Results of ablations without their full model"
+        found.append(made(title, lambda: main_table(group, alone, evidence(alone, None, question), title)))
+    return [_told_apart(table, group) for table in found if table is not None]
 
 
-def _of_full_models(group: Group, full: list[Row], question: Question) -> list[Table]:
+def _of_full_models(group: Group, full: list[Row], question: Question, made: Callable) -> list[Table | None]:
     baseline = choose_baseline(full, question)
-    known = evidence(full, baseline, question)
-    papers = comparable(group)
-    notes = [papers] if isinstance(papers, str) else []
+    known = made("Intervals and tests", lambda: evidence(full, baseline, question))
+    known = known or Evidence(question, None, {"": "they could not be made."})
+    papers = made("Published numbers", lambda: comparable(group)) or ""
+    notes = [papers] if isinstance(papers, str) and papers else []
     several = sum(bool(row.done) for row in full) > 1
     if several and baseline is None:
         notes.append(f"No differences: the baseline {question.baseline} has no finished run under these conditions.")
-    found = [main_table(group, full, known, notes=notes)]
+    found = [made("Results", lambda: main_table(group, full, known, notes=notes))]
     if several and baseline is not None:
-        found.append(differences_table(full, baseline, known))
+        found.append(made("Differences", lambda: differences_table(full, baseline, known)))
     if not isinstance(papers, str) and any(row.done for row in full):
-        found.append(published_table(group, papers))
-    return [*found, *slice_tables(full), cost_table(full)]
+        found.append(made("Published numbers", lambda: published_table(group, papers)))
+    found += made("Slices", lambda: slice_tables(full)) or []
+    return [*found, made("Cost", lambda: cost_table(full))]
+
+
+def _told_apart(table: Table, group: Group) -> Table:
+    """Return the table with what tells its group from another one of its name, or of a name that LaTeX cannot print."""
+    spec = group.runs[0].spec
+    apart = group.distinction.removeprefix(", ")
+    apart = apart or ("" if is_known(spec.dataset) else f"data {spec.dataset_digest[:8]}")
+    return replace(table, caption=f"{table.caption} The group with {apart}.") if apart else table
 
 
 def summary(run: RunRecord) -> Mapping[str, float | None]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from benchmarks import equality
 from benchmarks.evaluation import auc_placements
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.runs import ScoredRun
@@ -41,7 +42,7 @@ def auc_estimate(runs: Sequence[ScoredRun], level: float = 0.95) -> NormalEstima
 def auc_difference(first: Sequence[ScoredRun], second: Sequence[ScoredRun], level: float = 0.95) -> NormalEstimate:
     """Return the mean AUC of `first` less that of `second`, all on the same images; the seeds are taken as given."""
     (unseen, seen), (other_unseen, other_seen) = _mean_placements(first), _mean_placements(second)
-    value, error = _mean_and_error(unseen - other_unseen, seen - other_seen)
+    value, error = _mean_and_error(*(equality.signed(part) for part in (unseen - other_unseen, seen - other_seen)))
     p_value = 1.0 if value == error == 0 else np.nan
     if error > 0:
         p_value = float(2 * norm.sf(abs(value) / error))

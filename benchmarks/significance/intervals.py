@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from benchmarks import equality
 from benchmarks.significance.bootstrap import Resampled
 
 
@@ -107,7 +108,8 @@ def bca_interval(
     """
     if len(resamples) == 0:
         return Interval(np.nan, np.nan, level, "BCa")
-    share = np.mean(resamples < value) + np.mean(resamples == value) / 2
+    above = equality.signed(resamples - value)
+    share = np.mean(above < 0) + np.mean(above == 0) / 2
     # An estimate beyond all resamples would ask for a quantile beyond them; half a resample is the nearest there is.
     bias = ndtri(np.clip(share, 0.5 / len(resamples), 1 - 0.5 / len(resamples)))
     acceleration = _acceleration([leave_one_out[is_seen], leave_one_out[~is_seen]])
@@ -134,11 +136,13 @@ def bootstrap_p_value(resamples: np.ndarray, freedom: float = np.inf) -> float:
     """Return the two-sided p-value of no difference from resampled differences float64 [B]; NaN of nothing.
 
     Twice the smaller share of resamples at or beyond 0, with 1 added to numerator and denominator so that it is never
-    0: the smallest level at which the percentile interval excludes 0. With finite `freedom` it is enlarged as that
-    interval is: the same distance from 0 in standard errors, judged by Student's t. At most 1.
+    0: the smallest level at which the percentile interval excludes 0. What is 0 but for rounding is 0 (`equality`).
+    With finite `freedom` it is enlarged as that interval is: the same distance from 0 in standard errors, judged by
+    Student's t. At most 1.
     """
     if len(resamples) == 0:
         return np.nan
-    beyond = min(int((resamples <= 0).sum()), int((resamples >= 0).sum()))
+    slack = equality.slack(resamples)
+    beyond = min(int((resamples <= slack).sum()), int((resamples >= -slack).sum()))
     p_value = min(1.0, 2 * (beyond + 1) / (len(resamples) + 1))
     return p_value if np.isinf(freedom) else float(2 * stdtr(freedom, ndtri(p_value / 2)))

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
+from benchmarks import equality
 from benchmarks.image_scores import ImageScores
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.runs import ScoredRun
@@ -113,7 +114,8 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
         raise ValueError(f"runs of shapes {one.shape} and {other.shape} cannot be paired")
-    differences = one - other
+    # In order of size, so that the order of the seeds changes no bit of what follows.
+    differences = np.sort(equality.differences(one, other))
     runs, mean = len(differences), float(differences.mean())
     interval = mean_over_seeds(differences, level)
     spread = t_p_value = effect_size = np.nan
@@ -125,6 +127,7 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
         effect_size = mean / spread
         t_p_value = float(2 * student.sf(abs(effect_size) * np.sqrt(runs), runs - 1))
     flip_p_value, outcomes, smallest = sign_flip(differences)
+    one, other = equality.settled(np.stack([one, other]))
     wins = (one[:, None] > other) + 0.5 * (one[:, None] == other)
     return SeedTest(
         runs,
@@ -145,11 +148,11 @@ def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -
 
     Runs that do not vary at all tell nothing about how runs vary: NaN too, unless all are 0.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = np.sort(equality.settled(np.asarray(values, dtype=np.float64)))
     if len(values) < 2 or np.isnan(values).any():
         return Interval(np.nan, np.nan, level, "t")
     if np.ptp(values) == 0:
-        edge = 0.0 if values[0] == 0 else np.nan
+        edge = 0.0 if abs(values[0]) <= equality.TOLERANCE else np.nan
         return Interval(edge, edge, level, "t")
     half = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half), level, "t")
@@ -165,10 +168,10 @@ def sign_flip(differences: np.ndarray) -> tuple[float, int, float]:
     runs = len(differences)
     if np.isnan(differences).any():
         return np.nan, 0, np.nan
+    differences = equality.signed(differences)
     signs = _signs(runs)
-    sums = np.abs(signs @ differences)
-    # Sums that are equal but for rounding are equal.
-    extreme = int((sums >= abs(differences.sum()) - 1e-12 * np.abs(differences).sum()).sum())
+    sums = np.append(np.abs(signs @ differences), abs(differences.sum()))
+    extreme = int((sums[:-1] >= sums[-1] - equality.slack(sums)).sum())
     if runs <= EXACT_RUNS:
         return extreme / len(signs), len(signs), min(1.0, 2 / len(signs))
     return (extreme + 1) / (len(signs) + 1), len(signs), 1 / (len(signs) + 1)

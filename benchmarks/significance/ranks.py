@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import f as f_distribution
 from scipy.stats import rankdata, studentized_range
 
+from benchmarks import equality
 from benchmarks.significance.multiple import holm
 from benchmarks.significance.paired import sign_flip
 
@@ -141,15 +142,14 @@ def pairwise_wilcoxon(values: np.ndarray) -> PairwiseWilcoxon:
 def wilcoxon(differences: np.ndarray) -> float:
     """Return the two-sided p-value of the signed-rank test of float64 [N].
 
-    Zeros are dropped, ties share their ranks, and all 2^N signs are tried, which is exact with ties too (for more than
-    16 differences as many signs are drawn, see `sign_flip`).
+    Zeros are dropped, ties share their ranks (both as `equality` has it), and all 2^N signs are tried, which is exact
+    with ties too (for more than 16 differences as many signs are drawn, see `sign_flip`).
     """
-    # Differences of fractions that print alike may differ in the last bit: no reason to rank one above the other.
-    rounded = np.round(np.asarray(differences, dtype=np.float64), 12)
-    rounded = rounded[rounded != 0]
-    if len(rounded) == 0:
+    known = equality.signed(np.asarray(differences, dtype=np.float64))
+    known = known[known != 0]
+    if len(known) == 0:
         return 1.0
-    return sign_flip(rankdata(np.abs(rounded)) * np.sign(rounded))[0]
+    return sign_flip(rankdata(np.abs(known)) * np.sign(known))[0]
 
 
 @cache
@@ -158,6 +158,7 @@ def _quantile(level: float, methods: int) -> float:
 
 
 def _table(values: np.ndarray) -> np.ndarray:
+    """Return the table as float64 [N, k], equal values of a data set equal to the last bit."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or min(values.shape) < 2:
         raise ValueError(
@@ -165,7 +166,7 @@ def _table(values: np.ndarray) -> np.ndarray:
         )
     if np.isnan(values).any():
         raise ValueError("ranks need a value of every method on every data set")
-    return values
+    return equality.settled(values, axis=1)  # here, so that no test ranks what another takes to be equal
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
