@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import locks, stopping
+from benchmarks.asked import asked_of
 from benchmarks.environment import launcher_facts
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
@@ -38,6 +39,7 @@ class Choices:
     views: see `TrainingConfig`. feature_cache: whether frozen image features are kept on disk and read from there.
     allow_missing: up to how many missing images a data set is used without them; None does not look for images.
     elsewhere: another machine does the runs, so the device is not looked for here.
+    plugins: files of `--plugin`, for the record.
     """
 
     results: Path = Path("results")
@@ -54,6 +56,7 @@ class Choices:
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
     elsewhere: bool = False
+    plugins: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -344,7 +347,10 @@ def _execute(
     deterministic()
     environment = {**capture_environment(), **_device_facts(device), **group.facts}
     environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache, **launcher_facts()}
-    folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
+    asked = asked_of(planned, choices.allow_missing, choices.plugins)
+    folder.start(
+        spec, provenance=planned.provenance, command_line=list(command_line), environment=environment, asked=asked
+    )
     trainer = None
     try:
         group.barrier()  # until the folder is what this start makes of it

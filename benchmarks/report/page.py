@@ -17,7 +17,7 @@ import jinja2
 from benchmarks.records import Problem, RunRecord
 from benchmarks.report.formats import slug
 from benchmarks.report.render import shown
-from benchmarks.report.reproduce import commands, provenance
+from benchmarks.report.reproduce import commands, provenance, unrepeatable
 from benchmarks.report.tables import Group, Row, Table
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -129,5 +129,6 @@ def _row(row: Row, anchor: str) -> dict[str, Any]:
         "label": row.label,
         "anchor": anchor,
         "commands": commands(row.runs),
+        "unrepeatable": unrepeatable(row.runs),
         "runs": [provenance(run) for run in row.runs],
     }
