@@ -53,7 +53,7 @@ def asked_of(planned: PlannedRun, allow_missing: int | None, plugins: Sequence[P
     if feasibility.startswith(VECTORS):
         feasibility = VECTORS + absolute(feasibility.removeprefix(VECTORS))
     return Asked(
-        dataset=absolute(dataset) if is_path(dataset) else dataset,
+        dataset=absolute(dataset) if dataset not in DATASETS.names() and is_path(dataset) else dataset,
         backbone=_with_absolute_weights(planned.backbone),
         feasibility=feasibility,
         allow_missing=allow_missing or 0,

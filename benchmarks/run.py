@@ -6,7 +6,6 @@ Nothing here prints. `plan_runs` is light enough to answer "nothing to do" quick
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,9 @@ from benchmarks.processes import on_this_machine
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
+from datasets.places import hidden_path, plainly_a_path
 from datasets.presence import with_images_there
+from datasets.system import is_posix
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -111,6 +112,8 @@ class Workbench:
             if self.choices.allow_missing is not None:
                 dataset = with_images_there(dataset, self.choices.allow_missing)
             self.notes += dataset.notes
+            if name in DATASETS.names():
+                self._note(hidden_path(name, "data set"))
             self.datasets[name] = dataset
         return self.datasets[name]
 
@@ -123,6 +126,7 @@ class Workbench:
     def backbone_identity(self, name: str) -> tuple[str, str]:
         """Return the (name to record, digest of the weights) of a backbone."""
         if name not in self.backbone_digests:
+            self._note(hidden_weights(name))
             from methods.backbone.clip import load_backbone
             from methods.backbone.loading import identity
 
@@ -132,6 +136,10 @@ class Workbench:
             else:
                 self.backbone(name)
         return self.backbone_digests[name]
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
 
     def feasibility(self, dataset: str, setting: str, backbone: str) -> Any:
         """Return a data set's feasibility scores from the source that a setting names."""
@@ -144,6 +152,17 @@ class Workbench:
                 lambda: self.backbone(backbone),
             )
         return self.tables[key]
+
+
+def hidden_weights(backbone: str) -> str:
+    """Return a note on a tag of weights that was taken for one although a file here is called so too, else ""."""
+    definition, _, weights = backbone.partition("/")
+    if not weights or plainly_a_path(weights) or not Path(weights).is_file():
+        return ""
+    from methods.backbone.loading import weights_file
+
+    tag = weights_file(backbone) is None
+    return f"'{weights}' is taken for the tag; for the file write {definition}/./{weights}." if tag else ""
 
 
 def check_device(device: str, precision: str, count: int) -> None:
@@ -400,9 +419,17 @@ def deterministic() -> None:
 
 def _workers(wish: int | None, device: Any) -> int:
     """Return the number of decoding processes: as asked, else 0 on the CPU, where the model needs the cores itself."""
+    if not is_posix():
+        if wish:
+            raise UserError(
+                f"{wish} processes that decode images were asked for.",
+                "On Windows the process of the run decodes them itself.",
+                "Pass --workers 0 or leave it out; the numbers are the same.",
+            )
+        return 0
     if wish is not None:
         return wish
-    if device.type == "cpu" or sys.platform == "win32":
+    if device.type == "cpu":
         return 0
     return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
 
