@@ -45,7 +45,7 @@ LauncherName = Annotated[str, typer.Option("--launcher", help="inline, local or 
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="local: runs at a time.")]
 Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="slurm: jobs at a time.")]
 SlurmSettings = Annotated[
-    list[str] | None, typer.Option("--slurm", help="slurm: partition, gpus, mem, time ... as key=value.")
+    list[str] | None, typer.Option("--slurm", help="slurm: gpus, time, account ...: any option of sbatch.")
 ]
 
 WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")

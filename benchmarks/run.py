@@ -100,6 +100,12 @@ class Workbench:
         from benchmarks.distributed import own_device, start_group
         from benchmarks.frozen_features import FeatureStore
 
+        if self.choices.workers and not is_posix():
+            raise UserError(
+                f"{self.choices.workers} processes that decode images were asked for.",
+                "On Windows the process of the run decodes them itself.",
+                "Pass --workers 0 or leave it out; the numbers are the same.",
+            )
         self.features = FeatureStore(enabled=self.choices.feature_cache)
         self.device = own_device(choose_device(self.choices.device, self.choices.elsewhere))
         self.group = start_group(self.device)
@@ -419,17 +425,9 @@ def deterministic() -> None:
 
 def _workers(wish: int | None, device: Any) -> int:
     """Return the number of decoding processes: as asked, else 0 on the CPU, where the model needs the cores itself."""
-    if not is_posix():
-        if wish:
-            raise UserError(
-                f"{wish} processes that decode images were asked for.",
-                "On Windows the process of the run decodes them itself.",
-                "Pass --workers 0 or leave it out; the numbers are the same.",
-            )
-        return 0
     if wish is not None:
         return wish
-    if device.type == "cpu":
+    if device.type == "cpu" or not is_posix():
         return 0
     return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
 

@@ -14,7 +14,9 @@ HIDE = """
 import os, signal, sys
 
 # Other people's packages come first: on this system they are those of this system.
-import filelock, multiprocessing, open_clip, rich.progress, scipy.stats, seaborn, subprocess, torch, torchvision, typer
+import filelock, multiprocessing, open_clip, platformdirs, rich.progress, scipy.stats, seaborn, subprocess, torch, typer
+import pandas.io.formats.style, platformdirs.unix, scikit_posthocs, torchvision, torch.utils.data, torch._dynamo
+import torch.distributed.elastic.multiprocessing.api, torch.distributed.launcher.api
 
 for name in ("resource", "fcntl", "pwd", "grp", "termios", "readline"):
     sys.modules[name] = None
