@@ -18,6 +18,10 @@ import filelock, multiprocessing, open_clip, platformdirs, rich.progress, scipy.
 import pandas.io.formats.style, platformdirs.unix, scikit_posthocs, torchvision, torch.utils.data, torch._dynamo
 import torch.distributed.elastic.multiprocessing.api, torch.distributed.launcher.api
 
+from types import SimpleNamespace
+
+subprocess.os, subprocess.signal = SimpleNamespace(**vars(os)), SimpleNamespace(**vars(signal))
+
 for name in ("resource", "fcntl", "pwd", "grp", "termios", "readline"):
     sys.modules[name] = None
 for name in ("SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGCHLD", "SIGHUP", "pthread_sigmask", "setitimer", "alarm"):

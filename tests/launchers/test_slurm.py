@@ -123,7 +123,16 @@ def test_slurm_judges_what_is_handed_through(node, toy_plugin, tmp_path):
             done = here(*arguments, *more, *SETTINGS[:4], setting, check=False, env=node)
             assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, setting
     assert not queue(node) and not list(tmp_path.glob("[!.]*"))
-    taken = ["account=abc", "exclusive", "nice", "mail-user=a@b.org", "hold", "J=mine", "hint=nomultithread"]
+    taken = [
+        "account=abc",
+        "exclusive",
+        "nice",
+        "mail-user=a@b.org",
+        "mail-type=END",
+        "hold",
+        "J=mine",
+        "hint=nomultithread",
+    ]
     shown = here(*arguments, "--dry-run", *SETTINGS[:4], *taken, env=node).stdout
     assert {"#SBATCH --exclusive", "#SBATCH --account=abc", "#SBATCH --job-name=mine"} <= set(shown.splitlines())
     here(*arguments, *SETTINGS[:4], *taken, env=node)
