@@ -28,7 +28,7 @@ for name in ("SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGCHLD", "SIGHUP", "p
     if hasattr(signal, name):
         delattr(signal, name)
 gone = ("fork", "forkpty", "getuid", "geteuid", "getgid", "setsid", "killpg", "getpgid", "chown", "sched_getaffinity")
-for name in (*gone, "WNOHANG", "uname", "sysconf", "mkfifo", "statvfs", "nice"):
+for name in (*gone, "WNOHANG", "uname", "sysconf", "mkfifo", "nice"):
     if hasattr(os, name):
         delattr(os, name)
 

@@ -89,9 +89,7 @@ def repeated(place: Path, *arguments: object) -> list[str]:
     return shown
 
 
-@pytest.mark.parametrize(
-    "name", ["photos", "my photos", 'it\'s "mine"', "$HOME `x`", "фото", "-photos", "a=b, c", "[x]", "*", "icons.csv"]
-)
+@pytest.mark.parametrize("name", ["photos", 'it\'s "mine" $HOME `x`', "-фото", "a=b, [c] *", "icons.csv"])
 def test_own_folders_are_named_by_their_path(place, name):
     photos(place / name)
     (command,) = repeated(place, *QUICK, "--dataset", name)
