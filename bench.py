@@ -188,6 +188,7 @@ def run(
         compiled=compile_,
         on_existing=on_existing.value,
         allow_missing=allow_missing,
+        plugins=tuple(plugin or ()),
     )
     if spec is not None:
         planned, workbench = cli_cluster.spec_run(context, spec, choices, results, launches)

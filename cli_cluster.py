@@ -45,7 +45,7 @@ LauncherName = Annotated[str, typer.Option("--launcher", help="inline, local or 
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="local: runs at a time.")]
 Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="slurm: jobs at a time.")]
 SlurmSettings = Annotated[
-    list[str] | None, typer.Option("--slurm", help="slurm: partition, gpus, mem, time ... as key=value.")
+    list[str] | None, typer.Option("--slurm", help="slurm: gpus, time, account ...: any option of sbatch.")
 ]
 
 WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
@@ -99,10 +99,14 @@ def spec_run(
             f"The run in {path} says that itself.",
             "Leave one of the two out.",
         )
-    load_plugins([Path(plugin) for plugin in job.plugins])
+    if complete or not choices.plugins:
+        choices = replace(choices, plugins=tuple(Path(plugin) for plugin in job.plugins))
+        load_plugins(list(choices.plugins))
     if complete:
         launcher.options = replace(launcher.options, command_line=job.command_line)
         choices = job.applied(choices)
+    elif "allow_missing" not in given:
+        choices = replace(choices, allow_missing=job.allow_missing)
     at_home = path.resolve().parent.name == job.spec.run_id and "results" not in given
     folder = path.resolve().parent if at_home else own_results / job.spec.run_id
     workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))

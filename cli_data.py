@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from datasets.places import hidden_path
 from datasets.wording import counted
 from errors import UserError
 
@@ -49,6 +50,14 @@ def load_plugins(paths: list[Path] | None) -> None:
         problem = load_plugin(path)
         if problem is not None:
             err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
+
+
+def print_hidden(name: str) -> None:
+    """Say where a data set's name hides a file or folder that is called so too."""
+    from registry import DATASETS
+
+    if name in DATASETS.names() and (note := hidden_path(name, "data set")):
+        err.print(note, style="yellow", soft_wrap=True)
 
 
 @data.command()
@@ -141,6 +150,7 @@ def info(name: Annotated[str, typer.Argument(help="A data set's name, see 'list 
     from datasets.check import about
 
     found = about(name)
+    print_hidden(name)
     out.print(f"{found.name}: {found.title}", style="bold", soft_wrap=True)
     if found.published is not None:
         out.print(f"Source: {found.published.source}.", soft_wrap=True)
@@ -162,6 +172,7 @@ def check(
     load_plugins(plugin)
     from datasets import check as checks
 
+    print_hidden(name)
     with reading_bar() as progress:
         report = checks.check(name, fast=fast, progress=progress)
     out.print(f"{report.title} in {report.root}", style="bold", soft_wrap=True)
@@ -231,6 +242,7 @@ def feasibility(
     workbench = Workbench(Choices(device="cpu", allow_missing=None))
     dataset = workbench.dataset(name)
     table = workbench.feasibility(name, source, backbone)
+    print_hidden(name)
     summary = summarise(dataset, table.scores, PLACES)
     states, objects = table.scores.shape
     made = {"shipped": "comes with the suite", "glove": "from word vectors", "clip": f"text features of {backbone}"}

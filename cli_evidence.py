@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from cli_data import Plugins, load_plugins
-from datasets.wording import counted
+from datasets.places import hidden_path
+from datasets.wording import counted, shown
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def show_comparison(found: Faceoff) -> None:
             f"McNemar at each one's validation bias, seed {seed}; right by A only / B only: {said}.", soft_wrap=True
         )
     if found.flips:
-        rows = RichTable(title=f"Images that flip most: {SHOWN_FLIPS} of {len(found.flips):,}", title_justify="left")
+        rows = RichTable(title=f"Images that flip most: {shown(SHOWN_FLIPS, len(found.flips))}", title_justify="left")
         for head in ("image", "truth", "A", "B"):
             rows.add_column(head, overflow="fold")
         rows.add_column("only A/B", justify="right", no_wrap=True)
@@ -136,6 +137,8 @@ def predict(
     from benchmarks.run import choose_device
 
     record = prediction.find_run(results, run)
+    if note := hidden_path(run, "run", record.path):
+        err.print(note, style="yellow", soft_wrap=True)
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
     found = prediction.predict(record, files, bias=bias, top=top, device=choose_device(device))
     if picture is not None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from cli_data import Plugins, load_plugins
+from cli_data import Plugins, load_plugins, print_hidden
 from errors import UserError, did_you_mean
 
 out = Console(highlight=False, markup=False)
@@ -72,6 +72,7 @@ def show(
     from benchmarks.describe import describe
 
     about = describe(method, dataset, backbone, profile.value)
+    print_hidden(dataset)
     info = about.info
     out.print(Text(info.title, "bold"))
     where = ", ".join(part for part in (info.venue, f"arXiv {info.arxiv}" if info.arxiv else "") if part)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from cli_data import Plugins, load_plugins
+from cli_data import Plugins, load_plugins, print_hidden
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def profile(
     from benchmarks.profile.whole import take
     from benchmarks.run import choose_device, choose_precision
 
+    print_hidden(labels)
     there = choose_device(device)
     settings = Settings(
         methods=chosen,

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import files
-from benchmarks.prediction import find_run
-from benchmarks.records import RunFolder, RunRecord, find_runs
+from benchmarks.prediction import find_run, is_run_id
+from benchmarks.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.report.reproduce import given_settings
 from benchmarks.scored_runs import phase_arrays, scored_runs
 from benchmarks.significance import Comparison, ScoredRun, compare
 from benchmarks.significance.paired import predictions, right_at_own_bias
+from datasets.places import hidden_path, plainly_a_path
 from datasets.wording import counted
 from errors import UserError
 from registry import METHODS
@@ -32,10 +33,11 @@ AGREEING = (*CONDITIONS, "dataset_digest", "backbone_digest")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its runs, of one method or of several in a folder."""
+    """One of the two: its runs, of one method or of several in a folder. note: on what its name was taken for."""
 
     label: str
     runs: tuple[RunRecord, ...]
+    note: str = ""
 
     def kinds(self) -> dict[tuple[str, ...], list[RunRecord]]:
         """Return the finished runs by method, ablation and what must agree, see `AGREEING`."""
@@ -76,17 +78,21 @@ class Faceoff:
 
 
 def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
-    """Return the runs that a name means: a results folder, a method, or one run (see `find_run`).
+    """Return the runs that a word means: a method or a run's id, else a results folder or the beginning of an id.
+
+    A word that is plainly a path (see `plainly_a_path`) is no name.
 
     only: conditions that runs must have, by name; None is no condition. A name without finished runs is a `UserError`.
     """
-    if Path(name).is_dir() and not (Path(name) / "spec.json").is_file():
-        label, runs = Path(name).name or name, find_runs(name)[0]
-    elif name in METHODS.names():
+    place, note = Path(name).expanduser(), ""
+    if not plainly_a_path(name) and name in METHODS.names():
         label, runs = name, [run for run in find_runs(results)[0] if run.spec.method == name and not run.spec.ablation]
+        note = hidden_path(name, "method")
+    elif place.is_dir() and not (place / SPEC).is_file() and not is_run_id(results, name):
+        label, runs = place.resolve().name or name, find_runs(place)[0]
     else:
         run = find_run(results, name)
-        label, runs = run.run_id, [run]
+        label, runs, note = run.run_id, [run], hidden_path(name, "run", run.path)
     done = [run for run in runs if run.result is not None]
     kept = [run for run in done if all(v is None or str(getattr(run.spec, k)) == v for k, v in only.items())]
     if not kept:
@@ -94,9 +100,9 @@ def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
         raise UserError(
             f"'{name}' has no finished run{f' with {given}' if given else ''}.",
             f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done.",
-            "Finish it with bench.py run, or pass another method, run or folder.",
+            note or "Finish it with bench.py run, or pass another method, run or folder.",
         )
-    return Side(label, tuple(kept))
+    return Side(label, tuple(kept), note)
 
 
 def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95) -> list[Faceoff]:
@@ -154,7 +160,7 @@ def _face_off(
 ) -> Faceoff:
     labels = _labels(a, b, key, other)
     (ours, left_out), (theirs, also) = (_of_one_setting(*one) for one in zip(labels, (ours, theirs), strict=True))
-    notes = [*left_out, *also]
+    notes = [*filter(None, (a.note, b.note)), *left_out, *also]
     notes += [
         f"They differ in {name.replace('_', ' ')}: {mine[:20]} and {its[:20]}."
         for name, mine, its in zip(AGREEING, key[2:], other[2:], strict=True)

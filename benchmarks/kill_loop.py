@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import files
 from benchmarks.locks import LOCK
+from datasets.system import is_posix
 
 Report = Callable[[str, int, int, str], None]
 Work = Callable[[Path, Report], None]
@@ -188,6 +189,8 @@ def main() -> None:
     parser.add_argument("--dataset", default="icon_states")
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
+    if not is_posix():
+        parser.exit(2, "Error: Runs are killed by SIGKILL, which Windows does not have.\n")
     work = partial(suite_run, options.method, options.dataset, options.epochs)
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_loop(work, Path(folder), options.kills, options.seed)

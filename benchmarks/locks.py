@@ -20,6 +20,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from benchmarks import files
 from benchmarks.environment import now
+from datasets.system import is_posix
 from errors import UserError
 
 LOCK, HOLDER = ".lock", ".holder.json"
@@ -39,7 +40,7 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether it is known to be gone; of another machine nothing is known."""
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or not is_posix():  # on Windows signal 0 is Ctrl-C and not a question
             return False
         try:
             os.kill(self.pid, 0)

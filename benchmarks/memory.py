@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
-import resource
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows has no such module
+    resource = None
 
 Result = TypeVar("Result")
 
@@ -54,9 +59,14 @@ def release() -> None:
         torch.mps.empty_cache()
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far."""
+def peak_memory(device: torch.device) -> int | None:
+    """Return the largest memory in bytes: of the accelerator, or on the CPU of the whole process so far.
+
+    None on the CPU of a system that does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -142,9 +142,9 @@ def measure(options: argparse.Namespace) -> None:
     print(f"{scored - whole - sum(method.seconds.values()):.1f} s records, {done - scored:.1f} s choice")
     text = 4e-6 * len(candidates) * options.width
     matrix = 4e-6 * len(candidates) * len(columns)
-    print(
-        f"  peak memory {peak_memory(torch.device('cpu')) / 1e6:,.0f} MB of the whole process; in it the text ", end=""
-    )
+    peak = peak_memory(torch.device("cpu"))
+    known = "not known here" if peak is None else f"{peak / 1e6:,.0f} MB of the whole process"
+    print(f"  peak memory {known}; in it the text ", end="")
     print(f"features, {text:,.0f} MB; the score matrix alone would be {matrix:,.0f} MB")
     metrics = evaluate(record.at(choice.index), labels_of(candidates, columns))
     print(f"  chosen threshold {choice.threshold:.4f}: AUC {metrics.auc:.4f}, S {metrics.best_seen:.4f}, ", end="")

@@ -77,6 +77,26 @@ def parse_value(text: str) -> Any:
     return text
 
 
+def setting_text(value: Any) -> str:
+    """Return the text that `parse_value` reads as a setting's value: as a person would write it where that does.
+
+    >>> [setting_text(value) for value in (0.001, True, None, ["state", "object"], "val_auc", "none", " 3")]
+    ['0.001', 'true', 'none', '[state, object]', 'val_auc', '"none"', '" 3"']
+    """
+    plain = _plain(value)
+    read = parse_value(plain)
+    same = json.dumps(read) == json.dumps(value)  # which tells 1 from true and from 1.0, as == does not
+    return plain if same else json.dumps(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return "none" if value is None else str(value)
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)  # NaN and Infinity are no settings
 

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.finished import load_method
-from benchmarks.records import RunFolder, RunRecord, find_runs
+from benchmarks.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.scored_runs import phase_arrays, validation_bias
 from datasets.base import UNREADABLE, Candidates, Vocabulary, read_picture
+from datasets.places import plainly_a_path
 from datasets.walking import images_below
 from errors import UserError, did_you_mean
 
@@ -47,9 +48,13 @@ class Prediction:
 
 
 def find_run(results: Path, name: str) -> RunRecord:
-    """Return the run that a name means: a run's folder, its id, or the beginning of one id alone."""
-    if (Path(name) / "spec.json").is_file():
-        return RunFolder(name).read()
+    """Return the run that a word means: its id, else its folder, else the beginning of one id alone.
+
+    A word that is plainly a path (see `plainly_a_path`) is no id.
+    """
+    place = Path(name).expanduser()
+    if (place / SPEC).is_file() and not is_run_id(results, name):
+        return RunFolder(place).read()
     runs, _ = find_runs(results)
     found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
     if len(found) == 1:
@@ -61,6 +66,11 @@ def find_run(results: Path, name: str) -> RunRecord:
         + (f" and {len(ids) - 8} more." if len(ids) > 8 else "."),
         did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
     )
+
+
+def is_run_id(results: Path, word: str) -> bool:
+    """Return whether a word is the whole id of a run that lies in the results folder."""
+    return not plainly_a_path(word) and (results / word / SPEC).is_file()
 
 
 def image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda message: None) -> list[Path]:

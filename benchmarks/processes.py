@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.system import is_posix
 from errors import UserError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -47,6 +48,12 @@ def must_launch(devices: int | None) -> bool:
             f"{devices} devices were asked for.",
             f"The launcher has started {processes()} processes.",
             "Leave --devices out, or ask both for the same number.",
+        )
+    if not is_posix():
+        raise UserError(
+            f"{devices} devices were asked for.",
+            "Several processes for a run are started on Linux and macOS alone.",
+            "Leave --devices out.",
         )
     return True
 

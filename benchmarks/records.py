@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from benchmarks import files
+from benchmarks.asked import Asked
 from benchmarks.environment import capture_environment, now
 from benchmarks.locks import HOLDER, LOCK
 from benchmarks.settings import Provenance
@@ -42,8 +43,8 @@ Status = Literal["done", "failed", "interrupted", "partial", "empty"]
 class RunRecord:
     """What a run folder says. `result` is there when the run is done, `error` when its latest start failed.
 
-    starts: per start of the run its `time`, `command_line` and `environment`, and `notices` where something happened
-    that a reader should know; more than one when it was resumed.
+    starts: per start of the run its `time`, `command_line`, `environment` and what was `asked`, and `notices` where
+    something happened that a reader should know; more than one when it was resumed.
     """
 
     path: Path
@@ -64,6 +65,14 @@ class RunRecord:
     def environment(self) -> Mapping[str, Any]:
         """Environment of the latest start, the one that ended the run."""
         return self.starts[-1]["environment"]
+
+    @property
+    def asked(self) -> Asked | None:
+        """What the latest start was asked for; None in records from before that was kept."""
+        try:
+            return Asked.model_validate(self.starts[-1]["asked"])
+        except (KeyError, ValidationError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -99,10 +108,12 @@ class RunFolder:
         provenance: Provenance,
         command_line: Sequence[str],
         environment: Mapping[str, Any] | None = None,
+        asked: Asked | None = None,
     ) -> None:
         """Begin the run, or begin it again: write the specification and forget an earlier error.
 
         environment: what was captured, with whatever else is known (device, launcher); captured here when None.
+        asked: where the files lie that the specification knows by digest; None where nobody says.
         A folder that holds another run is a `UserError`, a run that is done a ValueError: `clear` it first.
         """
         with files.writing(self.path / SPEC):
@@ -128,7 +139,8 @@ class RunFolder:
             starts = list(before.starts)
         time = now()
         environment = capture_environment() if environment is None else environment
-        starts.append({"time": time, "command_line": list(command_line), "environment": environment})
+        latest = {"time": time, "command_line": list(command_line), "environment": environment}
+        starts.append(latest if asked is None else latest | {"asked": asked.model_dump(mode="json")})
         self._write_spec(spec, provenance, starts)
         self._remove(ERROR)
         self._remove(INTERRUPTED)

@@ -6,7 +6,6 @@ Nothing here prints. `plan_runs` is light enough to answer "nothing to do" quick
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import locks, stopping
+from benchmarks.asked import asked_of
 from benchmarks.environment import launcher_facts
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
@@ -23,8 +23,10 @@ from benchmarks.processes import on_this_machine
 from benchmarks.records import RunFolder, RunRecord, Status, capture_environment
 from benchmarks.settings import Provenance, resolve, resolve_open_world
 from benchmarks.spec import RunSpec, TrainingConfig
+from datasets.places import hidden_path, plainly_a_path
 from datasets.presence import with_images_there
 from datasets.spelling import spelling_notes
+from datasets.system import is_posix
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -39,6 +41,7 @@ class Choices:
     views: see `TrainingConfig`. feature_cache: whether frozen image features are kept on disk and read from there.
     allow_missing: up to how many missing images a data set is used without them; None does not look for images.
     elsewhere: another machine does the runs, so the device is not looked for here.
+    plugins: files of `--plugin`, for the record.
     """
 
     results: Path = Path("results")
@@ -55,6 +58,7 @@ class Choices:
     on_existing: OnExisting = "resume"
     allow_missing: int | None = 0
     elsewhere: bool = False
+    plugins: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class Workbench:
         from benchmarks.distributed import own_device, start_group
         from benchmarks.frozen_features import FeatureStore
 
+        if self.choices.workers and not is_posix():
+            raise UserError(
+                f"{self.choices.workers} processes that decode images were asked for.",
+                "On Windows the process of the run decodes them itself.",
+                "Pass --workers 0 or leave it out; the numbers are the same.",
+            )
         self.features = FeatureStore(enabled=self.choices.feature_cache)
         self.device = own_device(choose_device(self.choices.device, self.choices.elsewhere))
         self.group = start_group(self.device)
@@ -111,6 +121,8 @@ class Workbench:
             if self.choices.allow_missing is not None:
                 dataset = with_images_there(dataset, self.choices.allow_missing)
             self.notes += [*dataset.notes, *spelling_notes(dataset.vocabulary)]
+            if name in DATASETS.names():
+                self._note(hidden_path(name, "data set"))
             self.datasets[name] = dataset
         return self.datasets[name]
 
@@ -127,6 +139,7 @@ class Workbench:
     def backbone_identity(self, name: str) -> tuple[str, str]:
         """Return the (name to record, digest of the weights) of a backbone."""
         if name not in self.backbone_digests:
+            self._note(hidden_weights(name))
             from methods.backbone.clip import load_backbone
             from methods.backbone.loading import identity
 
@@ -136,6 +149,10 @@ class Workbench:
             else:
                 self.backbone(name)
         return self.backbone_digests[name]
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
 
     def feasibility(self, dataset: str, setting: str, backbone: str) -> Any:
         """Return a data set's feasibility scores from the source that a setting names."""
@@ -148,6 +165,17 @@ class Workbench:
                 lambda: self.backbone(backbone),
             )
         return self.tables[key]
+
+
+def hidden_weights(backbone: str) -> str:
+    """Return a note on a tag of weights that was taken for one although a file here is called so too, else ""."""
+    definition, _, weights = backbone.partition("/")
+    if not weights or plainly_a_path(weights) or not Path(weights).is_file():
+        return ""
+    from methods.backbone.loading import weights_file
+
+    tag = weights_file(backbone) is None
+    return f"'{weights}' is taken for the tag; for the file write {definition}/./{weights}." if tag else ""
 
 
 def check_device(device: str, precision: str, count: int) -> None:
@@ -353,7 +381,10 @@ def _execute(
     environment |= {"compile": choices.compiled, "feature_cache": choices.feature_cache, **launcher_facts()}
     if planned.backbone in workbench.backbone_facts:
         environment["backbone"] = workbench.backbone_facts[planned.backbone]
-    folder.start(spec, provenance=planned.provenance, command_line=list(command_line), environment=environment)
+    asked = asked_of(planned, choices.allow_missing, choices.plugins)
+    folder.start(
+        spec, provenance=planned.provenance, command_line=list(command_line), environment=environment, asked=asked
+    )
     trainer = None
     try:
         group.barrier()  # until the folder is what this start makes of it
@@ -405,7 +436,7 @@ def _workers(wish: int | None, device: Any) -> int:
     """Return the number of decoding processes: as asked, else 0 on the CPU, where the model needs the cores itself."""
     if wish is not None:
         return wish
-    if device.type == "cpu" or sys.platform == "win32":
+    if device.type == "cpu" or not is_posix():
         return 0
     return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
 

@@ -168,7 +168,7 @@ def reset_peak(device: str) -> int:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    with suppress(AttributeError, OSError):  # not every C library has it
+    with suppress(AttributeError, OSError, TypeError):  # not every C library has it, and Windows loads none by None
         ctypes.CDLL(None).malloc_trim(0)  # what an allocator keeps would be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the resident peak starts again from here
     return _status("VmRSS")
@@ -229,6 +229,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the measurements there")
     parser.add_argument("--variant", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not options.device.startswith("cuda") and not Path("/proc/self/clear_refs").exists():
+        parser.exit(2, "Error: The memory of the CPU is measured on Linux alone. Pass --device cuda.\n")
     if options.variant is not None:
         print(json.dumps(measure(options, options.variant[0], options.variant[1] == "1")))
         return

@@ -66,7 +66,7 @@ def as_asked(run: RunRecord) -> str:
     """Return the name to ask for a run's backbone by: the recorded one, of a weights file with its folder."""
     recorded = recorded_place(run)
     if recorded is None:
-        return run.spec.backbone
+        return run.spec.backbone if run.asked is None else run.asked.backbone
     definition, _, name = run.spec.backbone.partition("/")
     there = next((path.absolute() for path in _places(run, name) if path.is_file()), recorded)
     return f"{definition}/{there}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -248,7 +249,8 @@ def cached(
     pairs = np.argwhere(dataset.seen).tolist()
     identities = [_VERSION, source, identity, vocabulary.states, vocabulary.objects, pairs]
     key = hashlib.sha256(json.dumps(identities).encode()).hexdigest()
-    path = cache.home() / "feasibility" / f"{dataset.name}-{source}-{key[:16]}.npz"
+    readable = re.sub(r"[^\w.-]+", "-", dataset.name)  # Windows has no colon in names of files
+    path = cache.home() / "feasibility" / f"{readable}-{source}-{key[:16]}.npz"
     scores = _read(path, key, dataset.seen.shape)
     if scores is None:
         scores = feasibility_scores(*vectors(), dataset.seen)

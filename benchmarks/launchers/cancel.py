@@ -13,6 +13,8 @@ from benchmarks import locks
 from benchmarks.launchers import launched
 from benchmarks.launchers.launched import UNKNOWN, Launch
 from benchmarks.records import find_runs
+from datasets.places import plainly_a_path
+from datasets.system import is_posix
 from datasets.wording import counted
 from errors import UserError, did_you_mean
 from registry import LAUNCHERS
@@ -65,14 +67,16 @@ def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root:
     if holder.host != socket.gethostname() or holder.pid == 0:
         return Cancelled(folder.name, f"{holder}: not a process of this machine. End it there.", False)
     os.kill(holder.pid, signal.SIGTERM)
-    return Cancelled(folder.name, f"process {holder.pid} is asked to stop; it saves what it has")
+    what = "is asked to stop; it saves what it has" if is_posix() else "is ended; its last finished epoch is kept"
+    return Cancelled(folder.name, f"process {holder.pid} {what}")
 
 
 def _named(name: str, folders: Sequence[Path]) -> list[Path]:
-    """Return the folders that a name means."""
-    wanted = Path(name)
-    exact = [folder for folder in folders if folder.name == name or folder.resolve() == wanted.resolve()]
-    found = exact or [folder for folder in folders if folder.name.startswith(name)]
+    """Return the folders that a word means: those of a run's id, else that at a path, else those whose ids begin so."""
+    ids = [] if plainly_a_path(name) else [folder for folder in folders if folder.name == name]
+    wanted = Path(name).expanduser().resolve()
+    found = ids or [folder for folder in folders if folder.resolve() == wanted]
+    found = found or [folder for folder in folders if folder.name.startswith(name)]
     if not found:
         known = [folder.name for folder in folders]
         raise UserError(

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks import files
+from benchmarks.asked import Asked, asked_of, unknown_places
 from benchmarks.environment import PROJECT
-from benchmarks.records import SPEC, RunFolder
+from benchmarks.records import SPEC, RunFolder, RunRecord
 from benchmarks.settings import Provenance
 from benchmarks.spec import SCHEMA_VERSION, RunSpec
 from benchmarks.weights_place import as_asked
@@ -59,27 +60,27 @@ class Job(BaseModel):
     def applied(self, choices: Choices) -> Choices:
         """Return choices with everything that the job decides about."""
         names = ("device", "workers", "recompute", "compiled", "feature_cache", "allow_missing")
-        return replace(choices, precision=self.spec.precision, **{name: getattr(self, name) for name in names})
+        plugins = tuple(Path(plugin) for plugin in self.plugins)
+        given = {name: getattr(self, name) for name in names}
+        return replace(choices, precision=self.spec.precision, plugins=plugins, **given)
 
 
 def job_of(planned: PlannedRun, choices: Choices, plugins: Sequence[Path], command_line: Sequence[str]) -> Job:
     """Return the job that does a planned run as these choices say."""
-    from datasets import is_path
-
-    dataset = planned.dataset
+    asked = asked_of(planned, choices.allow_missing, plugins)
     return Job(
         spec=planned.spec,
         provenance=planned.provenance,
-        dataset=str(Path(dataset).resolve()) if is_path(dataset) and Path(dataset).exists() else dataset,
-        backbone=planned.backbone,
-        feasibility=planned.feasibility,
+        dataset=asked.dataset,
+        backbone=asked.backbone,
+        feasibility=asked.feasibility,
         device=choices.device,
         workers=choices.workers,
         recompute=choices.recompute,
         compiled=choices.compiled,
         feature_cache=choices.feature_cache,
         allow_missing=choices.allow_missing,
-        plugins=tuple(str(path.expanduser().resolve()) for path in plugins),
+        plugins=asked.plugins,
         command_line=tuple(command_line),
     )
 
@@ -95,8 +96,8 @@ def write_job(folder: Path, job: Job) -> Path:
 def read_job(path: Path) -> tuple[Job, bool]:
     """Return the job in a file, and whether it says how the run is to be done; anything else there is a `UserError`.
 
-    A `spec.json` says what the run is and nothing more. Word vectors that a record knows by their digest alone cannot
-    be found again.
+    A `spec.json` says what the run is and where its files lay, and nothing more. Word vectors and own images that an
+    older record knows by their digest alone cannot be found again.
     """
     content = files.read_json(path)
     if "digest" not in content:
@@ -113,17 +114,16 @@ def read_job(path: Path) -> tuple[Job, bool]:
         return job, True
     record = RunFolder(path.parent).read() if path.name == SPEC else _record(path, content)
     spec = record.spec
-    source = "none" if spec.open_world is None else spec.open_world.feasibility
-    if source == "glove":
-        raise UserError(
-            f"The run in {path} cannot be done from its record.",
-            "It needs word vectors, of which the record knows the digest and not the place.",
-            "Give the command with --set feasibility=glove:<file>.",
-        )
-    job = Job(
-        spec=spec, provenance=record.provenance, dataset=spec.dataset, backbone=as_asked(record), feasibility=source
-    )
-    return job, False
+    if (asked := record.asked) is None:
+        if lacking := unknown_places(record):
+            raise UserError(
+                f"The run in {path} cannot be done from its record.",
+                f"The record does not say where {' and '.join(what for what, _ in lacking)} lie.",
+                f"Give the command with {' and '.join(option for _, option in lacking)}.",
+            )
+        source = "none" if spec.open_world is None else spec.open_world.feasibility
+        asked = Asked(dataset=spec.dataset, backbone=as_asked(record), feasibility=source)
+    return Job(spec=spec, provenance=record.provenance, **{**asked.model_dump(), "backbone": as_asked(record)}), False
 
 
 def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False, skip: bool = False) -> PlannedRun:
@@ -186,11 +186,11 @@ def reason(folder: RunFolder, code: int) -> str:
     return f"{last.rstrip('.')}. See {folder.path / LOG}."
 
 
-def _record(path: Path, content: dict[str, Any]) -> Any:
-    """Return the specification of a record's file that goes by another name."""
+def _record(path: Path, content: dict[str, Any]) -> RunRecord:
+    """Return what a record's file says that goes by another name."""
     try:
         spec = RunSpec.model_validate(content["spec"])
-        job = Job(spec=spec, provenance=content["provenance"], dataset=spec.dataset, backbone=spec.backbone)
+        record = RunRecord(path.parent, "partial", spec, content["provenance"], content["starts"])
     except (KeyError, ValidationError) as error:
         raise _refused(path, error) from error
     if spec.digest() != content["digest"]:
@@ -199,7 +199,7 @@ def _record(path: Path, content: dict[str, Any]) -> Any:
             "Its settings do not give the digest that is written there.",
             "Restore the file, or give the command with --set.",
         )
-    return job
+    return record
 
 
 def _refused(path: Path, error: Exception) -> UserError:

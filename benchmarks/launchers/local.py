@@ -98,7 +98,8 @@ class _Pool:
                 self.watch.progress("local", "runs", done, total, f"{len(self.running)} at work")
                 time.sleep(TICK)
         except KeyboardInterrupt:  # the second Ctrl-C
-            self._signal(signal.SIGKILL)
+            for _, process, _ in self.running.values():
+                process.kill()
             self.watch.stopped("local", None)
             return 130
         except BaseException:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -27,32 +26,13 @@ from benchmarks.environment import PROJECT
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
 from benchmarks.launchers.job import JOB, job_of, reason, start_run, write_job
+from benchmarks.launchers.slurm_settings import judge, parameters, refusal
 from benchmarks.records import RunFolder
-from errors import UserError, did_you_mean
+from errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.run import Choices, PlannedRun, Workbench
 
-OWN_SETTINGS = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
-    "exclude": "exclude",
-    "nodelist": "nodelist",
-    "gres": "gres",
-    "dependency": "dependency",
-    "comment": "comment",
-    "mem": "mem",
-    "gpus": "gpus_per_node",
-    "cpus": "cpus_per_task",
-    "time": "time",
-    "setup": "setup",
-}
-"""Keys of `--slurm`, with submitit's names of them."""
-SBATCH_SETTINGS = ("reservation", "begin", "nice", "licenses", "mail-type", "mail-user", "tmp", "gpus-per-node")
-"""Keys of `--slurm` that sbatch is handed as they are."""
-DEFAULT_MINUTES = 240
 REQUEUES = 20  # times that a job which used up its time is queued again; pre-emptions are not counted
 SAVING = 60.0  # seconds a run has to save itself; submitit asks for the signal 90 seconds before the end
 GRACE = 600.0  # seconds that a job which was told to end waits for its end
@@ -77,8 +57,9 @@ class Slurm(Launcher):
 
     def choices(self, choices: Choices) -> Choices:
         """Return the choices for the device of the compute nodes; what cannot be known from here must be said."""
+        more = self.parameters.get("additional_parameters", {})
         wanted = any(key in self.parameters for key in ("gpus_per_node", "gres")) or any(
-            key.startswith("gpus") for key in self.parameters.get("additional_parameters", {})
+            key.startswith("gpus") or "gpu" in str(more[key]) for key in more if key.startswith(("gpus", "tres"))
         )
         device = choices.device if choices.device != "auto" else "cuda" if wanted else "cpu"
         if device.startswith("cuda") and choices.precision == "auto":
@@ -99,6 +80,7 @@ class Slurm(Launcher):
             todo, _ = launched.free(planned, root, watch)
             if not todo:
                 return 0
+            judge(self._script(root, len(todo)))  # before anything is written
             for item in todo:
                 job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
                 write_job(item.folder.path, job)
@@ -115,13 +97,19 @@ class Slurm(Launcher):
         todo = launched.unclaimed(planned, root)
         if not todo:
             return []
-        executor = self._executor(root)
-        if len(todo) > 1:
-            executor.parameters["map_count"] = len(todo)  # as submitit does it itself for an array
-        script = executor._make_submission_file_text(executor._submitit_command_str, "")
+        script = self._script(root, len(todo))
         tasks = [f"{n}: python bench.py run --spec {item.folder.path / JOB}" for n, item in enumerate(todo)]
         what = "one job" if len(todo) == 1 else f"an array of {len(todo)} jobs"
-        return [f"SLURM: {what}; sbatch would get", *script.rstrip().splitlines(), "", "and the jobs would do", *tasks]
+        note = judge(script)
+        shown = [f"SLURM: {what}; sbatch would get", *script.rstrip().splitlines(), "", "and the jobs would do", *tasks]
+        return [*shown, note] if note else shown
+
+    def _script(self, root: Path, jobs: int) -> str:
+        """Return the script that sbatch gets for so many jobs."""
+        executor = self._executor(root)
+        if jobs > 1:
+            executor.parameters["map_count"] = jobs  # as submitit does it itself for an array
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
 
     def _submit(self, root: Path, jobs: Sequence[RunJob]) -> list[str]:
         """Submit jobs, as an array where there are several, and return their numbers."""
@@ -133,9 +121,7 @@ class Slurm(Launcher):
                 handed = [executor.submit(job) for job in jobs]
         except (submitit.core.utils.FailedJobError, OSError) as error:
             said = " ".join(line for line in str(error).splitlines() if "sbatch:" in line) or str(error)
-            raise UserError(
-                "SLURM did not take the jobs.", f"It said: {said.strip()}.", "Mend --slurm; nothing was started."
-            ) from error
+            raise refusal(said) from error
         return [job.job_id for job in handed]
 
     def _executor(self, root: Path) -> Any:
@@ -152,10 +138,10 @@ class Slurm(Launcher):
         executor = Executor(folder=(root / PLACE / "slurm").resolve(), max_num_timeout=REQUEUES)
         more = {"requeue": True, **self.parameters.get("additional_parameters", {})}  # whatever the site's default is
         setup = [*environment(), *self.parameters.get("setup", ())]
-        own: dict[str, Any] = {"job_name": "czsl", "setup": setup, "additional_parameters": more}
+        own: dict[str, Any] = {"setup": setup, "additional_parameters": more}
         if self.options.parallel is not None:
             own["array_parallelism"] = self.options.parallel
-        executor.update_parameters(**self.parameters | own)
+        executor.update_parameters(**{"job_name": "czsl"} | self.parameters | own)
         return executor
 
     @classmethod
@@ -234,69 +220,6 @@ def end(pid: int, patience: float) -> None:
                 os.waitpid(pid, 0)
                 return
             time.sleep(TICK)
-
-
-def parameters(settings: Sequence[str]) -> dict[str, Any]:
-    """Return submitit's parameters for `--slurm key=value` texts; what is not understood is a `UserError`.
-
-    >>> parameters(["gpus=1", "time=1-02:30", "mem=32G"])
-    {'time': 1590, 'gpus_per_node': 1, 'mem': '32G'}
-    """
-    known = (*OWN_SETTINGS, *SBATCH_SETTINGS)
-    found: dict[str, Any] = {"time": DEFAULT_MINUTES}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        key = key.strip().removeprefix("--")
-        if not equals or not value:
-            raise UserError(
-                f"The option '--slurm {text}' is not understood.",
-                "It needs a key and a value.",
-                "Write --slurm gpus=1.",
-            )
-        if key not in known:
-            raise UserError(
-                f"There is no SLURM setting '{key}'.",
-                f"The settings are {', '.join(known)}.",
-                did_you_mean(key, known) or "Use one of these.",
-            )
-        if key in SBATCH_SETTINGS:
-            found.setdefault("additional_parameters", {})[key] = value
-        elif key == "setup":
-            found.setdefault("setup", []).append(value)
-        elif key == "time":
-            found["time"] = minutes(value)
-        elif key in ("gpus", "cpus"):
-            if not value.isdigit() or int(value) == 0:
-                raise UserError(f"The value '{value}' of --slurm {key} is refused.", "It is a number.", "Give one.")
-            found[OWN_SETTINGS[key]] = int(value)
-        else:
-            found[OWN_SETTINGS[key]] = value
-    if "cpus_per_task" in found:  # srun does not take that over from sbatch in every version
-        found["srun_args"] = [f"--cpus-per-task={found['cpus_per_task']}"]
-    return found
-
-
-def minutes(text: str) -> int:
-    """Return the minutes that SLURM means by a time: minutes, H:M:S, M:S, D-H, D-H:M or D-H:M:S, rounded up.
-
-    >>> [minutes(text) for text in ("90", "4:00:00", "0:30", "2-0", "1-12:30")]
-    [90, 240, 1, 2880, 2190]
-    """
-    if re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", text) is None:
-        raise UserError(
-            f"The value '{text}' of --slurm time is refused.",
-            "A time is in minutes, or days-hours:minutes:seconds.",
-            "Write 240, 4:00:00 or 1-12:00.",
-        )
-    days, dash, rest = text.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    if dash:
-        hours, mins, seconds = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, mins, seconds = parts
-    else:
-        hours, (mins, seconds) = 0, [*parts, 0][:2]
-    return int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0)
 
 
 def environment() -> list[str]:

@@ -88,7 +88,7 @@ class Timing(Part):
 
     step_parts, eval_parts: seconds by part, of steps with a meter in them (medians, scaled by nothing); metered_step:
     the median of such steps. memory_base: bytes in use before the method was built; memory_training,
-    memory_evaluation: bytes above that at the fullest moment.
+    memory_evaluation: bytes above that at the fullest moment, None where the system does not tell.
     """
 
     step: Spread | None
@@ -97,9 +97,9 @@ class Timing(Part):
     evaluation: Spread
     eval_parts: dict[str, float]
     prepare: float
-    memory_base: int
+    memory_base: int | None
     memory_training: int | None
-    memory_evaluation: int
+    memory_evaluation: int | None
 
 
 class Row(Part):

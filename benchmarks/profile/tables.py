@@ -99,7 +99,7 @@ def measured(profile: Profile) -> Table:
                 "–" if step is None or not tower else f"{step.median / tower:.1f}",
                 f"{image * 1e3:,.1f}",
                 number(1 / image),
-                f"{memory / 1e9:.2f}",
+                "–" if memory is None else f"{memory / 1e9:.2f}",
                 "" if estimate is None else f"{estimate / 1e9:.2f}",
             )
         )

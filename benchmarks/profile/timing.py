@@ -171,11 +171,12 @@ class _optimizer_part:
 class _Memory:
     """Peak memory above what was in use at first: of the accelerator, or of the process.
 
-    Where the system cannot forget a peak (not Linux), it is the process's largest so far.
+    Where the system cannot forget a peak (not Linux), it is the process's largest so far; None where that is not told.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.base: int | None
         try:
             self.base = reset_peak(str(device))
             self.resets = True
@@ -186,5 +187,6 @@ class _Memory:
         if self.resets:
             reset_peak(str(self.device))
 
-    def peak(self) -> int:
-        return (peak(str(self.device)) if self.resets else peak_memory(self.device)) - self.base
+    def peak(self) -> int | None:
+        most = peak(str(self.device)) if self.resets else peak_memory(self.device)
+        return None if most is None or self.base is None else most - self.base

@@ -55,7 +55,10 @@ def packed(run: RunRecord, phases: tuple[str, ...] = PHASES) -> Packed:
 
 
 def _without_paths(path: Path) -> bytes:
-    """Return a record's text; an absolute path in a command line is cut to its last name, another one is refused."""
+    """Return a record's text without the places of its files; any other absolute path is refused.
+
+    In a command line such a path is cut to its last name.
+    """
     if path.name == EPOCHS:
         return path.read_bytes()
     content = files.read_json(path)
@@ -64,6 +67,7 @@ def _without_paths(path: Path) -> bytes:
         shown = [_last_name(word) for word in start.get("command_line", ())]
         changed |= shown != start.get("command_line", [])
         start["command_line"] = shown
+        changed |= start.pop("asked", None) is not None  # nothing but places, or what the specification says too
     for place, text in _strings(content, ""):
         if _PATH.search(text):
             raise UserError(

@@ -19,7 +19,7 @@ from benchmarks.records import Problem, RunRecord
 from benchmarks.report import names
 from benchmarks.report.failures import Failures
 from benchmarks.report.render import shown
-from benchmarks.report.reproduce import commands, provenance
+from benchmarks.report.reproduce import commands, provenance, unrepeatable
 from benchmarks.report.tables import Group, Row, Table
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -162,5 +162,6 @@ def _row(row: Row, anchor: str) -> dict[str, Any]:
         "label": row.label,
         "anchor": anchor,
         "commands": commands(row.runs),
+        "unrepeatable": unrepeatable(row.runs),
         "runs": [provenance(run) for run in row.runs],
     }

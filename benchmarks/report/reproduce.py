@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.asked import unknown_places
+from benchmarks.overrides import setting_text
 from benchmarks.records import RunRecord
 from benchmarks.weights_place import as_asked
 
@@ -14,37 +16,87 @@ GIVEN = ("file", "command line")
 
 
 def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
-    """Return the command that repeats a run, with every setting that did not come from a default or a preset.
+    """Return the command for a POSIX shell that repeats a run, with every setting of no default and no preset.
+
+    Data, weights and word vectors stand in it by the paths that they had; of a record that does not tell these (see
+    `unrepeatable`) it is the command without them.
 
     seeds: those of runs that differ in nothing else; by default the run's own.
     """
-    spec = run.spec
+    spec, asked = run.spec, run.asked
+    lacking = " ".join(option for _, option in unknown_places(run))
     seeds = [spec.seed] if seeds is None else seeds
-    parts = ["python", "bench.py", "run", "--methods", spec.method, "--dataset", spec.dataset]
+    parts = ["python", "bench.py", "run", "--methods", spec.method]
+    if "--dataset" not in lacking:
+        parts += ["--dataset", spec.dataset if asked is None else asked.dataset]
     parts += ["--seeds", *map(str, seeds), "--world", spec.world, "--profile", spec.profile]
-    parts += ["--backbone", as_asked(run), "--precision", spec.precision]
+    if "--backbone" not in lacking:
+        parts += ["--backbone", as_asked(run)]
+    parts += ["--precision", spec.precision]
     if spec.ablation is not None:
         parts += ["--ablations", spec.ablation]
-    if left_out := (run.result or {}).get("left_out_images"):
-        parts += ["--allow-missing", str(len(left_out))]
-    if given := given_settings(run):
+    left_out = (
+        len((run.result or {}).get("left_out_images", ())) if run.result or asked is None else asked.allow_missing
+    )
+    if left_out:
+        parts += ["--allow-missing", str(left_out)]
+    if (processes := run.environment.get("processes", 1)) > 1:
+        parts += ["--devices", str(processes)]
+    if asked is not None and asked.plugins:
+        parts += ["--plugin", *asked.plugins]
+    given = [text for text in given_settings(run) if text != f"{spec.method}.feasibility=glove"]
+    if given := [*given, *_feasibility(run)]:
         parts += ["--set", *given]
     return shlex.join(parts)
 
 
 def given_settings(run: RunRecord) -> list[str]:
-    """Return the settings of a run that neither a default nor a preset gives, as `--set` takes them."""
+    """Return the settings of a run that neither a default nor a preset gives, as `--set` takes them.
+
+    Of the source of feasibility scores that is the kind alone, without the file of word vectors.
+    """
     values = run.spec.settings
     given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN and key in values]
-    return [f"{run.spec.method}.{key}={_toml(values[key])}" for key in given]
+    return [f"{run.spec.method}.{key}={setting_text(values[key])}" for key in given]
+
+
+def _feasibility(run: RunRecord) -> list[str]:
+    """Return the setting that names the file of word vectors, or says that every pair is kept, where that is so."""
+    if run.spec.world == "closed":
+        return []
+    kind = "none" if run.spec.open_world is None else run.spec.open_world.feasibility
+    if kind == "glove" and run.asked is not None:
+        return [f"{run.spec.method}.feasibility={setting_text(run.asked.feasibility)}"]
+    return [f"{run.spec.method}.feasibility=none"] if kind == "none" else []
 
 
 def commands(runs: Sequence[RunRecord]) -> list[str]:
-    """Return the commands that repeat some runs, one for all that differ in their seed alone."""
+    """Return the commands that repeat some runs, one for all that differ in their seed alone.
+
+    Runs of which no command can be given are left to `unrepeatable`.
+    """
     alike: dict[str, list[RunRecord]] = {}
     for run in runs:
-        alike.setdefault(reproduce(run, ()), []).append(run)
+        if not unknown_places(run):
+            alike.setdefault(reproduce(run, ()), []).append(run)
     return [reproduce(own[0], [run.spec.seed for run in own]) for own in alike.values()]
+
+
+def unrepeatable(runs: Sequence[RunRecord]) -> list[str]:
+    """Return in sentences what to pass to repeat those runs whose records do not tell where their files lie."""
+    alike: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if unknown_places(run):
+            alike.setdefault(reproduce(run, ()), []).append(run)
+    sentences = []
+    for own in alike.values():
+        lacking = unknown_places(own[0])
+        rest = reproduce(own[0], [run.spec.seed for run in own])
+        sentences.append(
+            f"No command can be given: the record does not say where {' and '.join(what for what, _ in lacking)} lie. "
+            f"Pass {' and '.join(option for _, option in lacking)} to: {rest}"
+        )
+    return sentences
 
 
 def provenance(run: RunRecord) -> dict[str, Any]:
@@ -98,11 +150,3 @@ def _commit(git: Mapping[str, Any] | str | None) -> str | None:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return "none" if value is None else str(value)

@@ -71,6 +71,17 @@ def names_a_file(name: str) -> bool:
     return known and not open_clip.is_pretrained_cfg(definition, weights)
 
 
+def weights_file(name: str) -> Path | None:
+    """Return the weights file that a backbone's name means, where it means one: a tag wins over a file of its name."""
+    definition, _, weights = name.partition("/")
+    path = Path(weights).expanduser()
+    if not weights or not path.is_file():
+        return None
+    import open_clip
+
+    return None if weights == "random" or open_clip.is_pretrained_cfg(definition, weights) else path
+
+
 def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
     """Return (open_clip model on the meta device, its tokenizer, name): its shapes, no numbers, whatever its weights.
 

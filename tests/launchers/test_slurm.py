@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from in_process import here
 from jobs import SLOW, TOY, epochs, numbers_of, until
 
 from benchmarks.launchers.base import LaunchOptions
-from benchmarks.launchers.slurm import Slurm, minutes, parameters
+from benchmarks.launchers.slurm import Slurm
+from benchmarks.launchers.slurm_settings import minutes, parameters
 from errors import UserError
 
 RUN = ["run", "--dataset", TOY, "--set", *SLOW]
@@ -103,6 +105,55 @@ def test_what_slurm_refuses_is_told(node, toy_plugin, tmp_path):
     assert not queue(node) and not list(tmp_path.glob("*/launch.json"))
 
 
+JUDGED = {
+    "constraint=a100|h100": "allocation failure: Invalid feature specification",
+    "reservation=nobodys": "Requested reservation is invalid",
+    "exclusive=nosuch": "Invalid --exclusive specification",
+    "licenses=none_of_these:2": "Invalid license specification",
+    "zzyzx": "unrecognized option '--zzyzx'",
+    "partitoin=main": "Did you mean 'partition'?",
+}
+
+
+def test_slurm_judges_what_is_handed_through(node, toy_plugin, tmp_path):
+    """Every option of sbatch reaches it, is judged before anything is written, and is refused in its own words."""
+    arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--results", tmp_path]
+    for setting, words in JUDGED.items():
+        for more in ([], ["--dry-run"]):
+            done = here(*arguments, *more, *SETTINGS[:4], setting, check=False, env=node)
+            assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, setting
+    assert not queue(node) and not list(tmp_path.glob("[!.]*"))
+    taken = [
+        "account=abc",
+        "exclusive",
+        "nice",
+        "mail-user=a@b.org",
+        "mail-type=END",
+        "hold",
+        "J=mine",
+        "hint=nomultithread",
+    ]
+    shown = here(*arguments, "--dry-run", *SETTINGS[:4], *taken, env=node).stdout
+    assert {"#SBATCH --exclusive", "#SBATCH --account=abc", "#SBATCH --job-name=mine"} <= set(shown.splitlines())
+    here(*arguments, *SETTINGS[:4], *taken, env=node)
+    (job,) = queue(node)
+    about = ask(node, "scontrol", "show", "job", job)
+    for words in ("Account=abc", "JobName=mine", "JobHeldUser", "OverSubscribe=NO", "MailUser=a@b.org"):
+        assert words in about
+    here("cancel", "--results", tmp_path, env=node)
+    until(lambda: not queue(node))
+
+    ask(node, "scontrol", "update", "nodename=ALL", "state=drain", "reason=test")
+    try:
+        shown = here(*arguments, "--dry-run", *SETTINGS[:4], env=node).stdout
+        assert "The jobs would wait until such a node is there." in shown
+        here(*arguments, *SETTINGS[:4], env=node)
+        assert list(queue(node).values()) == ["PENDING"], "as sbatch takes it"
+        here("cancel", "--results", tmp_path, env=node)
+    finally:
+        ask(node, "scontrol", "update", "nodename=ALL", "state=resume")
+
+
 def test_what_slurm_is_asked_for():
     found = parameters(["partition=gpu", "gpus=2", "mem=32G", "time=1-0", "reservation=r1", "setup=module load cuda"])
     assert found == {
@@ -120,14 +171,75 @@ def test_what_slurm_is_asked_for():
     ("setting", "words"),
     [
         ("partitoin=gpu", "Did you mean 'partition'?"),
-        ("gpus", "It needs a key and a value"),
+        ("constrain=a", "Did you mean 'constraint'"),
+        ("exclusiv", "Did you mean 'exclusive'"),
+        ("gpus", "gpus needs a value"),
+        ("account", "account needs a value"),
+        ("constraint=", "It needs a key and a value"),
+        ("=x", "It needs a key and a value"),
+        ("comment=a\nrm x", "of one line"),
         ("gpus=all", "It is a number"),
+        ("gpus-per-node=0", "It is a number"),
+        ("cpus=a:2", "It is a number"),
         ("time=soon", "Write 240, 4:00:00 or 1-12:00"),
+        ("array=0-3", "use --parallel"),
+        ("a=0-3", "use --parallel"),
+        ("output=x.log", "What jobs print goes to files"),
+        ("open-mode=truncate", "What jobs print goes to files"),
+        ("signal=USR2@30", "90 seconds before their end"),
+        ("no-requeue", "queues itself again"),
+        ("ntasks=2", "A run is one process"),
+        ("nodes=2", "docs/distributed.md"),
+        ("N=2", "docs/distributed.md"),
+        ("clusters=other", "the cluster of this machine"),
+        ("test-only", "--dry-run submits nothing"),
+        ("cpus=4 cpus-per-task=8", "'--slurm cpus=4' and '--slurm cpus-per-task=8' contradict each other"),
+        ("cpus=4 c=8", "contradict"),
+        ("gpus=1 gpus-per-node=2", "contradict"),
+        ("partition=a p=b", "Both are partition"),
+        ("time=10 t=20", "contradict"),
+        ("mem=1G mem-per-cpu=1G", "one of mem, mem-per-cpu and mem-per-gpu"),
+        ("mem-per-cpu=1G mem-per-gpu=1G", "one of mem"),
+        ("exclusive exclusive=user", "contradict"),
     ],
 )
-def test_what_slurm_cannot_be_asked_for(setting, words):
-    with pytest.raises(UserError, match=words.replace("?", r"\?")):
-        parameters([setting])
+def test_what_slurm_cannot_be_asked_for(setting, words, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=re.escape(words)):
+        parameters(re.split(" (?!x)", setting))
+
+
+THROUGH = (
+    "mem-per-cpu=2G",
+    "reservation=r1",
+    "mail-user=a@b.org",
+    "licenses=x:2",
+    "tmp=10G",
+    "wckey=w",
+    "begin=now+1hour",
+)
+FLAGS = ("exclusive", "requeue", "hold", "contiguous", "nice", "spread-job", "a-plugin-of-the-site")
+
+
+@pytest.mark.parametrize("setting", [*THROUGH, *FLAGS, "exclusive=user", "nice=100", "switches=1@0:10:0", "b=now"])
+def test_what_slurm_is_handed_as_it_is(setting, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    key, _, value = setting.partition("=")
+    name = {"b": "begin"}.get(key, key)
+    assert parameters([setting]) == {"time": 240, "additional_parameters": {name: value or True}}
+    assert (
+        parameters([f"--{name}={value}" if value else f"--{name}"])
+        == parameters([setting])
+        == parameters([setting] * 2)
+    )
+
+
+def test_two_names_of_one_setting(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert parameters(["cpus=4", "cpus-per-task=4", "c=4"]) == parameters(["cpus_per_task=4"])
+    assert parameters(["gpus=a100:2"])["gpus_per_node"] == "a100:2" and parameters(["G=2"])["gpus_per_node"] == 2
+    assert parameters(["t=1:00:00"])["time"] == 60 and parameters(["J=mine"])["job_name"] == "mine"
+    assert parameters(["setup=a", "setup=b"])["setup"] == ["a", "b"]
 
 
 def test_mistakes_are_told_before_anything_is_submitted(toy_plugin, tmp_path):

@@ -1,0 +1,95 @@
+"""Without what Windows lacks: modules, signals and functions are hidden, and the commands do their work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_bench import PLUGIN, ROOT
+
+HIDE = """
+import os, signal, sys
+
+# Other people's packages come first: on this system they are those of this system.
+import filelock, multiprocessing, open_clip, platformdirs, rich.progress, scipy.stats, seaborn, subprocess, torch, typer
+import pandas.io.formats.style, platformdirs.unix, scikit_posthocs, torchvision, torch.utils.data, torch._dynamo
+import torch.distributed.elastic.multiprocessing.api, torch.distributed.launcher.api
+
+from types import SimpleNamespace
+
+subprocess.os, subprocess.signal = SimpleNamespace(**vars(os)), SimpleNamespace(**vars(signal))
+
+for name in ("resource", "fcntl", "pwd", "grp", "termios", "readline"):
+    sys.modules[name] = None
+for name in ("SIGUSR1", "SIGUSR2", "SIGKILL", "SIGALRM", "SIGCHLD", "SIGHUP", "pthread_sigmask", "setitimer", "alarm"):
+    if hasattr(signal, name):
+        delattr(signal, name)
+gone = ("fork", "forkpty", "getuid", "geteuid", "getgid", "setsid", "killpg", "getpgid", "chown", "sched_getaffinity")
+for name in (*gone, "WNOHANG", "uname", "sysconf", "mkfifo", "nice"):
+    if hasattr(os, name):
+        delattr(os, name)
+
+asked = os.kill
+
+
+def kill(process, number):
+    assert number != 0, "which would send Ctrl-C"
+    asked(process, number)
+
+
+os.kill = kill
+"""
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    """A function that does a command of the command line in a process without these, and returns what came of it."""
+    folder = tmp_path_factory.mktemp("windows")
+    script = folder / "bench_there.py"
+    script.write_text(f"{HIDE}\nsys.path.insert(0, {str(ROOT)!r})\nimport bench\n\nbench.main()\n")
+    plugin = folder / "toy_plugin.py"
+    plugin.write_text(PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=2))
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in (*arguments, "--results", folder / "results", "--plugin", plugin)]
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(
+            [sys.executable, str(script), *words], capture_output=True, text=True, timeout=300, env=environment
+        )
+
+    return command
+
+
+RUN = ("run", "--methods", "csp", "--dataset", "toy", "--epochs", "1")
+
+
+def test_runs_reports_and_states_need_no_posix(windows):
+    done = windows(*RUN)
+    assert done.returncode == 0, done.stderr
+    assert "AUC" in done.stdout and "Report:" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Report:")]
+    page = Path(line.removeprefix("Report: ")).read_text(encoding="utf-8")
+    (row,) = [line for line in page.split("## Cost")[1].splitlines() if line.startswith("| CSP ")]
+    assert row.rstrip(" |").endswith("–"), "the peak of memory is not known"
+    again = windows(*RUN)
+    assert again.returncode == 0 and "Nothing new to do" in again.stdout
+    for other in (("report", "--resamples", "50"), ("status",), ("list", "runs"), ("cancel",)):
+        done = windows(*other)
+        assert done.returncode == 0, (other, done.stderr)
+
+
+REFUSED = {
+    "several devices": (("--devices", "2"), "Several processes for a run are started on Linux and macOS alone."),
+    "SLURM": (("--launcher", "slurm"), "There is no SLURM"),
+    "decoding processes": (("--workers", "2"), "On Windows the process of the run decodes them itself."),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_there_says_so(windows, options, sentence, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    done = windows(*RUN, "--seeds", "7", *options)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
