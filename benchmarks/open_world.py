@@ -32,7 +32,12 @@ class ThresholdedWorld:
         searched = settings.threshold == "search"
         self.settings, self.join = settings, join
         self.candidates = candidates
-        self.thresholds = feasibility_grid(candidates) if searched else np.array([settings.threshold], dtype=np.float64)
+        if searched and candidates.seen.all():
+            self.thresholds = np.zeros(1)  # every pair is trained: there is nothing to remove and nothing to search
+        elif searched:
+            self.thresholds = feasibility_grid(candidates)
+        else:
+            self.thresholds = np.array([settings.threshold], dtype=np.float64)
         self.choice: ThresholdChoice | None = None
 
     @property
@@ -74,7 +79,7 @@ class ThresholdedWorld:
             "selection_world": self.settings.selection_world,
             "threshold": self.threshold,
             "searched": self.settings.threshold == "search",
-            "chosen_by": "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep",
+            "chosen_by": self._chosen_by(),
             "grid": self.thresholds.tolist(),
             "val_aucs": [] if self.choice is None else self.choice.aucs.tolist(),
             "kept": {"pairs": _share(keep[~candidates.seen])},
@@ -88,6 +93,11 @@ class ThresholdedWorld:
             found["kept"][f"{phase}_pairs"] = _share(keep[listed[~candidates.seen[listed]]])
             found["unseen_cap"][phase] = mean_or_nan(keep[images[~candidates.seen[images]]])
         return found
+
+    def _chosen_by(self) -> str:
+        if self.choice is not None and self.choice.by != "auc" and self.settings.threshold == "search":
+            return self.choice.by
+        return "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep"
 
 
 def _share(flags: np.ndarray) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -191,11 +192,16 @@ class ThresholdScores:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdChoice:
-    """The threshold chosen on validation. aucs: float64 [T], of every threshold; index: the first of the largest."""
+    """The threshold chosen on validation. aucs: float64 [T], of every threshold; index: the first of the largest.
+
+    by: what decided, "auc" or, where validation has no seen images and the AUC is undefined, "unseen accuracy", or
+    "nothing".
+    """
 
     thresholds: np.ndarray
     aucs: np.ndarray
     index: int
+    by: Literal["auc", "unseen accuracy", "nothing"] = "auc"
 
     @property
     def threshold(self) -> float:
@@ -204,14 +210,20 @@ class ThresholdChoice:
 
 
 def choose_threshold(record: ThresholdScores, labels: Labels, masking: Masking = "clean") -> ThresholdChoice:
-    """Return the threshold of the largest AUC, the smallest one on ties or where no AUC is defined.
+    """Return the threshold of the largest AUC, the smallest one on ties.
 
-    clean: by the exact AUC. official: by that of the published sweep, as the released codes do.
+    clean: by the exact AUC. official: by that of the published sweep, as the released codes do. Without seen images the
+    accuracy of the unseen ones decides, without unseen images nothing: a threshold removes unseen pairs alone, so the
+    smallest one is taken.
     """
 
-    def auc(index: int) -> float:
-        scores = record.at(index, masking)
+    def auc(scores: ImageScores) -> float:
         return exact_curve(scores).auc if masking == "clean" else legacy_from_image_scores(scores, labels).auc
 
-    aucs = np.array([auc(index) for index in range(len(record.thresholds))])
-    return ThresholdChoice(record.thresholds, aucs, int(np.argmax(np.nan_to_num(aucs, nan=-1.0))))
+    every = [record.at(index, masking) for index in range(len(record.thresholds))]
+    aucs = values = np.array([auc(scores) for scores in every])
+    by: Literal["auc", "unseen accuracy", "nothing"] = "auc"
+    if not record.is_seen.any() or record.is_seen.all():
+        by = "nothing" if record.is_seen.any() or len(record) == 0 else "unseen accuracy"
+        values = np.array([scores.correct.sum() if by != "nothing" else 0.0 for scores in every])
+    return ThresholdChoice(record.thresholds, aucs, int(np.argmax(np.nan_to_num(values, nan=-1.0))), by)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-GAP = "–"
-"""What stands where there is no number."""
+from benchmarks.empty_groups import GAP as GAP
 
 
 @dataclass(frozen=True)

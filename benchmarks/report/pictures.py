@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.records import Problem
 from benchmarks.report.formats import slug
+from benchmarks.report.machines import mixture_notes
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
@@ -60,9 +61,24 @@ def draw(group: Group, folder: Path, library: Library) -> Drawn:
     every = _scored(group.full, library, drawn.problems)
     curves = _those(every, lambda run: not np.isnan(run.curve.auc), "test has no seen or no unseen images", drawn)
     chosen = _those(every, lambda run: not np.isnan(run.bias), "validation chose no bias", drawn)
+    if lacking := _without_auc(group):
+        drawn.absent.append(lacking)
     for plan in (*_of_results(group), *_of_curves(group, curves), *_at_bias(chosen), *_of_images(chosen, library)):
         _write(plan, folder, drawn)
     return drawn
+
+
+def _without_auc(group: Group) -> str:
+    """Say which rows the figures of the AUC leave out, and why; "" for none."""
+    from benchmarks.report.figures import auc_values
+
+    rows = [row for row in group.rows if row.done and not len(auc_values(row))]
+    if not rows:
+        return ""
+    return (
+        f"AUC, cost against AUC, ablations: without {', '.join(row.label for row in rows)}, whose AUC is undefined, "
+        "because test has no seen or no unseen images."
+    )
 
 
 def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn: Drawn) -> Labelled:
@@ -83,12 +99,13 @@ def draw_ranks(groups: Sequence[Group], folder: Path) -> Drawn:
     from benchmarks.significance import friedman, nemenyi
 
     drawn = Drawn()
+    mixed = mixture_notes(run for group in groups for row in group.full for run in row.runs)
     for number, one in enumerate(ranking.fields(groups)):
         if one.problem:
             drawn.absent.append(one.problem)
             continue
         test = nemenyi(one.values)
-        caption = ranking.caption(one, friedman(one.values), test)
+        caption = " ".join([ranking.caption(one, friedman(one.values), test), *mixed])
         stem = "ranks" if number == 0 else f"ranks-{number + 1}"
         plan = Plan(stem, "Ranks over data sets", caption, partial(ranking.critical_difference, one, test))
         _write(plan, folder, drawn)
@@ -145,14 +162,14 @@ def _at_bias(scored: Labelled) -> Iterator[Plan]:
             f"the bias chosen on validation{pooled}; the hardest last{matrices.shown_words(kind, scored[0][1][0])}.",
             partial(matrices.primitive_accuracy, scored, kind),
         )
-    label, runs = max(scored, key=lambda item: sum(run.curve.auc for run in item[1]) / len(item[1]))
+    label, runs = max(scored, key=lambda item: sum(run.merit for run in item[1]) / len(item[1]))
     seeds = f"seeds {', '.join(str(run.run.spec.seed) for run in runs)} together" if len(runs) > 1 else "one seed"
     yield Plan(
         "confusion",
         "Confusion of states",
-        f"Which state {label}, the method with the largest AUC here, predicts for the test images of each state, in "
-        f"percent of the row, at the bias chosen on validation, {seeds}{matrices.states_left_out(runs)}. The scale is "
-        "that of square roots, so that rare confusions show.",
+        f"Which state {label}, the method with the largest {runs[0].merit_name} here, predicts for the test images of "
+        f"each state, in percent of the row, at the bias chosen on validation, "
+        f"{seeds}{matrices.states_left_out(runs)}. The scale is that of square roots, so that rare confusions show.",
         lambda: matrices.state_confusion(runs),
     )
 
