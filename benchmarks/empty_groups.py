@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 GAP = "–"
 """What stands where there is no number."""
 
+BY_UNSEEN = "the accuracy of validation's unseen images"
+BY_NOTHING = "its place, the smallest one"
+"""What chooses a threshold of the open world where validation defines no AUC, in words."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -70,7 +74,8 @@ def empty_group_notes(dataset: CompositionDataset, policies: Iterable[str], sear
         rules = [rule for name in dict.fromkeys(policies) if (rule := Rule.of(name, validation)).reason]
         chosen = "".join(f" The epoch is chosen by {NAMES[rule.used]} ({rule.wanted} was asked for)." for rule in rules)
         if searches:
-            chosen += f" The threshold of the open world is chosen by {threshold_rule(validation)}."
+            how = BY_UNSEEN if validation.unseen else BY_NOTHING
+            chosen += f" The threshold of the open world is chosen by {how}."
         notes.append(
             f"{dataset.name}: {lack}, so AUC and HM are undefined there and no bias is chosen on it (HM@val is "
             f"{GAP}).{chosen}"
@@ -79,13 +84,6 @@ def empty_group_notes(dataset: CompositionDataset, policies: Iterable[str], sear
         left = "S" if test.seen else "U"
         notes.append(f"{dataset.name}: {lack}, so AUC and HM are undefined ({GAP}); of S and U there is {left} alone.")
     return notes
-
-
-def threshold_rule(validation: Sizes) -> str:
-    """Return by what a threshold is chosen where no AUC is defined, in words."""
-    if validation.unseen:
-        return "the accuracy of validation's unseen images"
-    return "nothing: the smallest one is taken"
 
 
 def shown(value: float | None, pattern: str = "{:.4f}") -> str:

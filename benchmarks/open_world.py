@@ -32,12 +32,7 @@ class ThresholdedWorld:
         searched = settings.threshold == "search"
         self.settings, self.join = settings, join
         self.candidates = candidates
-        if searched and candidates.seen.all():
-            self.thresholds = np.zeros(1)  # every pair is trained: there is nothing to remove and nothing to search
-        elif searched:
-            self.thresholds = feasibility_grid(candidates)
-        else:
-            self.thresholds = np.array([settings.threshold], dtype=np.float64)
+        self.thresholds = feasibility_grid(candidates) if searched else np.array([settings.threshold], dtype=np.float64)
         self.choice: ThresholdChoice | None = None
 
     @property
@@ -95,7 +90,7 @@ class ThresholdedWorld:
         return found
 
     def _chosen_by(self) -> str:
-        if self.choice is not None and self.choice.by != "auc" and self.settings.threshold == "search":
+        if self.choice is not None and self.choice.by and self.settings.threshold == "search":
             return self.choice.by
         return "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep"
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from benchmarks.curve import exact_curve
+from benchmarks.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.image_scores import ImageScores, Labels, credit
 from benchmarks.legacy import legacy_from_image_scores
 from benchmarks.spec import THRESHOLD_GRID, Masking
@@ -194,14 +194,13 @@ class ThresholdScores:
 class ThresholdChoice:
     """The threshold chosen on validation. aucs: float64 [T], of every threshold; index: the first of the largest.
 
-    by: what decided, "auc" or, where validation has no seen images and the AUC is undefined, "unseen accuracy", or
-    "nothing".
+    by: what decided, in words, where that is not the AUC because it is undefined: `BY_UNSEEN` or `BY_NOTHING`.
     """
 
     thresholds: np.ndarray
     aucs: np.ndarray
     index: int
-    by: Literal["auc", "unseen accuracy", "nothing"] = "auc"
+    by: str = ""
 
     @property
     def threshold(self) -> float:
@@ -222,8 +221,8 @@ def choose_threshold(record: ThresholdScores, labels: Labels, masking: Masking =
 
     every = [record.at(index, masking) for index in range(len(record.thresholds))]
     aucs = values = np.array([auc(scores) for scores in every])
-    by: Literal["auc", "unseen accuracy", "nothing"] = "auc"
+    by = ""
     if not record.is_seen.any() or record.is_seen.all():
-        by = "nothing" if record.is_seen.any() or len(record) == 0 else "unseen accuracy"
-        values = np.array([scores.correct.sum() if by != "nothing" else 0.0 for scores in every])
+        by = BY_NOTHING if record.is_seen.any() or len(record) == 0 else BY_UNSEEN
+        values = np.array([scores.correct.sum() if by == BY_UNSEEN else 0.0 for scores in every])
     return ThresholdChoice(record.thresholds, aucs, int(np.argmax(np.nan_to_num(values, nan=-1.0))), by)

@@ -53,7 +53,13 @@ def main_table(
         " ".join(text for text in texts if text),
         [*LABELS, *(column for column, _ in columns)],
         lines(rows, columns, given),
-        [*gaps(group, rows), *undefined_notes(runs), *mixture_notes(runs), *found.notes, *notes],
+        [
+            *gaps(group, rows),
+            *undefined_notes(runs, [column.name for column, _ in columns]),
+            *mixture_notes(runs),
+            *found.notes,
+            *notes,
+        ],
     )
 
 

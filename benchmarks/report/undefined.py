@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from benchmarks.empty_groups import GAP
+from benchmarks.empty_groups import BY_NOTHING, BY_UNSEEN, GAP
 from benchmarks.records import RunRecord
 from benchmarks.selection import NAMES
 from datasets.wording import counted
@@ -14,6 +15,7 @@ FIELDS = {
     "HM": "best_hm",
     "S": "best_seen",
     "U": "best_unseen",
+    "cap": "unseen_cap",
     "G": "gate",
     "HM@val": "at_bias.hm",
     "state": "at_zero.state",
@@ -21,40 +23,61 @@ FIELDS = {
 }
 """The columns of numbers of the test split, and what they are called in a record."""
 
+COLUMNS = tuple(name for name in FIELDS if name != "cap")
+"""Those that every table of results has."""
+
 
 def policy(run: RunRecord) -> str:
     """Return by what a finished run's epoch was chosen, or a run is to choose it."""
     return (run.result or {}).get("selection", {}).get("chosen_by") or run.spec.training.selection
 
 
-def undefined_notes(runs: Sequence[RunRecord], columns: Sequence[str] = tuple(FIELDS)) -> list[str]:
-    """Return a sentence for each reason for which numbers of finished runs are missing.
+def undefined_notes(runs: Sequence[RunRecord], columns: Sequence[str] = COLUMNS) -> list[str]:
+    """Return a sentence for each reason for which numbers of finished runs are missing, or were chosen otherwise.
 
-    columns: those of `FIELDS` that the table shows.
+    columns: those that the table shows; the others' gaps need no reason.
     """
     done = [run for run in runs if run.result is not None]
-    missing: dict[tuple[str, str], set[str]] = {}  # by column and reason the runs
-    chosen: dict[tuple[str, str, str], int] = {}
+    return [*_missing(done, columns), *_epochs(done), *_thresholds(done)]
+
+
+def _missing(done: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
+    of_columns: dict[tuple[str, str], list[str]] = {}  # by column and reason the runs
     for run in done:
         undefined = run.result["metrics"]["test"].get("undefined", {})  # type: ignore[index]
-        for column in columns:
+        for column in (name for name in FIELDS if name in columns):
             if reason := undefined.get(FIELDS[column]):
-                missing.setdefault((column, reason), set()).add(run.run_id)
-        selection = run.result.get("selection", {})  # type: ignore[union-attr]
-        if by := selection.get("chosen_by"):
-            key = (NAMES[by], run.spec.training.selection, selection.get("reason", ""))
-            chosen[key] = chosen.get(key, 0) + 1
-    together: dict[tuple[str, frozenset[str]], list[str]] = {}
-    for (column, reason), ids in missing.items():
-        together.setdefault((reason, frozenset(ids)), []).append(column)
-    trained = sum(run.spec.training.epochs > 0 for run in done)
-    notes = [
+                of_columns.setdefault((column, reason), []).append(run.run_id)
+    together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (column, reason), ids in of_columns.items():
+        together.setdefault((reason, tuple(ids)), []).append(column)
+    return [
         f"{GAP} of {', '.join(names)}{_of_runs(len(ids), len(done))}: {_on_test(reason)}."
         for (reason, ids), names in together.items()
     ]
-    return notes + [
-        f"The epoch was chosen by {by}{_of_runs(count, trained)}, not by {wanted}: {reason}."
-        for (by, wanted, reason), count in chosen.items()
+
+
+def _epochs(done: Sequence[RunRecord]) -> list[str]:
+    trained = [run for run in done if run.spec.training.epochs > 0]
+    selections = [(run, run.result.get("selection", {})) for run in trained]  # type: ignore[union-attr]
+    counts = Counter(
+        (NAMES[selection["chosen_by"]], run.spec.training.selection, selection["reason"])
+        for run, selection in selections
+        if "chosen_by" in selection
+    )
+    return [
+        f"The epoch was chosen by {by}{_of_runs(count, len(trained))}, not by {wanted}: {reason}."
+        for (by, wanted, reason), count in counts.items()
+    ]
+
+
+def _thresholds(done: Sequence[RunRecord]) -> list[str]:
+    counts = Counter(run.result.get("open_world", {}).get("chosen_by") for run in done)  # type: ignore[union-attr]
+    return [
+        f"The threshold of the open world was chosen by {by}{_of_runs(counts[by], len(done))}: validation defines no "
+        "AUC."
+        for by in (BY_UNSEEN, BY_NOTHING)
+        if counts[by]
     ]
 
 

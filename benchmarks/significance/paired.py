@@ -25,7 +25,7 @@ class McNemar:
     """Images that only one of two models gets right, and how likely so uneven a split is between equals.
 
     first_only, second_only: the discordant images. discordant: their share of all `images`. p_value: exact, two-sided;
-    1 without discordant images, NaN without images. accuracy_difference: (first_only - second_only) / images.
+    1 without discordant images. accuracy_difference: (first_only - second_only) / images.
     """
 
     images: int
@@ -50,7 +50,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
         second_only,
         discordant / images if images else np.nan,
         (first_only - second_only) / images if images else np.nan,
-        float(binomtest(first_only, discordant).pvalue) if discordant else 1.0 if images else np.nan,
+        float(binomtest(first_only, discordant).pvalue) if discordant else 1.0,
     )
 
 
