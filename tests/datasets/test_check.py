@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from made_layouts import add_line, pair_file, reader, rewrite, small, small_vaw, unmark
+from toy_groups import with_images
 
 from datasets import check as checks
 from datasets.base import PHASES
@@ -180,6 +181,13 @@ def test_any_registered_data_set_can_be_checked(toy, monkeypatch):
     assert {size.name: size.there for size in report.sizes}["train pairs"] == 12
     assert {size.published for size in report.sizes} == {None}
     assert about("toy").published is None
+
+
+@pytest.mark.parametrize(("phase", "left", "lacks"), [("val", "seen", "unseen"), ("test", "unseen", "seen")])
+def test_a_group_without_images_is_noted(toy, phase, left, lacks):
+    found = [finding for finding in checks.split_findings(with_images(toy, **{phase: left})) if not finding.problem]
+    assert f"There are no {phase} images of {lacks} pairs, so AUC and HM are undefined there." in str(found)
+    assert "AUC" not in str(list(checks.split_findings(toy)))
 
 
 def test_data_that_is_not_there_cannot_be_checked_but_described(tmp_path, monkeypatch):
