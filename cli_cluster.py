@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks import stopping
+from benchmarks.empty_groups import shown
 from benchmarks.environment import PROJECT
 from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
 from benchmarks.processes import launch, must_launch, processes
@@ -112,6 +114,7 @@ def spec_run(
     workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))
     policy = choices.on_existing
     planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
+    workbench.note_empty_groups([planned])
     return [planned], workbench
 
 
@@ -129,6 +132,8 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
     if todo == 0:
         there = "run is" if len(planned) == 1 else counted(len(planned), "run", "runs are")
         out.print(f"Nothing new to do: the {there} there already (--on-existing redo runs again).")
+    if note := _computed_elsewhere(planned, workbench, launcher):
+        out.print(note, style="yellow", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     hidden = err.quiet or not err.is_terminal
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
@@ -141,6 +146,24 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
         for command in ("status", "report", "cancel"):
             out.print(f"    python bench.py {command} {where}", soft_wrap=True)
     return code
+
+
+def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> str:
+    """Say which finished runs, to which nothing is done, have numbers that would come out otherwise here."""
+    records = []
+    for item in planned:
+        if item.action == "nothing" and item.status == "done":
+            with suppress(UserError):  # the report names what cannot be read
+                records.append(item.folder.read())
+    if not records:
+        return ""
+    from benchmarks.report.machines import elsewhere_note
+    from benchmarks.run import here
+
+    own = here(workbench)
+    if launcher.name != "inline":
+        own.pop("threads")  # the processes of another launcher have theirs from it
+    return elsewhere_note(records, own)
 
 
 def show_launch(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> None:
@@ -170,7 +193,9 @@ class Printer(Watch):
 
     def done(self, name: str, record: RunRecord, seconds: float) -> None:
         test = (record.result or {})["metrics"]["test"]
-        self.bars.console.print(f"{name}: AUC {test['auc']:.4f}, HM {test['best_hm']:.4f}, {seconds:.0f} s")
+        numbers = f"AUC {shown(test['auc'])}, HM {shown(test['best_hm'])}"
+        why = f" (test: {test.get('undefined', {}).get('auc', '')})" if test["auc"] is None else ""
+        self.bars.console.print(f"{name}: {numbers}{why}, {seconds:.0f} s", soft_wrap=True)
 
     def failed(self, name: str, message: str) -> None:
         err.print(Text.assemble((f"{name} failed.", "red"), f" {message}"), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from benchmarks.empty_groups import GAP, shown
 from cli_data import Plugins, load_plugins
 from datasets.places import hidden_path
-from datasets.wording import counted, shown
+from datasets.wording import counted, limited
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -86,12 +88,12 @@ def show_comparison(found: Faceoff) -> None:
         interval, effect = difference.interval, None if difference.seeds is None else difference.seeds.effect_size
         table.add_row(
             NAMES.get(name, name),
-            f"{100 * summary.value:.1f}",
-            f"{100 * methods[found.b].statistics[name].value:.1f}",
-            f"{100 * difference.value:+.1f}",
-            f"{100 * interval.low:+.1f} {100 * interval.high:+.1f}",
-            f"{difference.p_value:.3f}",
-            f"{difference.adjusted_p:.3f}",
+            shown(100 * summary.value, "{:.1f}"),
+            shown(100 * methods[found.b].statistics[name].value, "{:.1f}"),
+            shown(100 * difference.value, "{:+.1f}"),
+            GAP if isnan(interval.low) else f"{100 * interval.low:+.1f} {100 * interval.high:+.1f}",
+            shown(difference.p_value, "{:.3f}"),
+            shown(difference.adjusted_p, "{:.3f}"),
             "" if effect is None or effect != effect else f"{effect:.2f}",
         )
     out.print(table)
@@ -103,13 +105,16 @@ def show_comparison(found: Faceoff) -> None:
     )
     for seed, tests in methods[found.a].mcnemar.items():
         said = ", ".join(
-            f"{group} {test.first_only} / {test.second_only} (p {test.p_value:.3f})" for group, test in tests.items()
+            f"{group} {test.first_only} / {test.second_only} (p {test.p_value:.3f})"
+            if test.images
+            else f"{group} {GAP}"
+            for group, test in tests.items()
         )
         out.print(
             f"McNemar at each one's validation bias, seed {seed}; right by A only / B only: {said}.", soft_wrap=True
         )
     if found.flips:
-        rows = RichTable(title=f"Images that flip most: {shown(SHOWN_FLIPS, len(found.flips))}", title_justify="left")
+        rows = RichTable(title=f"Images that flip most: {limited(SHOWN_FLIPS, len(found.flips))}", title_justify="left")
         for head in ("image", "truth", "A", "B"):
             rows.add_column(head, overflow="fold")
         rows.add_column("only A/B", justify="right", no_wrap=True)
@@ -141,6 +146,8 @@ def predict(
         err.print(note, style="yellow", soft_wrap=True)
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
     found = prediction.predict(record, files, bias=bias, top=top, device=choose_device(device))
+    if note := prediction.bias_note(record, bias):
+        err.print(note, style="yellow", soft_wrap=True)
     if picture is not None:
         lacking = prediction.draw(found, picture)
     if as_json:

@@ -141,8 +141,8 @@ def calibration(scores: ImageScores, *, bias: float = 0.0, bins: int = 15) -> Ca
     subset. Fewer images than bins give fewer bins.
     """
     top = np.maximum(scores.best_seen.astype(np.float64), scores.best_unseen.astype(np.float64) + bias)
-    log_total = np.logaddexp(scores.logsumexp_seen, scores.logsumexp_unseen + bias)
     with np.errstate(invalid="ignore"):
+        log_total = np.logaddexp(scores.logsumexp_seen, scores.logsumexp_unseen + bias)
         log_confidence = np.where(np.isfinite(top), top - log_total, -np.inf)
     # The sums may come from single precision, where a lone candidate's can round to just below its score.
     confidence = np.exp(np.minimum(log_confidence, 0.0))

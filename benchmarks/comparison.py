@@ -15,7 +15,9 @@ import numpy as np
 from benchmarks import files
 from benchmarks.prediction import find_run, is_run_id
 from benchmarks.records import SPEC, RunFolder, RunRecord, find_runs
+from benchmarks.report.machines import mixture_notes
 from benchmarks.report.reproduce import given_settings
+from benchmarks.report.undefined import undefined_notes
 from benchmarks.scored_runs import phase_arrays, scored_runs
 from benchmarks.significance import Comparison, ScoredRun, compare
 from benchmarks.significance.paired import predictions, right_at_own_bias
@@ -178,6 +180,8 @@ def _face_off(
     flips = _flips(list(zip(ours, mine, strict=True)), list(zip(theirs, its, strict=True)))
     if flips is None:
         notes.append("Which images flip is not said: a run has no validation bias, or no record has names of images.")
+    notes += undefined_notes([*ours, *theirs])
+    notes += mixture_notes([*ours, *theirs])
     used = tuple(sorted({run.spec.seed for run in (*ours, *theirs)}))
     return Faceoff(*labels, used, found, tuple(flips or ()), tuple(notes))
 

@@ -20,7 +20,7 @@ def capture_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": {"name": _cpu_name(), "count": usable_cpus()},
+        "cpu": {"name": cpu_name(), "count": usable_cpus()},
         "git": git_state(PROJECT),
     }
 
@@ -62,7 +62,8 @@ def package_version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -37,7 +37,12 @@ __all__ = [
 
 
 def seen_share(scores: ImageScores, bias: float) -> np.ndarray:
-    """Return how surely the seen champion is predicted at a bias, float64 [N]: 1, 0, or 1/2 if bias = margin."""
+    """Return how surely the seen champion is predicted at a bias, float64 [N]: 1, 0, or 1/2 if bias = margin.
+
+    NaN at a bias that is NaN, one that validation could not choose: every number at it is then undefined.
+    """
+    if np.isnan(bias):
+        return np.full(len(scores), np.nan)
     return (bias < scores.margins) + 0.5 * (bias == scores.margins)
 
 
@@ -148,10 +153,13 @@ class Metrics:
     undefined: Mapping[str, str] = field(default_factory=dict)
 
 
-def evaluate(scores: ImageScores, labels: Labels, *, bias: float | None = None) -> Metrics:
+def evaluate(
+    scores: ImageScores, labels: Labels, *, bias: float | None = None, no_bias: str = "validation has none"
+) -> Metrics:
     """Return all metrics of the scores; `bias` is one chosen elsewhere, as a rule the validation optimum.
 
-    ValueError if the labels belong to another number of images, to fewer candidates or to other pairs.
+    A bias of NaN could not be chosen, and `no_bias` says why: what is at it is then NaN with this reason. ValueError
+    if the labels belong to another number of images, to fewer candidates or to other pairs.
     """
     _check(scores, labels)
     curve = exact_curve(scores)
@@ -178,7 +186,7 @@ def evaluate(scores: ImageScores, labels: Labels, *, bias: float | None = None) 
         tied_images=int((scores.ties > 1).sum()),
         at_zero=at_zero,
         at_bias=at_bias,
-        undefined=_reasons(curve, values, {"at_zero": at_zero, "at_bias": at_bias}),
+        undefined=_reasons(curve, values, {"at_zero": at_zero, "at_bias": at_bias}, no_bias),
         **values,
     )
 
@@ -190,8 +198,10 @@ def _auc_standard_error(scores: ImageScores) -> float:
     return float(np.sqrt(unseen.var(ddof=1) / len(unseen) + seen.var(ddof=1) / len(seen)))
 
 
-def _reasons(curve: Curve, values: Mapping[str, float], nested: Mapping[str, BiasAccuracies | None]) -> dict[str, str]:
-    """Say why each NaN is one."""
+def _reasons(
+    curve: Curve, values: Mapping[str, float], nested: Mapping[str, BiasAccuracies | None], no_bias: str
+) -> dict[str, str]:
+    """Say why each NaN is one. no_bias: why the bias of `at_bias` is one, where it is."""
     flat = dict(values)
     for name, accuracies in nested.items():
         if accuracies is not None:
@@ -199,7 +209,14 @@ def _reasons(curve: Curve, values: Mapping[str, float], nested: Mapping[str, Bia
     absent = [name for name, count in (("seen", curve.seen_images), ("unseen", curve.unseen_images)) if count == 0]
     empty = f"there are no {' and no '.join(absent)} images"
     otherwise = {"gate": "S x U is 0", "auc_standard_error": "a group has fewer than two images"}
-    return {name: empty if absent else otherwise[name] for name, value in flat.items() if np.isnan(value)}
+    unchosen = np.isnan(flat.get("at_bias.bias", 0.0))
+
+    def reason(name: str) -> str:
+        if unchosen and name.startswith("at_bias."):
+            return f"no bias was chosen, because {no_bias}"
+        return empty if absent else otherwise[name]
+
+    return {name: reason(name) for name, value in flat.items() if np.isnan(value)}
 
 
 def _check(scores: ImageScores, labels: Labels) -> None:

@@ -74,7 +74,7 @@ class ThresholdedWorld:
             "selection_world": self.settings.selection_world,
             "threshold": self.threshold,
             "searched": self.settings.threshold == "search",
-            "chosen_by": "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep",
+            "chosen_by": self._chosen_by(),
             "grid": self.thresholds.tolist(),
             "val_aucs": [] if self.choice is None else self.choice.aucs.tolist(),
             "kept": {"pairs": _share(keep[~candidates.seen])},
@@ -88,6 +88,11 @@ class ThresholdedWorld:
             found["kept"][f"{phase}_pairs"] = _share(keep[listed[~candidates.seen[listed]]])
             found["unseen_cap"][phase] = mean_or_nan(keep[images[~candidates.seen[images]]])
         return found
+
+    def _chosen_by(self) -> str:
+        if self.choice is not None and self.choice.by and self.settings.threshold == "search":
+            return self.choice.by
+        return "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep"
 
 
 def _share(flags: np.ndarray) -> list[int]:

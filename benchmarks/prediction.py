@@ -129,16 +129,12 @@ def candidates_of(run: RunRecord) -> tuple[Candidates, np.ndarray]:
 
 
 def bias_of(run: RunRecord, wish: str) -> float:
-    """Return the bias for unseen pairs: "validation" is the run's own, "none" is 0, anything else a number."""
+    """Return the bias for unseen pairs: "validation" is the run's own, "none" is 0, anything else a number.
+
+    Where validation chose none, "validation" is 0 as well, which `bias_note` says.
+    """
     if wish == "validation":
-        bias = validation_bias(run)
-        if np.isnan(bias):
-            raise UserError(
-                f"The run {run.run_id} has no bias from validation.",
-                "Its validation has seen or unseen images alone.",
-                "Pass --bias none or a number.",
-            )
-        return bias
+        return float(np.nan_to_num(validation_bias(run)))
     try:
         bias = 0.0 if wish == "none" else float(wish)
     except ValueError:
@@ -146,6 +142,17 @@ def bias_of(run: RunRecord, wish: str) -> float:
     if not np.isfinite(bias):
         raise UserError(f"'{wish}' is no bias.", "It is added to unseen scores.", "Pass validation, none or a number.")
     return bias
+
+
+def bias_note(run: RunRecord, wish: str) -> str:
+    """Return what a user should know of the bias, "" where it is what was asked for."""
+    if wish != "validation" or not np.isnan(validation_bias(run)):
+        return ""
+    reason = run.result["selection"].get("no_bias") or "validation has seen or unseen images alone"  # type: ignore[index]
+    return (
+        f"No bias was chosen on validation, because {reason}: nothing is added to unseen pairs. "
+        "Pass --bias with a number to make them likelier."
+    )
 
 
 def predict(

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from benchmarks import locks, stopping
 from benchmarks.asked import asked_of
-from benchmarks.environment import launcher_facts
+from benchmarks.empty_groups import check_not_empty, empty_group_notes
+from benchmarks.environment import cpu_name, launcher_facts, package_version
 from benchmarks.feasibility_source import feasibility, open_world, refuse_open_world_settings
 from benchmarks.overrides import load_config_file, parse_overrides
 from benchmarks.plan import RunRequest, changes, changes_nothing
@@ -120,6 +121,7 @@ class Workbench:
             dataset = DATASETS.get(name)()
             if self.choices.allow_missing is not None:
                 dataset = with_images_there(dataset, self.choices.allow_missing)
+            check_not_empty(dataset)
             self.notes += [*dataset.notes, *spelling_notes(dataset.vocabulary)]
             if name in DATASETS.names():
                 self._note(hidden_path(name, "data set"))
@@ -165,6 +167,14 @@ class Workbench:
                 lambda: self.backbone(backbone),
             )
         return self.tables[key]
+
+    def note_empty_groups(self, planned: Sequence[PlannedRun]) -> None:
+        """Note which groups of images the runs' data sets lack, and what decides in their place."""
+        for name in dict.fromkeys(item.dataset for item in planned):
+            specs = [item.spec for item in planned if item.dataset == name]
+            policies = [spec.training.selection for spec in specs if spec.training.epochs > 0]
+            searches = any(spec.open_world is not None and spec.open_world.threshold == "search" for spec in specs)
+            self.notes += empty_group_notes(self.dataset(name), policies, searches)
 
 
 def hidden_weights(backbone: str) -> str:
@@ -303,6 +313,7 @@ def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[Plann
                 spec, request.dataset, request.backbone, provenance, folder, folder.status, action, feasibility=source
             )
         )
+    workbench.note_empty_groups(planned)
     workbench.notes += [
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
     ]
@@ -439,6 +450,13 @@ def _workers(wish: int | None, device: Any) -> int:
     if device.type == "cpu" or not is_posix():
         return 0
     return max(1, min(8, (os.cpu_count() or 1) // on_this_machine()))
+
+
+def here(workbench: Workbench) -> dict[str, Any]:
+    """Return the part of a record's environment that its numbers depend on, as a run in this process would have it."""
+    packages = {"torch": package_version("torch")}
+    own = {"cpu": {"name": cpu_name()}, "packages": packages}
+    return {**own, **_device_facts(workbench.device), **workbench.group.facts}
 
 
 def _device_facts(device: Any) -> Mapping[str, Any]:

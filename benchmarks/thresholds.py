@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmarks.curve import exact_curve
+from benchmarks.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.image_scores import ImageScores, Labels, credit
 from benchmarks.legacy import legacy_from_image_scores
 from benchmarks.spec import THRESHOLD_GRID, Masking
@@ -191,11 +192,15 @@ class ThresholdScores:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdChoice:
-    """The threshold chosen on validation. aucs: float64 [T], of every threshold; index: the first of the largest."""
+    """The threshold chosen on validation. aucs: float64 [T], of every threshold; index: the first of the largest.
+
+    by: what decided, in words, where that is not the AUC because it is undefined: `BY_UNSEEN` or `BY_NOTHING`.
+    """
 
     thresholds: np.ndarray
     aucs: np.ndarray
     index: int
+    by: str = ""
 
     @property
     def threshold(self) -> float:
@@ -204,14 +209,20 @@ class ThresholdChoice:
 
 
 def choose_threshold(record: ThresholdScores, labels: Labels, masking: Masking = "clean") -> ThresholdChoice:
-    """Return the threshold of the largest AUC, the smallest one on ties or where no AUC is defined.
+    """Return the threshold of the largest AUC, the smallest one on ties.
 
-    clean: by the exact AUC. official: by that of the published sweep, as the released codes do.
+    clean: by the exact AUC. official: by that of the published sweep, as the released codes do. Without seen images the
+    accuracy of the unseen ones decides, without unseen images nothing: a threshold removes unseen pairs alone, so the
+    smallest one is taken.
     """
 
-    def auc(index: int) -> float:
-        scores = record.at(index, masking)
+    def auc(scores: ImageScores) -> float:
         return exact_curve(scores).auc if masking == "clean" else legacy_from_image_scores(scores, labels).auc
 
-    aucs = np.array([auc(index) for index in range(len(record.thresholds))])
-    return ThresholdChoice(record.thresholds, aucs, int(np.argmax(np.nan_to_num(aucs, nan=-1.0))))
+    every = [record.at(index, masking) for index in range(len(record.thresholds))]
+    aucs = values = np.array([auc(scores) for scores in every])
+    by = ""
+    if not record.is_seen.any() or record.is_seen.all():
+        by = BY_NOTHING if record.is_seen.any() or len(record) == 0 else BY_UNSEEN
+        values = np.array([scores.correct.sum() if by == BY_UNSEEN else 0.0 for scores in every])
+    return ThresholdChoice(record.thresholds, aucs, int(np.argmax(np.nan_to_num(values, nan=-1.0))), by)

@@ -11,7 +11,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from benchmarks.checkpoints import (
     write_best,
     write_state,
 )
+from benchmarks.empty_groups import Sizes, shown
 from benchmarks.evaluation import Labels, Metrics, evaluate
 from benchmarks.frozen_features import FeatureStore
 from benchmarks.image_scores import ImageScores
@@ -40,6 +41,7 @@ from benchmarks.optimizers import make_optimizer
 from benchmarks.outcome import headline, judged, score_arrays
 from benchmarks.records import RunFolder
 from benchmarks.scoring import score_images
+from benchmarks.selection import Rule, counts_more
 from benchmarks.spec import RunSpec, TrainingConfig
 from benchmarks.steps import Notify, Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
@@ -51,17 +53,6 @@ from methods.base import Batch, Method
 
 def silent(what: str, done: int, total: int, note: str) -> None:
     """Report nothing."""
-
-
-SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
-    "val_auc": lambda metrics, loss, epoch: metrics.auc,
-    "val_hm": lambda metrics, loss, epoch: metrics.best_hm,
-    "val_unseen": lambda metrics, loss, epoch: metrics.best_unseen,
-    "val_loss": lambda metrics, loss, epoch: -loss,
-    "last": lambda metrics, loss, epoch: float(epoch),
-}
-"""Which epoch counts, by (validation metrics, validation loss, epoch): the largest value, the earliest on ties. None of
-them sees test data. The loss is computed for "val_loss" alone and NaN otherwise."""
 
 
 class Trainer:
@@ -87,6 +78,8 @@ class Trainer:
         self.progress = Progress()
         self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
+        self.validation = Sizes.of(dataset, "val")
+        self.rule = Rule.of(self.config.selection, self.validation)
         self.group = execution.group
         self.store = FeatureStore() if store is None else store
         self.store_seconds = self.store.seconds
@@ -174,7 +167,7 @@ class Trainer:
                 self.group.check_equal(self.method.checkpoint())
                 trained = time.perf_counter()
                 metrics = self.selection_metrics()
-                loss = self.validation_loss() if self.config.selection == "val_loss" else math.nan
+                loss = self.validation_loss() if self.rule.used == "val_loss" else math.nan
                 self._stop_together()
             except BaseException as error:
                 if isinstance(stop := stopping.cause(error), stopping.Stopped):
@@ -187,8 +180,8 @@ class Trainer:
                 # An epoch that was stopped in its validation has no step left before the scheduler's.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 scheduler.step()
-            value = SELECTIONS[self.config.selection](metrics, loss, epoch)
-            if progress.best_epoch < 0 or value > progress.best_value:
+            value = self.rule.value(metrics, loss, epoch)
+            if progress.best_epoch < 0 or counts_more(value, progress.best_value):
                 progress.best_epoch, progress.best_value = epoch, value
             self.folder.append_epoch(
                 {
@@ -207,7 +200,7 @@ class Trainer:
             self._checkpoint(parts)
             if progress.best_epoch == epoch:
                 self._write_best(self.method.checkpoint(), epoch)
-            self.report("training", epoch + 1, self.config.epochs, f"val AUC {metrics.auc:.3f}")
+            self.report("training", epoch + 1, self.config.epochs, self.rule.shown(metrics))
 
     def _epoch(self, epoch: int, stepper: Stepper, generators: Mapping[str, Tensor] | None) -> dict[str, float]:
         """Take an epoch's optimizer steps, or those that are left of it; return each loss term's mean over images.
@@ -401,11 +394,12 @@ class Trainer:
         test_scores, test_labels = self.score("test")
         test_seconds = time.perf_counter() - start
         bias = val.best_hm_bias
-        test = evaluate(test_scores, test_labels, bias=bias)
+        no_bias = self.validation.lacks("validation")
+        test = evaluate(test_scores, test_labels, bias=bias, no_bias=no_bias)
         scores: dict[Phase, ImageScores] = {"val": val_scores, "test": test_scores}
         about = (self.dataset, self.candidates, self.world)
         self.folder.write_arrays(score_arrays(*about, scores))
-        self.report("evaluating", 2, 2, f"test AUC {test.auc:.3f}")
+        self.report("evaluating", 2, 2, f"test AUC {shown(test.auc, '{:.3f}')}")
         return {
             "run_id": self.spec.run_id,
             "selection": {
@@ -413,6 +407,8 @@ class Trainer:
                 "epoch": self.progress.best_epoch if self.trains else None,
                 "value": self.progress.best_value if self.trains else None,
                 "bias": bias,
+                **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
+                **({"no_bias": no_bias} if no_bias else {}),
             },
             **judged(*about, {"val": val, "test": test}, scores, test_labels, bias),
             "cost": self._cost(len(test_scores), test_seconds),

@@ -20,6 +20,7 @@ from benchmarks.plan import RunRequest
 from benchmarks.records import RunRecord
 from benchmarks.run import Choices, Workbench, execute, plan_runs
 from datasets import cache
+from errors import UserError
 
 
 def points(grid: Sequence[str]) -> list[tuple[str, ...]]:
@@ -52,8 +53,15 @@ def search(
 
 
 def mean_auc(records: Sequence[RunRecord]) -> float:
-    """Return the mean validation AUC of some finished runs."""
-    return statistics.fmean(record.result["metrics"]["val"]["auc"] for record in records)  # type: ignore[index]
+    """Return the mean validation AUC of some finished runs; a `UserError` where validation defines none."""
+    found = [record.result["metrics"]["val"] for record in records]  # type: ignore[index]
+    if lacking := next((metrics["undefined"]["auc"] for metrics in found if metrics["auc"] is None), ""):
+        raise UserError(
+            "Settings cannot be tuned on this data set.",
+            f"The validation AUC is undefined: {lacking}.",
+            "Give validation images of seen and of unseen pairs.",
+        )
+    return statistics.fmean(metrics["auc"] for metrics in found)
 
 
 def log(

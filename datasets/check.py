@@ -176,7 +176,7 @@ def _both_ways(ours: Iterable[Pair], theirs: Iterable[Pair]) -> tuple[tuple[set[
 
 
 def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
-    """Yield what is wrong with the splits: leakage between them, labels of one prompt, and pairs without images."""
+    """Yield what is wrong with the splits: leakage, labels of one prompt, groups and pairs without images."""
     images = {phase: dataset.splits[phase].images for phase in PHASES}
     for one, other in combinations(PHASES, 2):
         both = sorted(set(images[one]).intersection(images[other]))
@@ -186,6 +186,12 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
         names, times = np.unique(np.array(images[phase], dtype=object), return_counts=True)
         if (times > 1).any():
             yield Finding(f"Images that are twice in {phase}: {some(names[times > 1])}.", problem=False)
+    for phase in PHASES[1:]:
+        seen = dataset.seen[dataset.splits[phase].states, dataset.splits[phase].objects]
+        for group, there in (("seen", seen.any()), ("unseen", not seen.all())):
+            if not there:
+                text = f"There are no {phase} images of {group} pairs, so AUC and HM are undefined there."
+                yield Finding(text, problem=False)
     labels, lists, train = _labels(dataset), _lists(dataset), set(dataset.train_pairs)
     shared = sorted(set(lists["val"]).intersection(lists["test"]) - train)
     if shared:

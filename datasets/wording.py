@@ -12,10 +12,10 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
-def shown(limit: int, number: int) -> str:
+def limited(limit: int, number: int) -> str:
     """Return how many of a number of things a list with a limit shows.
 
-    >>> shown(10, 3), shown(10, 10), shown(10, 1200)
+    >>> limited(10, 3), limited(10, 10), limited(10, 1200)
     ('3', '10', '10 of 1,200')
     """
     return f"{number:,}" if number <= limit else f"{limit:,} of {number:,}"

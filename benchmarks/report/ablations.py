@@ -11,7 +11,9 @@ from benchmarks.report.captions import caption, gaps, seeds, test_split, tests
 from benchmarks.report.cells import mean, mean_of, number
 from benchmarks.report.evidence import SHOWN, Evidence, Question, bounds, evidence
 from benchmarks.report.groups import Group, Row, paired_differences, test_metric
+from benchmarks.report.machines import mixture_notes
 from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.undefined import undefined_notes
 from registry import METHODS
 
 HEADS = (
@@ -80,7 +82,8 @@ def ablation_table(group: Group, full: Row, switches: Sequence[Row], question: Q
     )
     asked = {ablation.name: ablation.question for ablation in METHODS.get(full.method).info.ablations}
     questions = [f"{row.ablation}: {asked[row.ablation]}" for row in switches if row.ablation in asked]
-    notes = [*gaps(group, (full, *switches), same_seeds=False), *known.reasons, *questions]
+    missing = [*undefined_notes(runs, ("AUC", "HM")), *mixture_notes(runs)]
+    notes = [*gaps(group, (full, *switches), same_seeds=False), *missing, *known.reasons, *questions]
     return Table(f"Ablations of {full.label}", " ".join(text for text in texts if text), HEADS, lines, notes)
 
 

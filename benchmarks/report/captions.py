@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.records import RunRecord
 from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
+from benchmarks.report.undefined import policy
 from datasets.wording import counted
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def caption(runs: Sequence[RunRecord], *, spread: bool = True) -> str:
     """Say what runs of one group have in common. spread: whether the table shows standard deviations."""
     spec = runs[0].spec
-    policies = {run.spec.training.selection for run in runs if run.spec.training.epochs > 0}
+    policies = {policy(run) for run in runs if run.spec.training.epochs > 0}
     seeds = sorted({run.spec.seed for run in runs})
     several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
     return (

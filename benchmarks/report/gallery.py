@@ -37,11 +37,11 @@ class Side:
 
 
 def two_methods(groups: Sequence[tuple[str, Sequence[Scored]]]) -> tuple[tuple[str, Scored], tuple[str, Scored]]:
-    """Return the two rows of the largest mean AUC, each with its run of the smallest seed that both have.
+    """Return the two rows of the largest mean `Scored.merit`, each with its run of the smallest seed that both have.
 
     `UserError` if there are not two with a bias from validation and a seed in common.
     """
-    ranked = sorted(groups, key=lambda item: -float(np.mean([run.curve.auc for run in item[1]])))
+    ranked = sorted(groups, key=lambda item: -float(np.mean([run.merit for run in item[1]])))
     usable = [(label, {run.run.spec.seed: run for run in runs if not np.isnan(run.bias)}) for label, runs in ranked]
     for place, (label, runs) in enumerate(usable):
         for other, theirs in usable[place + 1 :]:
@@ -90,8 +90,8 @@ def gallery(groups: Sequence[tuple[str, Sequence[Scored]]], library: Library) ->
     figure = _draw(chosen, titles, pictures, sides, dataset.vocabulary.states, dataset.vocabulary.objects)
     shown = ", ".join(f"{len(kind)} of {count}" for kind, count in zip(chosen, _counts(one, other), strict=True))
     said = (
-        f"{first} and {second}, the two methods of the largest AUC, seed {one.run.spec.seed}. Images are drawn at "
-        f"random from those that both get right, only the first, only the second, neither: {shown} (stream "
+        f"{first} and {second}, the two methods of the largest {one.merit_name}, seed {one.run.spec.seed}. Images are "
+        f"drawn at random from those that both get right, only the first, only the second, neither: {shown} (stream "
         f"'figures/gallery/{'/'.join(names)}/...'), not chosen by anybody."
     )
     return figure, " ".join([said, *remarks])

@@ -10,7 +10,9 @@ from benchmarks.report.captions import caption, gaps, intervals, test_split, tes
 from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines, mean, number
 from benchmarks.report.evidence import SHOWN, Evidence
 from benchmarks.report.groups import Group, Row, test_metric
-from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.machines import mixture_notes
+from benchmarks.report.model import GAP, Cell, Column, Table
+from benchmarks.report.undefined import undefined_notes
 
 LEGEND = (
     "S, U: accuracy on seen and unseen pairs when the other group is forbidden; G: how well one bias tells the groups "
@@ -42,7 +44,8 @@ def main_table(
         for (column, read), name in zip(MAIN, SHOWN, strict=False)
     }
     given["AUC"] = [replace(cell, mark=found.mark(row.label)) for cell, row in zip(given["AUC"], rows, strict=True)]
-    texts = [caption(runs), test_split(runs), intervals(found), legend]
+    said = intervals(found) if any(cell.interval for cells in given.values() for cell in cells) else ""
+    texts = [caption(runs), test_split(runs), said, legend]
     if any(cell.mark for cell in given["AUC"]):
         texts.append(f"*: the AUC differs from that of {found.comparison.baseline} (table of differences).")  # type: ignore[union-attr]
     return Table(
@@ -50,7 +53,13 @@ def main_table(
         " ".join(text for text in texts if text),
         [*LABELS, *(column for column, _ in columns)],
         lines(rows, columns, given),
-        [*gaps(group, rows), *found.notes, *notes],
+        [
+            *gaps(group, rows),
+            *undefined_notes(runs, [column.name for column, _ in columns]),
+            *mixture_notes(runs),
+            *found.notes,
+            *notes,
+        ],
     )
 
 
@@ -63,6 +72,16 @@ DIFFERENCES = (
     Column("differ"),
     Column("HM", signed=True),
 )
+
+
+def _undiscordant(runs: Sequence[RunRecord]) -> list[str]:
+    """Say why images that only one of two methods gets right are not counted, where validation chose no bias."""
+    reasons = dict.fromkeys(
+        reason
+        for run in runs
+        if (reason := run.result.get("selection", {}).get("no_bias"))  # type: ignore[union-attr]
+    )
+    return [f"{GAP} of differ: no bias was chosen, because {reason}." for reason in reasons]
 
 
 def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Table:
@@ -101,6 +120,6 @@ def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Ta
         " ".join(text for text in texts if text),
         [LABELS[0], *DIFFERENCES],
         rows_of_cells,
-        found.notes,
+        [*undefined_notes(runs, ("AUC", "HM")), *_undiscordant(runs), *mixture_notes(runs), *found.notes],
         name="differences",  # whatever the baseline, so that a file of another one does not stay behind
     )

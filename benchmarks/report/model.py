@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from benchmarks.empty_groups import GAP as GAP
 from benchmarks.equality import settled
-
-GAP = "–"
-"""What stands where there is no number."""
 
 
 @dataclass(frozen=True)

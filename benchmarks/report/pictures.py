@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.records import Problem
 from benchmarks.report import names
 from benchmarks.report.failures import Section
+from benchmarks.report.machines import mixture_notes
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
@@ -77,6 +78,8 @@ def draw(group: Group, folder: Path, library: Library, failures: Section | None 
     chosen = _attempt(
         failures, "Figures at a bias", lambda: scored(lambda run: not np.isnan(run.bias), "validation chose no bias")
     ) or []  # fmt: skip
+    if lacking := _without_auc(group):
+        drawn.absent.append(lacking)
     of_ablations = (
         (f"Ablations of {row.label}", partial(_ablations, group, row, stem))
         for row, stem in zip(group.full, names.unique([f"ablations-{row.method}" for row in group.full]), strict=True)
@@ -96,6 +99,19 @@ def draw(group: Group, folder: Path, library: Library, failures: Section | None 
 
 def _attempt(failures: Section | None, what: str, make: Callable[[], T]) -> T | None:
     return make() if failures is None else failures.attempt(what, make)
+
+
+def _without_auc(group: Group) -> str:
+    """Say which rows the figures of the AUC leave out, and why; "" for none."""
+    from benchmarks.report.figures import auc_values
+
+    rows = [row for row in group.rows if row.done and not len(auc_values(row))]
+    if not rows:
+        return ""
+    return (
+        f"AUC, cost against AUC, ablations: without {', '.join(row.label for row in rows)}, whose AUC is undefined, "
+        "because test has no seen or no unseen images."
+    )
 
 
 def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn: Drawn) -> Labelled:
@@ -120,9 +136,11 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None =
 
     drawn = Drawn()
 
+    mixed = mixture_notes(run for group in groups for row in group.full for run in row.runs)
+
     def rank(one: ranking.Field, number: int) -> None:
         test = nemenyi(one.values)
-        caption = ranking.caption(one, friedman(one.values), test)
+        caption = " ".join([ranking.caption(one, friedman(one.values), test), *mixed])
         stem = "ranks" if number == 0 else f"ranks-{number + 1}"
         plan = Plan(stem, "Ranks over data sets", caption, partial(ranking.critical_difference, one, test))
         _write(plan, folder, drawn)
@@ -193,15 +211,15 @@ def _at_bias(scored: Labelled) -> Iterator[Plan]:
             ),
             partial(matrices.primitive_accuracy, scored, kind),
         )
-    label, runs = max(scored, key=lambda item: sum(run.curve.auc for run in item[1]) / len(item[1]))
+    label, runs = max(scored, key=lambda item: sum(run.merit for run in item[1]) / len(item[1]))
     seeds = f"seeds {', '.join(str(run.run.spec.seed) for run in runs)} together" if len(runs) > 1 else "one seed"
     yield Plan(
         "confusion",
         "Confusion of states",
         lambda: (
-            f"Which state {label}, the method with the largest AUC here, predicts for the test images of each state, "
-            f"in percent of the row, at the bias chosen on validation, {seeds}{matrices.states_left_out(runs)}. The "
-            "scale is that of square roots, so that rare confusions show."
+            f"Which state {label}, the method with the largest {runs[0].merit_name} here, predicts for the test images "
+            f"of each state, in percent of the row, at the bias chosen on validation, {seeds}"
+            f"{matrices.states_left_out(runs)}. The scale is that of square roots, so that rare confusions show."
         ),
         lambda: matrices.state_confusion(runs),
     )

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from benchmarks.curve import Curve, exact_curve
+from benchmarks.evaluation import mean_or_nan, pair_credit
 from benchmarks.image_scores import ImageScores, Labels
 from benchmarks.records import RunFolder, RunRecord
 from benchmarks.scored_runs import phase_arrays, scores_and_labels, validation_bias
@@ -35,6 +36,18 @@ class Scored:
     def bias(self) -> float:
         """The bias that was chosen on validation."""
         return validation_bias(self.run)
+
+    @cached_property
+    def merit(self) -> float:
+        """What runs are put in order by: the AUC, or where a group has no images the accuracy at the chosen bias."""
+        if not np.isnan(self.curve.auc):
+            return self.curve.auc
+        return mean_or_nan(pair_credit(self.scores, self.bias))
+
+    @property
+    def merit_name(self) -> str:
+        """What `merit` is, in words."""
+        return "accuracy" if np.isnan(self.curve.auc) else "AUC"
 
     def predictions(self, bias: float) -> np.ndarray:
         """Return the predicted column of each image at a bias, int64 [N]; -1 where there is no candidate at all."""

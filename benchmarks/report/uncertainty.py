@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.records import RunRecord
 from benchmarks.report.bands import Band, curve_band
 from benchmarks.report.figures import Bounds, Change, CurveLine
 from benchmarks.report.scored import Scored
@@ -71,10 +72,14 @@ def changes(full: Row, switches: Sequence[Row]) -> list[Change]:
 
     The interval is that of the paired difference, over seeds and test images (over images alone for a single seed).
     """
-    reference = {run.spec.seed: _auc(run) for run in full.done}
+    reference = {run.spec.seed: auc for run in full.done if (auc := _auc(run)) is not None}
     found = []
     for row in switches:
-        shared = {run.spec.seed: _auc(run) - reference[run.spec.seed] for run in row.done if run.spec.seed in reference}
+        shared = {
+            run.spec.seed: auc - reference[run.spec.seed]
+            for run in row.done
+            if run.spec.seed in reference and (auc := _auc(run)) is not None
+        }
         if shared:
             per_seed = list(shared.values())
             interval = _difference(full, row, set(shared))
@@ -99,8 +104,9 @@ def described() -> str:
     return f"95 % interval over seeds and test images (hierarchical bootstrap, {RESAMPLES:,} resamples)"
 
 
-def _auc(run) -> float:
-    return run.result["metrics"]["test"]["auc"]
+def _auc(run: RunRecord) -> float | None:
+    """The test AUC; None where test has no seen or no unseen images."""
+    return run.result["metrics"]["test"]["auc"]  # type: ignore[index]
 
 
 def _runs(row: Row) -> list[ScoredRun]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from toy_runs import make_backbone, make_trainer, numbers, without_times
 
-from benchmarks import training
 from benchmarks.checkpoints import BEST, PREVIOUS, STATE
 from benchmarks.report import read_report
+from benchmarks.selection import SELECTIONS
 from errors import UserError
 
 OLD = Path(__file__).parents[1] / "golden/records"
@@ -127,7 +127,7 @@ def test_without_a_whole_state_training_begins_anew(tmp_path, toy, backbone, who
 @pytest.mark.parametrize(("selection", "how"), [("last", "flipped"), ("first", "gone")])
 def test_damaged_best_weights_are_found_before_they_count(tmp_path, toy, backbone, monkeypatch, how, selection):
     """They are taken from a state that holds them: the latest, or not at all where the best epoch lies back."""
-    monkeypatch.setitem(training.SELECTIONS, "last", lambda metrics, loss, epoch: epoch * sign)
+    monkeypatch.setitem(SELECTIONS, "last", lambda metrics, loss, epoch: epoch * sign)
     sign = 1.0 if selection == "last" else -1.0
     expected = numbers(make_trainer(tmp_path / "whole", toy, backbone, selection="last").run())
     for done in (1, 2, 3):

@@ -16,7 +16,7 @@ from benchmarks.prediction import find_run
 from benchmarks.records import find_runs
 from benchmarks.run import hidden_weights
 from datasets.places import hidden_path
-from datasets.wording import shown
+from datasets.wording import limited
 
 NONE = dict.fromkeys(comparison.CONDITIONS)
 
@@ -109,7 +109,7 @@ def test_a_tag_wins_over_a_file_of_its_name(place):
 
 def test_what_a_list_shows_is_what_there_is(place):
     """Few images flip: of three no ten are shown."""
-    assert [shown(10, number) for number in (0, 3, 10, 11)] == ["0", "3", "10", "10 of 11"]
+    assert [limited(10, number) for number in (0, 3, 10, 11)] == ["0", "3", "10", "10 of 11"]
     found = here("compare", "clip_zero_shot", "./results", "--json", check=False)
     assert found.returncode == 2 and "are the same runs" in found.stderr
-    assert json.dumps(shown(10, 3)) == '"3"'
+    assert json.dumps(limited(10, 3)) == '"3"'

@@ -14,6 +14,7 @@ from test_scoring import TableMethod, batches_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.curve import exact_curve
+from benchmarks.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.evaluation import evaluate
 from benchmarks.image_scores import ImageScores, Labels
 from benchmarks.legacy import legacy_from_image_scores, legacy_sweep, official_feasibility_mask
@@ -186,18 +187,44 @@ def test_the_chosen_threshold_is_the_first_of_the_largest_auc(masking: str) -> N
         problem = open_problem(seed)
         if not problem.candidates.seen.any():
             continue
-        choice = choose_threshold(problem.streamed(), problem.labels, masking)
+        record = problem.streamed()
+        choice = choose_threshold(record, problem.labels, masking)
         best = -1.0
         for index, threshold in enumerate(problem.thresholds):
             auc = plain_auc(problem, threshold, masking)
             assert choice.aucs[index] == pytest.approx(auc, abs=1e-9, nan_ok=True)
             if auc > best:
                 best, wanted = auc, index
-        if best > -1.0:
+        if record.is_seen.any() and not record.is_seen.all():  # else no AUC is defined, whatever the sweep says
+            assert best > -1.0
             assert choice.index == wanted
+            assert choice.by == ""
             assert choice.threshold == problem.thresholds[wanted]
             chosen += wanted > 0
     assert chosen > 10, "the smallest threshold is nearly always the best"
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize("group", ["seen", "unseen"])
+def test_without_a_group_what_is_there_chooses_the_threshold(masking: str, group: str) -> None:
+    moved = 0
+    for seed in range(0, 200, 2):
+        problem = open_problem(seed)
+        own = problem.candidates.seen[problem.true_columns] & (problem.true_columns >= 0)
+        keep = own if group == "seen" else ~own
+        if not problem.candidates.seen.any() or not keep.any():
+            continue
+        part = replace(problem, matrix=problem.matrix[keep], true_columns=problem.true_columns[keep])
+        choice = choose_threshold(part.streamed(), part.labels, masking)
+        if group == "unseen":
+            right = [part.plain(threshold, masking).correct.sum() for threshold in part.thresholds]
+            assert choice.index == int(np.argmax(right))
+            assert choice.by == BY_UNSEEN
+            moved += choice.index > 0
+        else:
+            assert choice.index == 0
+            assert choice.by == BY_NOTHING
+    assert group != "unseen" or moved > 5
 
 
 def plain_auc(problem: OpenProblem, threshold: float, masking: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from made_layouts import BLANK_LISTS, add_line, pair_file, reader, rewrite, small, small_vaw, unmark
 from PIL import Image
+from toy_groups import with_images
 
 from datasets import check as checks
 from datasets.base import PHASES, Vocabulary
@@ -220,6 +221,13 @@ def test_own_data_are_checked_with_what_is_left_out(tmp_path):
     (tmp_path / "photos/wet cat").rename(tmp_path / "photos/Wet cat")
     with pytest.raises(UserError, match="written in several ways"):
         check(str(tmp_path / "photos"))
+
+
+@pytest.mark.parametrize(("phase", "left", "lacks"), [("val", "seen", "unseen"), ("test", "unseen", "seen")])
+def test_a_group_without_images_is_noted(toy, phase, left, lacks):
+    found = [finding for finding in checks.split_findings(with_images(toy, **{phase: left})) if not finding.problem]
+    assert f"There are no {phase} images of {lacks} pairs, so AUC and HM are undefined there." in str(found)
+    assert "AUC" not in str(list(checks.split_findings(toy)))
 
 
 def test_data_that_is_not_there_cannot_be_checked_but_described(tmp_path, monkeypatch):

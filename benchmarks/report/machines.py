@@ -1,0 +1,80 @@
+"""What changes a run's numbers and is no part of its identity: where the runs of a table differ in it, a note says so.
+
+Sums of floating-point numbers depend on the processor, on how many threads share the work, and on the release of torch.
+The difference begins as rounding and ends, after some hundred steps, in other epochs and in tenths of a point of AUC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.records import RunRecord
+from datasets.wording import counted
+
+FEW = 3  # runs that a note names one by one
+
+
+def facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return what numbers depend on beside a run's identity, by name; without what a record does not say.
+
+    The number of threads counts where a processor does the work.
+    """
+    kind = environment.get("device")
+    processor = environment.get("gpu") or (environment.get("cpu") or {}).get("name")
+    threads = environment.get("threads") if kind == "cpu" else None
+    found = {
+        "devices": " ".join(str(part) for part in (kind, f"({processor})" if processor else None) if part),
+        "numbers of threads": threads,
+        "numbers of processes": environment.get("processes"),
+        "releases of torch": (environment.get("packages") or {}).get("torch"),
+    }
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def mixture_notes(runs: Iterable[RunRecord]) -> list[str]:
+    """Return a sentence for each thing in which finished runs differ although their identity does not know it."""
+    done = [run for run in runs if run.result is not None]
+    values: dict[str, dict[str, list[RunRecord]]] = {}
+    for run in done:
+        for name, value in facts(run.environment).items():
+            values.setdefault(name, {}).setdefault(value, []).append(run)
+    return [
+        f"Computed with different {name} ("
+        + "; ".join(f"{value}: {_named(own)}" for value, own in sorted(by.items()))
+        + "): such runs differ by more than their seeds and settings."
+        for name, by in values.items()
+        if len(by) > 1
+    ]
+
+
+def elsewhere_note(runs: Sequence[RunRecord], here: Mapping[str, Any]) -> str:
+    """Say that finished runs were computed in another way than they would be here; "" if they were not.
+
+    here: the environment of this process, as a record would have it.
+    """
+    own = facts(here)
+    differing: dict[str, dict[str, None]] = {}
+    concerned = 0
+    for run in runs:
+        there = {name: value for name, value in facts(run.environment).items() if own.get(name, value) != value}
+        concerned += bool(there)
+        for name, value in there.items():
+            differing.setdefault(name, {})[value] = None
+    if not differing:
+        return ""
+    said = "; ".join(f"{name}: {', '.join(there)} there, {own[name]} here" for name, there in differing.items())
+    return (
+        f"{counted(concerned, 'run that is there was', 'runs that are there were')} computed in another way than here "
+        f"({said}), so new numbers may differ from theirs."
+    )
+
+
+def _named(runs: Sequence[RunRecord]) -> str:
+    """Name runs: each of a few, of many their number and their seeds."""
+    if len(runs) <= FEW:
+        return ", ".join(
+            " ".join(filter(None, (run.spec.method, run.spec.ablation, f"seed {run.spec.seed}"))) for run in runs
+        )
+    seeds = sorted({run.spec.seed for run in runs})
+    return f"{len(runs)} runs, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
