@@ -23,6 +23,7 @@ class Conversion(StrEnum):
     FLOATS = "floats, own range"
     NOT_NUMBERS = "not numbers are black"
     TRANSPARENT = "transparency on white"
+    BLANK = "blank on white"
     DEEP_COLOUR = "16 bits a colour"
     BILEVEL = "1 bit"
     PALETTE = "palette"
@@ -61,6 +62,7 @@ TEXTS = {
     "smallest value to its largest",
     Conversion.NOT_NUMBERS: "{has} pixels that are infinite or no numbers, which became an end of the range or black",
     Conversion.TRANSPARENT: "with transparent parts {was} laid on white",
+    Conversion.BLANK: "with transparent parts {has} one colour all over on white, so that nothing is to be seen",
     Conversion.DEEP_COLOUR: "of 16 bits a colour {was} cut to the upper 8",
     Conversion.BILEVEL: "of 1 bit a pixel {was} converted to RGB",
     Conversion.PALETTE: "with a palette {was} converted to RGB",

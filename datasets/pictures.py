@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -100,7 +101,7 @@ def glance_at(path: Path) -> Look:
         mode = picture.mode
         if (mode in ("RGB", "L") or mode in MODES) and not picture.has_transparency_data:
             plain = () if mode not in MODES else (MODES[mode],)
-            if picture.format == "JPEG":
+            if picture.format in ("JPEG", "MPO"):
                 return Look(plain, _orientation(picture))
             # PNG may keep EXIF data behind its pixels, where Pillow finds them by decoding.
             simple = picture.format == "PNG" and not _is_deep_colour(picture) and not _has_frames(picture)
@@ -209,7 +210,9 @@ def _decoded(picture: Image.Image) -> tuple[Image.Image, tuple[Conversion, ...]]
     if whole.getchannel("A").getextrema()[0] == 255:
         return picture.convert("RGB"), own
     ground = Image.new("RGBA", whole.size, (*GROUND, 255))
-    return Image.alpha_composite(ground, whole).convert("RGB"), (*own, Conversion.TRANSPARENT)
+    laid = Image.alpha_composite(ground, whole).convert("RGB")
+    blank = all(low == high for low, high in cast(Sequence[tuple[int, int]], laid.getextrema()))
+    return laid, (*own, Conversion.TRANSPARENT, *((Conversion.BLANK,) if blank else ()))
 
 
 def _key_of_8_bits(key: object, rawmode: str) -> object:

@@ -147,6 +147,13 @@ def test_transparent_pictures_are_laid_on_white(ending, tmp_path):
     assert look_at(tmp_path / f"a.{ending}").conversions == (Conversion.TRANSPARENT,)
 
 
+def test_a_white_icon_that_white_swallows_is_said(tmp_path):
+    Image.fromarray(np.dstack([np.full_like(COLOUR, 255), CLEAR])).save(tmp_path / "a.png")
+    assert look_at(tmp_path / "a.png").conversions == (Conversion.TRANSPARENT, Conversion.BLANK)
+    (_, said) = pictures.look_sentences([look_at(tmp_path / "a.png")], turned=True)
+    assert said == "1 image with transparent parts has one colour all over on white, so that nothing is to be seen."
+
+
 @pytest.mark.parametrize("mode", ["LA", "La", "RGBa", "PA", "RGBA"])
 def test_every_mode_with_alpha_is_laid_on_white(mode):
     grey = Image.fromarray(np.dstack([GREY, CLEAR]))
@@ -176,7 +183,7 @@ def test_an_opaque_picture_with_alpha_is_the_same_as_without(tmp_path):
 
 
 def test_transparent_entries_of_palettes_and_transparent_colours(tmp_path):
-    paletted = Image.fromarray(np.array([[0, 1, 2, 1]], np.uint8), "P")
+    paletted = Image.frombytes("P", (4, 1), bytes([0, 1, 2, 1]))
     paletted.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     paletted.save(tmp_path / "index.png", transparency=1)
     paletted.save(tmp_path / "index.gif", transparency=1)
