@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import stopping
 from benchmarks.environment import package_version
-from datasets import base, transforms
+from datasets import base, conversions, deep_grey, pictures, transforms
 from datasets.base import CompositionDataset, Phase
 from datasets.features import Compute, FeatureKey, images_digest, obtain, silent
 from datasets.transforms import Augmentation
@@ -97,7 +97,8 @@ def _code_digest(function: FunctionType) -> str:
     That is more than changes it, but features of an older source would be wrong without a word.
     """
     digest = hashlib.sha256()
-    for module in (base, transforms, blocks, clip, vision, sys.modules.get(function.__module__)):
+    reading = (base, pictures, deep_grey, conversions, transforms)
+    for module in (*reading, blocks, clip, vision, sys.modules.get(function.__module__)):
         try:
             digest.update(inspect.getsource(module).encode())  # type: ignore[arg-type]  # None is a TypeError
         except (OSError, TypeError):  # made without a file

@@ -6,10 +6,10 @@ the data set nor its images are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,12 +17,17 @@ from PIL import Image
 from benchmarks.finished import load_method
 from benchmarks.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.scored_runs import phase_arrays, validation_bias
-from datasets.base import UNREADABLE, Candidates, Vocabulary, read_picture
+from datasets.base import Candidates, Vocabulary
+from datasets.pictures import UnreadablePicture, read_picture
 from datasets.places import plainly_a_path
 from datasets.walking import images_below
 from errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BATCH = 32  # images at once
+DRAWN = 512  # pixels of the longer side of an image in a figure
 
 
 @dataclass(frozen=True)
@@ -98,19 +103,31 @@ def image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda me
     return found
 
 
-def read_images(files: Sequence[Path]) -> list[Image.Image]:
-    """Return the pictures; those that cannot be read are all named in one `UserError`, before anything is scored."""
-    pictures, broken = [], []
+def image_views(files: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the transformed pictures of files, `BATCH` at once, upright by their EXIF data.
+
+    One picture at a time is held at its full size. Those that cannot be read are all named in one `UserError`: from the
+    first of them on nothing is yielded any more, and the other files are only tried.
+    """
+    views: list[Tensor] = []
+    broken: list[str] = []
     for file in files:
         try:
-            pictures.append(read_picture(file))
-        except UNREADABLE as error:
-            broken.append(f"{file} ({'no such file' if isinstance(error, FileNotFoundError) else error})")
+            picture = read_picture(file, turned=True)
+        except UnreadablePicture as error:
+            broken.append(f"{file} ({error})")
+        if broken:
+            continue
+        views.append(transform(picture))
+        if len(views) == BATCH:
+            yield views
+            views = []
     if broken:
         raise UserError(
             f"{len(broken)} of the {len(files)} images cannot be read.", f"{'; '.join(broken)}.", "Leave them out."
         )
-    return pictures
+    if views:
+        yield views
 
 
 def candidates_of(run: RunRecord) -> tuple[Candidates, np.ndarray]:
@@ -168,33 +185,34 @@ def predict(
         )
     shift = bias_of(run, bias)
     files = image_files(paths)
-    pictures = read_images(files)
     candidates, kept = candidates_of(run)
-    scores = score_pictures(run, candidates, pictures, device) + shift * ~candidates.seen
+    guesses: list[tuple[Guess, ...]] = []
+    for part in score_images(run, candidates, files, device):
+        guesses += _best(part + shift * ~candidates.seen, candidates, kept, top)
+    return [Prediction(file, own) for file, own in zip(files, guesses, strict=True)]
+
+
+def _best(scores: np.ndarray, candidates: Candidates, kept: np.ndarray, top: int) -> list[tuple[Guess, ...]]:
+    """Return the `top` kept candidates of each row of scores [n, P] with the bias in them, best first."""
     scores[:, ~kept] = -np.inf
     log_total = np.logaddexp.reduce(scores, axis=1)
     names = candidates.names()
-    found = []
-    for file, row, total in zip(files, scores, log_total, strict=True):
-        order = np.argsort(-row, kind="stable")[: min(top, int(kept.sum()))]
-        found.append(
-            Prediction(
-                file,
-                tuple(
-                    Guess(
-                        names[c][0], names[c][1], bool(candidates.seen[c]), float(row[c]), float(np.exp(row[c] - total))
-                    )
-                    for c in order
-                ),
-            )
+    return [
+        tuple(
+            Guess(names[c][0], names[c][1], bool(candidates.seen[c]), float(row[c]), float(np.exp(row[c] - total)))
+            for c in np.argsort(-row, kind="stable")[: min(top, int(kept.sum()))]
         )
-    return found
+        for row, total in zip(scores, log_total, strict=True)
+    ]
 
 
-def score_pictures(
-    run: RunRecord, candidates: Candidates, pictures: Sequence[Image.Image], device: Any = "cpu"
-) -> np.ndarray:
-    """Return a run's scores of pictures against candidates, float64 [N, P], as its evaluation makes them."""
+def score_images(
+    run: RunRecord, candidates: Candidates, files: Sequence[Path], device: Any = "cpu"
+) -> Iterator[np.ndarray]:
+    """Yield a run's scores of images against candidates, float64 [n, P], as its evaluation makes them.
+
+    Batch by batch, so that memory does not grow with the number of images.
+    """
     import torch
 
     from benchmarks.scoring import PAIR_CHUNK, evaluation_mode
@@ -204,19 +222,31 @@ def score_pictures(
     method = load_method(run, candidates.vocabulary, device)
     backbone = method.backbone
     transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std)
-    rows = []
     with torch.inference_mode(), evaluation_mode(method):
         prepared = method.prepare(candidates)
-        for start in range(0, len(pictures), BATCH):
-            images = torch.stack([transform(picture) for picture in pictures[start : start + BATCH]]).to(device)
+    for views in image_views(files, transform):
+        with torch.inference_mode(), evaluation_mode(method):  # left before the caller goes on
+            images = torch.stack(views).to(device)
             unknown = torch.full((len(images),), -1, device=images.device)  # nobody knows their labels
             batch = method.encode(Batch(unknown, unknown, unknown, images=images))
             parts = [
                 method.score(batch, prepared, slice(at, min(at + PAIR_CHUNK, len(candidates)))).float().cpu()
                 for at in range(0, len(candidates), PAIR_CHUNK)
             ]
-            rows.append(torch.cat(parts, dim=1).double().numpy())
-    return np.concatenate(rows)
+            scores = torch.cat(parts, dim=1).double().numpy()
+        yield scores
+
+
+def _thumbnail(image: Path) -> Image.Image:
+    """Return the picture as it was scored, upright, no larger than a figure shows."""
+    try:
+        picture = read_picture(image, turned=True)
+    except UnreadablePicture as error:
+        raise UserError(
+            f"The image {image} cannot be drawn.", f"It could be read before, and now: {error}.", "Restore the file."
+        ) from error
+    picture.thumbnail((DRAWN, DRAWN))
+    return picture
 
 
 def draw(predictions: Sequence[Prediction], path: Path) -> str:
@@ -227,6 +257,7 @@ def draw(predictions: Sequence[Prediction], path: Path) -> str:
     from benchmarks.report import fonts
     from benchmarks.report.style import pyplot, words
 
+    pictures = [_thumbnail(prediction.image) for prediction in predictions]
     plot = pyplot()
     figure, axes = plot.subplots(
         len(predictions),
@@ -236,8 +267,8 @@ def draw(predictions: Sequence[Prediction], path: Path) -> str:
         gridspec_kw={"width_ratios": [1, 2]},
         layout="constrained",
     )
-    for (left, right), prediction in zip(axes, predictions, strict=True):
-        left.imshow(read_picture(prediction.image))
+    for (left, right), prediction, picture in zip(axes, predictions, pictures, strict=True):
+        left.imshow(picture)
         left.set_axis_off()
         left.set_title(words(prediction.image.name), fontsize=7)
         guesses = prediction.guesses[::-1]

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from datasets.pictures import UnreadablePicture
+from datasets.pictures import read_picture as read_picture  # where plugins may look for it
 from errors import UserError
 
 World = Literal["closed", "open"]
@@ -23,8 +25,6 @@ Phase = Literal["train", "val", "test"]
 Pair = tuple[str, str]
 
 PHASES: tuple[Phase, ...] = ("train", "val", "test")
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, cut off, no picture, or far too large for one."""
 
 
 def clean_label(name: str) -> str:
@@ -144,7 +144,8 @@ class CompositionDataset:
     float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores. image_folder: what the
     splits' paths start from, by default `images` below root; where it is given, the images are the user's own, and
     nothing will ever suggest to delete them. notes: sentences that a person who starts a run should read. left_out:
-    images that are listed but missing, and were left out of the splits by the user's leave.
+    images that are listed but missing, and were left out of the splits by the user's leave. turned: whether pictures
+    whose EXIF data have an orientation are turned upright; if so, the digest has to tell.
     """
 
     name: str
@@ -160,6 +161,7 @@ class CompositionDataset:
     image_folder: Path | None = None
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    turned: bool = False
 
     @cached_property
     def seen(self) -> np.ndarray:
@@ -202,8 +204,8 @@ class CompositionDataset:
         """Return image `index` of a phase as an RGB picture; a missing or unreadable file is a `UserError`."""
         path = self.image_path(phase, index)
         try:
-            return read_picture(path)
-        except UNREADABLE as error:
+            return read_picture(path, turned=self.turned)
+        except UnreadablePicture as error:
             raise UserError(
                 f"The image '{path.name}' of the {phase} split of {self.name} cannot be read ({error}).",
                 f"It should lie at {path}.",
@@ -211,9 +213,3 @@ class CompositionDataset:
                 if self.image_folder is None
                 else "Restore the file, or pass --allow-missing 1 to run without it.",
             ) from error
-
-
-def read_picture(path: Path) -> Image.Image:
-    """Return the picture of a file, decoded and in RGB; raises one of `UNREADABLE`."""
-    with Image.open(path) as picture:
-        return picture.convert("RGB")

@@ -95,7 +95,7 @@ class FeatureKey:
 
 
 def images_digest(dataset: CompositionDataset, phase: Phase) -> str:
-    """Return the SHA-256 of a phase's list of images and of each file's content.
+    """Return the SHA-256 of a phase's list of images, of each file's content, and of whether pictures are turned.
 
     The digest of a data set of photographs covers its lists and not every pixel; a picture that was replaced since its
     features were computed is noticed here. Contents are read once and remembered (`content.py`).
@@ -105,7 +105,8 @@ def images_digest(dataset: CompositionDataset, phase: Phase) -> str:
         contents = content_hashes([dataset.image_path(phase, index).absolute() for index in range(len(names))])
     except UserError:
         contents = [""] * len(names)  # no such files: pictures of another kind, or whoever decodes them will say it
-    return hashlib.sha256("\n".join(map("\0".join, zip(names, contents, strict=True))).encode()).hexdigest()
+    lines = [*map("\0".join, zip(names, contents, strict=True)), *(["turned upright"] if dataset.turned else [])]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def root() -> Path:

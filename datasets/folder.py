@@ -28,6 +28,8 @@ from datasets.content import content_hashes
 from datasets.files import write_whole
 from datasets.own_images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own_split import SplitOptions, check_split, draw_split
+from datasets.pictures import look_sentences
+from datasets.reading import looks_of
 from datasets.spelling import merged_pairs, some_groups, spellings
 from datasets.wording import counted
 from errors import UserError
@@ -90,7 +92,10 @@ def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOp
         [phase, names[path], *label, path.stat().st_size, content]
         for phase, path, label, content in zip(phases, paths, labels, contents, strict=True)
     ]
-    digest = hashlib.sha256(json.dumps([VERSION, table]).encode()).hexdigest()
+    looks = looks_of(paths)
+    rules = sorted({rule for look in looks for rule in look.rules})
+    # How pictures are read is in the digest only where it matters: data of plain pictures keep theirs.
+    digest = hashlib.sha256(json.dumps([VERSION, table, *([rules] if rules else [])]).encode()).hexdigest()
     vocabulary = Vocabulary.from_pairs(labels)
     splits: dict[Phase, Split] = {}
     pairs: dict[Phase, tuple[Pair, ...]] = {}
@@ -101,6 +106,7 @@ def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOp
         pairs[phase] = tuple(sorted({labels[i] for i in own}))
     name = root.name or Path(where).stem
     said = _summary(name, where, labels, phases, contents, options if drawn else None)
+    said += look_sentences(looks, turned=True, plain=False)
     if drawn:
         file = cache.home() / "splits" / f"{name}-{digest[:10]}.csv"
         _keep(file, split_csv(paths, labels, phases, file.parent))
@@ -117,6 +123,7 @@ def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOp
         digest=digest,
         image_folder=root,
         notes=(*said, *notes),
+        turned=True,
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.base import PHASES, CompositionDataset
+from datasets.pictures import look_sentences
 from datasets.presence import missing_images
 from datasets.reading import Progress, read_all
 from datasets.wording import counted
@@ -48,10 +49,11 @@ def image_findings(dataset: CompositionDataset, fast: bool, progress: Progress) 
     if fast:
         return found, None
     names = sorted({name for split in dataset.splits.values() for name in split.images}.difference(absent))
-    hashes, broken = read_all(dataset.images, names, progress)
+    hashes, broken, looks = read_all(dataset.images, names, progress)
     if broken:
         texts = [f"{name} ({reason})" for name, reason in broken.items()]
         found.append(Finding(f"{counted(len(broken), 'image')} cannot be read: {some(texts)}."))
+    found += [Finding(text, problem=False) for text in look_sentences(list(looks.values()), dataset.turned)]
     training = {hashes[name] for name in dataset.splits["train"].images if name in hashes}
     own = set(dataset.splits["train"].images)
     evaluated = {name for phase in ("val", "test") for name in dataset.splits[phase].images if name not in own}

@@ -60,7 +60,7 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
         return dataset
     listed = {name for split in dataset.splits.values() for name in split.images}
     absent = absent_names(dataset.images, listed)
-    broken = read_all(dataset.images, sorted(listed - absent))[1] if allowed else {}
+    broken = read_all(dataset.images, sorted(listed - absent)).broken if allowed else {}
     gone = {
         phase: np.array([name in absent or name in broken for name in split.images], dtype=bool)
         for phase, split in dataset.splits.items()

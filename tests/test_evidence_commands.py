@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import raising_decoder
+import torch
+from PIL import Image
 from toy_world import make_toy
 from typer.testing import CliRunner
 
@@ -107,6 +111,66 @@ def test_what_stands_in_the_way_is_said_before_anything_is_scored(results, tmp_p
     with pytest.raises(UserError, match="names no run"):
         prediction.find_run(results, "csq")
     assert prediction.find_run(results, str(run.path)).run_id == prediction.find_run(results, run.run_id).run_id
+
+
+def test_predict_holds_one_picture_at_its_full_size_and_names_all_that_are_unreadable_together(tmp_path):
+    seen: list[weakref.ref[Image.Image]] = []
+    most = scored = 0
+
+    def transform(picture: Image.Image) -> torch.Tensor:
+        nonlocal most
+        seen.append(weakref.ref(picture))
+        most = max(most, sum(one() is not None for one in seen))
+        return torch.zeros(3, 2, 2)
+
+    files = [tmp_path / f"{number}.png" for number in range(prediction.BATCH * 2 + 3)]
+    for file in files:
+        Image.new("RGB", (5, 5)).save(file)
+    sizes = []
+    for views in prediction.image_views(files, transform):
+        sizes.append(len(views))
+    assert sizes == [prediction.BATCH, prediction.BATCH, 3]
+    assert most <= 2, "the one before is let go when the next is read"
+    with raising_decoder.registered():
+        raising_decoder.write(files[40], "RuntimeError")
+        raising_decoder.write(files[-1], "struct.error")
+        files[50].unlink()
+        with pytest.raises(UserError, match="3 of the 67 images cannot be read") as caught:
+            for views in prediction.image_views(files, transform):
+                scored += len(views)
+    for file in (files[40], files[50], files[-1]):
+        assert str(file) in str(caught.value)
+    assert scored == prediction.BATCH, "nothing after the first that cannot be read"
+
+
+def test_a_sideways_photograph_and_deep_grey_are_predicted_and_drawn_as_they_are_seen(results, tmp_path):
+    run, toy = run_of(results, "csp-toy-tiny-icons-closed"), DATASETS.get("toy_evidence")()
+    upright = toy.load_image("test", 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / "a.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    grey = np.asarray(upright.convert("L"))
+    Image.fromarray(grey).save(tmp_path / "c.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "d.png")
+    a, b, c, d = prediction.predict(run, [tmp_path / f"{name}.png" for name in "abcd"])
+    assert a.guesses == b.guesses
+    assert c.guesses == d.guesses
+    prediction.draw([b, d], tmp_path / "drawn.png")
+    assert (tmp_path / "drawn.png").stat().st_size > 1000
+
+
+def test_whatever_a_decoder_raises_is_a_sentence_of_predict(results, tmp_path):
+    run = run_of(results, "csp-toy-tiny-icons-closed")
+    with raising_decoder.registered():
+        file = raising_decoder.write(tmp_path / "a.raises", "KeyError")
+        with pytest.raises(UserError, match=r"1 of the 1 images cannot be read.*a\.raises \(KeyError: 'odd bytes'\)"):
+            prediction.predict(run, [tmp_path])
+        Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+        (found,) = prediction.predict(run, [tmp_path / "b.png"])
+        file.rename(tmp_path / "b.png")
+        with pytest.raises(UserError, match=r"b\.png cannot be drawn"):
+            prediction.draw([found], tmp_path / "drawn.png")
 
 
 def test_the_command_predicts_into_a_table_json_and_a_picture(results, tmp_path):
