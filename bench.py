@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-import cli_cluster
-from benchmarks import stopping
-from benchmarks.processes import rank
-from cli_cache import cache
-from cli_data import Plugins, data, load_plugins
-from cli_evidence import compare, predict, status
-from cli_list import Profile, list_, show
-from cli_profile import World, profile
+from benchmarks.commands import launching
+from benchmarks.commands.cache import cache
+from benchmarks.commands.cost import World, profile
+from benchmarks.commands.data import Plugins, data, load_plugins
+from benchmarks.commands.finished import compare, predict, status
+from benchmarks.commands.listing import Profile, list_, show
+from benchmarks.training import stopping
+from benchmarks.training.processes import rank
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
-    devices: cli_cluster.Devices = None,
+    devices: launching.Devices = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
     on_existing: Annotated[OnExisting, typer.Option(help="About runs that are there.")] = OnExisting.resume,
     allow_missing: Annotated[int, typer.Option(min=0, help="Leave out up to so many missing images.")] = 0,
@@ -147,18 +147,18 @@ def run(
     feature_cache: Annotated[
         bool, typer.Option("--feature-cache/--no-feature-cache", help="Keep frozen image features on disk.")
     ] = True,
-    launcher: cli_cluster.LauncherName = "inline",
-    jobs: cli_cluster.Jobs = None,
-    parallel: cli_cluster.Parallel = None,
-    slurm: cli_cluster.SlurmSettings = None,
-    spec: cli_cluster.SpecFile = None,
+    launcher: launching.LauncherName = "inline",
+    jobs: launching.Jobs = None,
+    parallel: launching.Parallel = None,
+    slurm: launching.SlurmSettings = None,
+    spec: launching.SpecFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False,
 ) -> None:
     """Train and evaluate methods; without options: every method on icon_states, one seed."""
-    from benchmarks.plan import expand, load_suite
+    from benchmarks.runs.suites import expand, load_suite
 
     load_plugins(plugin)
-    launches = cli_cluster.launcher_of(launcher, jobs, parallel, slurm, plugin)
+    launches = launching.launcher_of(launcher, jobs, parallel, slurm, plugin)
     chosen = load_suite(suite).replace(
         methods=several(methods),
         ablations=several(ablations),
@@ -170,9 +170,9 @@ def run(
     )
     requests = expand(chosen)  # names are checked before torch is imported
     if not dry_run:
-        cli_cluster.on_devices(devices, launches, device, precision)
+        launching.on_devices(devices, launches, device, precision)
 
-    from benchmarks.run import Choices, Workbench, plan_runs
+    from benchmarks.running.execute import Choices, Workbench, plan_runs
 
     choices = Choices(
         results=results,
@@ -191,7 +191,7 @@ def run(
         plugins=tuple(plugin or ()),
     )
     if spec is not None:
-        planned, workbench = cli_cluster.spec_run(context, spec, choices, results, launches)
+        planned, workbench = launching.spec_run(context, spec, choices, results, launches)
     else:
         workbench = Workbench(launches.choices(choices))
         planned = plan_runs(requests, workbench)
@@ -199,9 +199,9 @@ def run(
         out.print(note, soft_wrap=True)
     if dry_run:
         show_plan(planned, workbench)
-        cli_cluster.show_launch(planned, workbench, launches)
+        launching.show_launch(planned, workbench, launches)
         return
-    code = cli_cluster.do_runs(planned, workbench, launches)
+    code = launching.do_runs(planned, workbench, launches)
     if launches.waits and spec is None and code < 128 and workbench.group.leads:
         code = show_failures(show_report(results, {item.spec.run_id for item in planned})) or code
     if code:
@@ -217,7 +217,7 @@ def several(names: list[str] | None) -> str | tuple[str, ...] | None:
 
 def show_plan(planned: list, workbench) -> None:
     """Print the runs with what would be done about each, where their settings come from, and what memory they take."""
-    from benchmarks.memory_estimate import memory_table
+    from benchmarks.running.memory_estimate import memory_table
 
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
     for head in ("run", "there", "would"):
@@ -312,7 +312,7 @@ def report(
         raise typer.Exit(code)
 
 
-for command in (status, cli_cluster.cancel, compare, predict, profile):
+for command in (status, launching.cancel, compare, predict, profile):
     app.command()(command)
 app.command(name="list")(list_)
 app.command()(show)
@@ -323,7 +323,7 @@ app.add_typer(cache, name="cache")
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2, a signal 128 + number."""
     if rank() > 0:  # of several processes that make a run the first one speaks
-        for console in (out, err, cli_cluster.out, cli_cluster.err):
+        for console in (out, err, launching.out, launching.err):
             console.quiet = True
     try:
         with stopping.listening():

@@ -22,7 +22,7 @@ def is_path(name: str) -> bool:
 
 DATASETS.add_family(
     "<folder or .csv>",
-    "datasets.folder:load",
+    "datasets.own.folder:load",
     title="your own images: a folder of 'state object' folders, or a CSV file (docs/add_a_dataset.md)",
     fits=is_path,
     bound=True,

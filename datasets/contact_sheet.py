@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from datasets.base import CompositionDataset
-from datasets.icon_render import stream
+from datasets.icons.render import stream
 from registry import DATASETS
 
 CELL, MARGIN = 66, 84

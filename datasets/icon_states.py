@@ -25,9 +25,9 @@ from PIL import Image
 
 from datasets import cache
 from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabulary
-from datasets.icon_paint import STATES
-from datasets.icon_render import SIZE, render, stream
-from datasets.icon_words import CLUTTER, icon_of, is_plausible, objects
+from datasets.icons.paint import STATES
+from datasets.icons.render import SIZE, render, stream
+from datasets.icons.words import CLUTTER, icon_of, is_plausible, objects
 from datasets.slices import frequency_tags
 from datasets.workers import worker_pool
 from errors import UserError

@@ -14,7 +14,7 @@ import pytest
 from in_process import here
 
 from bench import plain_flags, spread_lists
-from benchmarks.locks import hold
+from benchmarks.runs.locks import hold
 
 GOLDEN_RUNS = Path(__file__).parent / "golden/report/records"
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 from in_process import here
 from toy_world import make_toy
 
-from datasets.check import about
+from datasets.checking.check import about
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import training
-from benchmarks.batches import Execution
-from benchmarks.records import RunFolder
-from benchmarks.spec import RunSpec, TrainingConfig
-from benchmarks.training import Trainer
+from benchmarks.runs.records import RunFolder
+from benchmarks.runs.spec import RunSpec, TrainingConfig
+from benchmarks.training import loop as training
+from benchmarks.training.batches import Execution
+from benchmarks.training.loop import Trainer
 from datasets.transforms import derived_seed
 from methods.backbone.clip import Backbone
 from methods.backbone.loading import build_clip

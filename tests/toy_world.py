@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.base import CompositionDataset, Split, Vocabulary
-from datasets.icon_paint import STATES
-from datasets.icon_render import render, stream
+from datasets.icons.paint import STATES
+from datasets.icons.render import render, stream
 
 TOY_OBJECTS = ("car", "dog", "house", "tree")
 TOY_STATES = ("golden", "mossy", "outlined", "striped")

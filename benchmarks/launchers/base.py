@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.records import RunRecord
-    from benchmarks.run import Choices, PlannedRun, Workbench
-    from benchmarks.stopping import Stopped
+    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.runs.records import RunRecord
+    from benchmarks.training.stopping import Stopped
 
 PLACE = ".launch"
 """Folder below the results for what launchers need of their own; no record lies there."""

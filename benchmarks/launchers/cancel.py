@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import locks
 from benchmarks.launchers import launched
 from benchmarks.launchers.launched import UNKNOWN, Launch
-from benchmarks.records import find_runs
+from benchmarks.runs import locks
+from benchmarks.runs.records import find_runs
 from datasets.places import plainly_a_path
 from datasets.system import is_posix
 from datasets.wording import counted

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import stopping
 from benchmarks.launchers.base import Launcher, Watch, name_of
-from benchmarks.locks import Held
+from benchmarks.runs.locks import Held
+from benchmarks.training import stopping
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.run import PlannedRun, Workbench
+    from benchmarks.running.execute import PlannedRun, Workbench
 
 
 class Inline(Launcher):
@@ -23,7 +23,7 @@ class Inline(Launcher):
 
     def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
         """See `Launcher.launch`."""
-        from benchmarks.run import execute
+        from benchmarks.running.execute import execute
 
         failures = held = 0
         for item in planned:

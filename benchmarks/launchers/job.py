@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmarks import files
-from benchmarks.asked import Asked, asked_of, unknown_places
-from benchmarks.environment import PROJECT
-from benchmarks.records import SPEC, RunFolder, RunRecord
-from benchmarks.settings import Provenance
-from benchmarks.spec import SCHEMA_VERSION, RunSpec
-from benchmarks.weights_place import as_asked
+from benchmarks.runs import files
+from benchmarks.runs.asked import Asked, asked_of, unknown_places
+from benchmarks.runs.environment import PROJECT
+from benchmarks.runs.records import SPEC, RunFolder, RunRecord
+from benchmarks.runs.settings import Provenance
+from benchmarks.runs.spec import SCHEMA_VERSION, RunSpec
+from benchmarks.runs.weights_place import as_asked
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.run import Choices, PlannedRun, Workbench
+    from benchmarks.running.execute import Choices, PlannedRun, Workbench
 
 JOB = "job.json"
 LOG = "log.txt"
@@ -128,7 +128,7 @@ def read_job(path: Path) -> tuple[Job, bool]:
 
 def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False, skip: bool = False) -> PlannedRun:
     """Return a job as a planned run. Other data or weights than the specification names are a `UserError`."""
-    from benchmarks.run import PlannedRun, action_for
+    from benchmarks.running.execute import PlannedRun, action_for
 
     spec = job.spec
     dataset = workbench.dataset(job.dataset)

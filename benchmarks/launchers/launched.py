@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks import files, locks
-from benchmarks.environment import now
 from benchmarks.launchers.base import PLACE, Watch, name_of
+from benchmarks.runs import files, locks
+from benchmarks.runs.environment import now
 from errors import UserError
 from registry import LAUNCHERS
 
 if TYPE_CHECKING:
-    from benchmarks.run import PlannedRun
+    from benchmarks.running.execute import PlannedRun
 
 NOTE = "launch.json"
 UNKNOWN = "unknown"

@@ -15,15 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import locks, stopping
-from benchmarks.environment import usable_cpus
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
 from benchmarks.launchers.job import job_of, reason, start_run, write_job
+from benchmarks.runs import locks
+from benchmarks.runs.environment import usable_cpus
+from benchmarks.training import stopping
 from datasets.wording import counted
 
 if TYPE_CHECKING:
-    from benchmarks.run import PlannedRun, Workbench
+    from benchmarks.running.execute import PlannedRun, Workbench
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CORES_PER_RUN = 4

@@ -22,16 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.environment import PROJECT
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
 from benchmarks.launchers.job import JOB, job_of, reason, start_run, write_job
 from benchmarks.launchers.slurm_settings import judge, parameters, refusal
-from benchmarks.records import RunFolder
+from benchmarks.runs.environment import PROJECT
+from benchmarks.runs.records import RunFolder
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.run import Choices, PlannedRun, Workbench
+    from benchmarks.running.execute import Choices, PlannedRun, Workbench
 
 REQUEUES = 20  # times that a job which used up its time is queued again; pre-emptions are not counted
 SAVING = 60.0  # seconds a run has to save itself; submitit asks for the signal 90 seconds before the end

@@ -8,14 +8,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
-from benchmarks import files
-from benchmarks.records import Problem, RunRecord, find_runs
 from benchmarks.report.evidence import check_baseline
 from benchmarks.report.failures import Failures
 from benchmarks.report.formats import csv_text, latex
 from benchmarks.report.names import folders, unique
 from benchmarks.report.render import markdown, terminal, write_markdown
 from benchmarks.report.tables import Group, Question, Table, group_tables, groups, tables
+from benchmarks.runs import files
+from benchmarks.runs.records import Problem, RunRecord, find_runs
 
 __all__ = [
     "Question",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.image_scores import ImageScores
+from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.significance.bootstrap import draws
 
 RESAMPLES = 1000

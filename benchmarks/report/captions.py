@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.records import RunRecord
 from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
 from benchmarks.report.undefined import policy
+from benchmarks.runs.records import RunRecord
 from datasets.wording import counted
 
 if TYPE_CHECKING:

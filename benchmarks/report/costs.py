@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.records import RunRecord
 from benchmarks.report.captions import caption
 from benchmarks.report.cells import LABELS, Metric, lines
 from benchmarks.report.groups import Reader, Row
 from benchmarks.report.model import Column, Table
+from benchmarks.runs.records import RunRecord
 
 
 def _cost(name: str, unit: float = 1.0) -> Reader:

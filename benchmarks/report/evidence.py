@@ -150,7 +150,7 @@ def _without_folders(reason: str, row: Row) -> str:
 
 def _scored(row: Row, others: Mapping[str, Sequence[ScoredRun]]) -> list[ScoredRun]:
     """Read a row's runs; a `UserError` if they cannot be read or are of other images than the rows before."""
-    from benchmarks.scored_runs import scored_runs
+    from benchmarks.report.scored_runs import scored_runs
     from benchmarks.significance import check_same_images
 
     own = scored_runs({row.label: row.done})[row.label]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import files
+from benchmarks.runs import files
 from errors import UserError
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.records import RunRecord
+from benchmarks.runs.records import RunRecord
 from errors import UserError
 from registry import METHODS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from benchmarks.records import RunRecord
 from benchmarks.report.scored import Scored
+from benchmarks.runs.records import RunRecord
 from datasets.base import CompositionDataset
 from errors import UserError
 from registry import DATASETS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.records import RunRecord
+from benchmarks.runs.records import RunRecord
 from datasets.wording import counted
 
 FEW = 3  # runs that a note names one by one

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.records import RunRecord
 from benchmarks.report.captions import caption, gaps, intervals, test_split, tests
 from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines, mean, number
 from benchmarks.report.evidence import SHOWN, Evidence
@@ -13,6 +12,7 @@ from benchmarks.report.groups import Group, Row, test_metric
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
+from benchmarks.runs.records import RunRecord
 
 LEGEND = (
     "S, U: accuracy on seen and unseen pairs when the other group is forbidden; G: how well one bias tells the groups "

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from benchmarks.empty_groups import GAP as GAP
-from benchmarks.equality import settled
+from benchmarks.evaluation.empty_groups import GAP as GAP
+from benchmarks.significance.equality import settled
 
 
 @dataclass(frozen=True)

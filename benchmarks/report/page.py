@@ -15,12 +15,12 @@ from typing import Any
 
 import jinja2
 
-from benchmarks.records import Problem, RunRecord
 from benchmarks.report import names
 from benchmarks.report.failures import Failures
 from benchmarks.report.render import shown
 from benchmarks.report.reproduce import commands, provenance, unrepeatable
 from benchmarks.report.tables import Group, Row, Table
+from benchmarks.runs.records import Problem, RunRecord
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 LEADERBOARD = "Results"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from benchmarks.records import Problem
 from benchmarks.report import names
 from benchmarks.report.failures import Section
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.page import Picture
 from benchmarks.report.scored import Scored, read_scored
 from benchmarks.report.tables import Group, Row
+from benchmarks.runs.records import Problem
 from errors import UserError
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.records import RunRecord
 from benchmarks.report.captions import caption
 from benchmarks.report.cells import mean, number
 from benchmarks.report.groups import Group, Reader, Row
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
+from benchmarks.runs.records import RunRecord
 from registry import DATASETS
 
 FILE = Path(__file__).parents[1] / "published_results.csv"

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks import files
-from benchmarks.records import Problem
 from benchmarks.report.failures import Failure
 from benchmarks.report.model import Cell, Column, Table
+from benchmarks.runs import files
+from benchmarks.runs.records import Problem
 
 WIDTH = 80
 """Characters that a table should not exceed in a terminal."""

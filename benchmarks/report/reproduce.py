@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.asked import unknown_places
-from benchmarks.overrides import setting_text
-from benchmarks.records import RunRecord
-from benchmarks.weights_place import as_asked
+from benchmarks.runs.asked import unknown_places
+from benchmarks.runs.overrides import setting_text
+from benchmarks.runs.records import RunRecord
+from benchmarks.runs.weights_place import as_asked
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""

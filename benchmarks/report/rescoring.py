@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.finished import load_method
-from benchmarks.records import RunRecord
+from benchmarks.report.finished import load_method
+from benchmarks.runs.records import RunRecord
 from datasets.base import CompositionDataset
 from errors import UserError
 
@@ -63,7 +63,7 @@ class Loaded:
         """
         import torch
 
-        from benchmarks.scoring import PAIR_CHUNK, evaluation_mode
+        from benchmarks.evaluation.scoring import PAIR_CHUNK, evaluation_mode
 
         candidates = self.dataset.candidates("test", self.run.spec.world)
         with torch.inference_mode(), evaluation_mode(self.method):
@@ -82,7 +82,7 @@ def load(run: RunRecord, dataset: CompositionDataset) -> Loaded:
 
     A world whose threshold removes or weakens pairs is refused: its scores are made during the evaluation.
     """
-    from benchmarks.run import choose_device
+    from benchmarks.running.execute import choose_device
 
     if run.spec.open_world is not None:
         raise UserError(

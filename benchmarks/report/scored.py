@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from benchmarks.curve import Curve, exact_curve
-from benchmarks.evaluation import mean_or_nan, pair_credit
-from benchmarks.image_scores import ImageScores, Labels
-from benchmarks.records import RunFolder, RunRecord
-from benchmarks.scored_runs import phase_arrays, scores_and_labels, validation_bias
+from benchmarks.evaluation.curve import Curve, exact_curve
+from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.evaluation.metrics import mean_or_nan, pair_credit
+from benchmarks.report.scored_runs import phase_arrays, scores_and_labels, validation_bias
+from benchmarks.runs.records import RunFolder, RunRecord
 from datasets.base import Phase
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.records import RunRecord
 from benchmarks.report.captions import caption
 from benchmarks.report.cells import LABELS, known, lines
 from benchmarks.report.groups import Reader, Row
 from benchmarks.report.model import Column, Table
+from benchmarks.runs.records import RunRecord
 
 
 def slice_tables(rows: Sequence[Row]) -> list[Table]:

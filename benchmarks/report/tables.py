@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from benchmarks.records import RunRecord
 from benchmarks.report.ablations import ablation_table
 from benchmarks.report.cells import MAIN
 from benchmarks.report.costs import cost_table
@@ -19,6 +18,7 @@ from benchmarks.report.main import differences_table, main_table
 from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.published import comparable, published_table
 from benchmarks.report.slices import slice_tables
+from benchmarks.runs.records import RunRecord
 
 __all__ = [
     "Cell", "Column", "Group", "Question", "Row", "Table", "group_of", "group_tables", "groups", "paired_differences",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.records import RunRecord
 from benchmarks.report.bands import Band, curve_band
 from benchmarks.report.figures import Bounds, Change, CurveLine
 from benchmarks.report.scored import Scored
+from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.style import Style
 from benchmarks.report.tables import Row
-from benchmarks.scored_runs import scored_runs
+from benchmarks.runs.records import RunRecord
 from benchmarks.significance import RESAMPLES, Estimate, ScoredRun, check_same_images, compare
 from errors import UserError
 
@@ -38,7 +38,7 @@ def _at_bias(run: Scored) -> tuple[float, float]:
     """Accuracy on unseen and on seen images at the bias chosen on validation; NaN where none was."""
     if np.isnan(run.bias):
         return np.nan, np.nan
-    from benchmarks.evaluation import accuracies_at_bias
+    from benchmarks.evaluation.metrics import accuracies_at_bias
 
     found = accuracies_at_bias(run.scores, run.labels, run.bias)
     return found.unseen_pair, found.seen_pair

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from benchmarks.empty_groups import BY_NOTHING, BY_UNSEEN, GAP
-from benchmarks.records import RunRecord
-from benchmarks.selection import NAMES
+from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN, GAP
+from benchmarks.evaluation.selection import NAMES
+from benchmarks.runs.records import RunRecord
 from datasets.wording import counted
 
 FIELDS = {

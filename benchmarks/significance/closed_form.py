@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks import equality
-from benchmarks.evaluation import auc_placements
+from benchmarks.evaluation.metrics import auc_placements
+from benchmarks.significance import equality
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.runs import ScoredRun
 

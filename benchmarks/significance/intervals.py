@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from benchmarks import equality
+from benchmarks.significance import equality
 from benchmarks.significance.bootstrap import Resampled
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from benchmarks import equality
-from benchmarks.image_scores import ImageScores
+from benchmarks.evaluation.image_scores import ImageScores
+from benchmarks.significance import equality
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.runs import ScoredRun
 from datasets.streams import stream

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import f as f_distribution
 from scipy.stats import rankdata, studentized_range
 
-from benchmarks import equality
+from benchmarks.significance import equality
 from benchmarks.significance.multiple import holm
 from benchmarks.significance.paired import sign_flip
 

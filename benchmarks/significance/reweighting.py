@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from benchmarks.curve import harmonic_mean
-from benchmarks.evaluation import BiasAccuracies, pair_credit, primitive_credit
-from benchmarks.image_scores import ImageScores, Labels
+from benchmarks.evaluation.curve import harmonic_mean
+from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.evaluation.metrics import BiasAccuracies, pair_credit, primitive_credit
 from benchmarks.significance.runs import ScoredRun
 from errors import did_you_mean
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.image_scores import ImageScores, Labels
+from benchmarks.evaluation.image_scores import ImageScores, Labels
 from errors import UserError
 
 

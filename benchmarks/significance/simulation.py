@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.image_scores import ImageScores, Labels
+from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.significance.runs import ScoredRun
 
 

@@ -7,8 +7,8 @@ With one process there is no share in force, and everything here is what torch d
 All that a method draws in training it draws through this module: `image_dropout`, `ImageDropout` and `image_noise` for
 values with a row per image, `common_dropout`, `CommonDropout` and `common_draws` for what all images have in common
 (prompts, text features). A draw of torch's own is the same in every process, so that images of different processes
-would get the same numbers; `benchmarks/distributed.py` refuses a method that makes one (`methods/parts/own_draws.py`
-finds it).
+would get the same numbers; `benchmarks/training/distributed.py` refuses a method that makes one, which
+`methods/parts/own_draws.py` finds.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from made_layouts import BLANK_LISTS, add_line, pair_file, reader, rewrite, smal
 from PIL import Image
 from toy_groups import with_images
 
-from datasets import check as checks
 from datasets.base import PHASES, Vocabulary
-from datasets.check import about, check
+from datasets.checking import check as checks
+from datasets.checking.check import about, check
 from datasets.metadata import STEM
 from datasets.miniature import write_miniature
 from errors import UserError
@@ -188,7 +188,7 @@ def test_any_registered_data_set_can_be_checked(toy, monkeypatch):
 
 def test_labels_of_one_prompt_are_noted_and_not_refused(toy, monkeypatch, tmp_path):
     """In published layouts and in data sets of a plugin, whose labels are what they are."""
-    from benchmarks.run import Choices, Workbench
+    from benchmarks.running.execute import Choices, Workbench
     from registry import DATASETS
 
     monkeypatch.setenv("CZSL_DATA", str(tmp_path))
@@ -258,7 +258,7 @@ def test_the_lists_in_the_suite_have_the_published_sizes(name):
 
 
 def test_a_stopped_check_reads_no_further(folder, monkeypatch):
-    monkeypatch.setattr("datasets.reading.CHUNK", 1)
+    monkeypatch.setattr("datasets.checking.reading.CHUNK", 1)
 
     def stop(done, total):
         raise KeyboardInterrupt

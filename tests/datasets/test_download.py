@@ -28,10 +28,10 @@ from archives import (
 )  # fmt: skip
 from in_process import here
 
-from datasets import download, transfer, unpack
-from datasets.fetch_plan import plan_fetch
-from datasets.sources import SOURCES
-from datasets.transfer import ResumingDownloader, TransferError
+from datasets.fetching import download, transfer, unpack
+from datasets.fetching.plan import plan_fetch
+from datasets.fetching.sources import SOURCES
+from datasets.fetching.transfer import ResumingDownloader, TransferError
 from errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,10 @@ import pytest
 import torch
 from toy_world import make_toy
 
-from datasets import feature_shards, features
-from datasets.feature_entries import damages, entries, remove, select
-from datasets.features import INDEX, FeatureKey, alone, images_digest, obtain, root
+from datasets.feature_cache import cache as features
+from datasets.feature_cache import shards as feature_shards
+from datasets.feature_cache.cache import INDEX, FeatureKey, alone, images_digest, obtain, root
+from datasets.feature_cache.entries import damages, entries, remove, select
 from errors import UserError
 
 KEY = FeatureKey(
@@ -253,9 +254,9 @@ def test_the_lock_makes_others_wait_and_lets_them_stop(home):
 WORKER = """
 import sys, time, torch
 from pathlib import Path
-from datasets import feature_shards
+from datasets.feature_cache import shards as feature_shards
 from test_features import COUNT, KEY, Source, same
-from datasets.features import obtain
+from datasets.feature_cache.cache import obtain
 feature_shards.SHARD_BYTES = 250
 source = Source()
 def slow(start, stop):
@@ -339,6 +340,6 @@ def test_a_replaced_image_is_other_features_and_a_copied_one_is_not(tmp_path):
 
 
 def test_listing_imports_no_torch(home):
-    code = "import sys, datasets.feature_entries as f; f.entries(); print('torch' in sys.modules)"
+    code = "import sys, datasets.feature_cache.entries as f; f.entries(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from in_process import here
 from PIL import Image
 
-from datasets import folder as folder_module
 from datasets.content import content_hashes
-from datasets.folder import load, main
-from datasets.icon_paint import STATES
-from datasets.icon_render import render, stream
-from datasets.own_images import split_pair
-from datasets.own_split import SplitOptions, draw_split
+from datasets.icons.paint import STATES
+from datasets.icons.render import render, stream
+from datasets.own import folder as folder_module
+from datasets.own.folder import load, main
+from datasets.own.images import split_pair
+from datasets.own.split import SplitOptions, draw_split
 from errors import UserError
 from registry import DATASETS
 

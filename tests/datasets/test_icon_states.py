@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from datasets import icon_states
-from datasets.icon_paint import STATES
-from datasets.icon_words import CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
+from datasets.icons.paint import STATES
+from datasets.icons.words import CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
 from errors import UserError
 
 PLAN_DIGEST = "152c15cef236c6974c11e2096ba8501b8413bebf8c3eeeafc0844ee47dfcd073"

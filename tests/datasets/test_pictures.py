@@ -18,13 +18,13 @@ from made_layouts import reader, small
 from PIL import Image, TiffImagePlugin
 
 from datasets import conversions, pictures
-from datasets import folder as folders
-from datasets.check import check
+from datasets.checking.check import check
+from datasets.checking.presence import with_images_there
 from datasets.conversions import Conversion
 from datasets.deep_grey import to_grey
 from datasets.loaders import image_batches
+from datasets.own import folder as folders
 from datasets.pictures import Look, UnreadablePicture, glance_at, look_at, read_picture
-from datasets.presence import with_images_there
 from errors import UserError
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_layouts import reader, small
 
-from datasets import presence
 from datasets.base import CompositionDataset
-from datasets.presence import absent_names, missing_images, with_images_there
+from datasets.checking import presence
+from datasets.checking.presence import absent_names, missing_images, with_images_there
 from errors import UserError
 
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from datasets import icon_render, streams, transforms
+from datasets import streams, transforms
+from datasets.icons import render as icon_render
 
 ROOT = Path(__file__).resolve().parents[2]
 

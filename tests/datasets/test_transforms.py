@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from benchmarks.settings import resolve
-from datasets.icon_render import stream
+from benchmarks.runs.settings import resolve
+from datasets.icons.render import stream
 from datasets.loaders import image_batches
 from datasets.transforms import build_transform, with_stream
 from registry import METHODS

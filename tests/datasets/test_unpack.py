@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from archives import tar_bytes, zip_bytes
 
-from datasets.unpack import Limits, check_archive, unpack
+from datasets.fetching.unpack import Limits, check_archive, unpack
 from errors import UserError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.folder import load
-from datasets.walking import images_below
+from datasets.own.folder import load
+from datasets.own.walking import images_below
 from errors import UserError
 
 DROPPINGS = [

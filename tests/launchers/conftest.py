@@ -31,8 +31,8 @@ def toy_plugin(tmp_path_factory):
 @pytest.fixture(scope="session")
 def whole(toy_plugin, tmp_path_factory):
     """What (see `numbers_of`) comes of two runs of CoOp in `SLOW` and one of CLIP zero-shot, done in one go."""
-    from benchmarks.plan import Suite, expand
-    from benchmarks.run import Choices, Workbench, execute, plan_runs
+    from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+    from benchmarks.runs.suites import Suite, expand
 
     results = tmp_path_factory.mktemp("whole")
     workbench = Workbench(Choices(results=results, device="cpu", overrides=SLOW))

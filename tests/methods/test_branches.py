@@ -10,8 +10,8 @@ import torch
 from branch_cases import VOCABULARY, all_pairs, eight_images, perturb
 from pydantic import ValidationError
 
-from benchmarks.scoring import score_images
-from benchmarks.settings import resolve
+from benchmarks.evaluation.scoring import score_images
+from benchmarks.runs.settings import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.msci import MSCI, MSCIConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.settings import resolve
+from benchmarks.runs.settings import resolve
 from methods.backbone import Backbone, build_clip
 from methods.base import Batch
 from registry import METHODS

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from small_world import VOCABULARY, every_pair, scores, some_images
 
-from benchmarks.settings import resolve
+from benchmarks.runs.settings import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot

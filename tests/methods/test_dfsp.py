@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from small_world import VOCABULARY, every_pair, scores, some_images
 from torch import nn
 
-from benchmarks.settings import resolve
+from benchmarks.runs.settings import resolve
 from datasets.base import Candidates
 from errors import UserError
 from methods.base import Batch

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from branch_cases import full_size_backbone
 
-from benchmarks.settings import resolve
+from benchmarks.runs.settings import resolve
 from datasets.base import Vocabulary
 from registry import METHODS
 

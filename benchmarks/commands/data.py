@@ -1,0 +1,270 @@
+"""The `data` commands of the command line: fetching, checking and describing data sets.
+
+    python bench.py data fetch mit_states
+    python bench.py data info mit_states
+    python bench.py data check mit_states
+    python bench.py data feasibility mit_states
+    python bench.py data feasibility cgqa --source glove:glove.6B.300d.txt
+
+They parse, call `datasets` and `benchmarks`, print, and nothing else; torch is imported where a model is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from datasets.places import hidden_path
+from datasets.wording import counted
+from errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.checking.check import Size
+    from datasets.checking.pictures import Progress
+    from datasets.fetching.download import Progress as DownloadProgress
+    from datasets.fetching.plan import FetchPlan
+
+data = typer.Typer(help="Fetch, check and describe data sets.", no_args_is_help=True)
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+PLACES = (0, 7, 14, 21, 28, 35, 42, 49)
+"""Places of the threshold grid that `feasibility` shows."""
+
+
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or data.")]
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
+    from registry import load_plugin
+
+    for path in paths or ():
+        problem = load_plugin(path)
+        if problem is not None:
+            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
+
+
+def print_hidden(name: str) -> None:
+    """Say where a data set's name hides a file or folder that is called so too."""
+    from registry import DATASETS
+
+    if name in DATASETS.names() and (note := hidden_path(name, "data set")):
+        err.print(note, style="yellow", soft_wrap=True)
+
+
+@data.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="mit_states, ut_zappos, cgqa, vaw_czsl or glove.")],
+    from_: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Address, file, or folder of the archives, instead of the mirrors."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about the licence.")] = False,
+    repin: Annotated[bool, typer.Option("--repin", help="Accept archives of other checksums than before.")] = False,
+) -> None:
+    """Download a data set, or unpack the archives that lie in its downloads folder."""
+    from datasets.fetching import download
+    from datasets.fetching.plan import plan_fetch
+
+    plan = plan_fetch(name, given=from_ or ())
+    if plan.state == "whole":
+        out.print(f"{plan.source.title} is there already: {plan.folder}", soft_wrap=True)
+        return
+    if plan.state == "by hand":
+        out.print(f"{plan.source.title} was put into {plan.folder} by hand and is left as it is.", soft_wrap=True)
+        return
+    show_plan(plan)
+    if not yes:
+        ask(plan)
+    with progress_bars() as progress:
+        try:
+            manifest = download.fetch(plan, progress, repin=repin)
+        except KeyboardInterrupt:
+            err.print("Stopped. The same command goes on where this one ended.")
+            raise typer.Exit(130) from None
+    size = manifest["bytes"] / 1e9
+    out.print(
+        f"{plan.source.title}: {counted(len(manifest['files']), 'file')}, {size:.2f} GB in {plan.folder}",
+        soft_wrap=True,
+    )
+    out.print(f"The archives in {plan.downloads} are not needed any more, but for a later comparison.", soft_wrap=True)
+    if missing := manifest["missing"]:
+        shown = ", ".join(missing[:10]) + (" and more" if len(missing) > 10 else "")
+        count = counted(len(missing), "image that the splits list is", "images that the splits list are")
+        err.print(f"{count} in no archive: {shown}", style="yellow", soft_wrap=True)
+
+
+def show_plan(plan: FetchPlan) -> None:
+    """Say what would be fetched, from where, and under which licence."""
+    out.print(f"{plan.source.title} into {plan.folder}", soft_wrap=True)
+    for item in plan.items:
+        origin = ", ".join(str(path) for path in item.files) or " or ".join(item.urls)
+        out.print(f"  {item.archive.file}: {origin}", soft_wrap=True)
+    out.print(f"Licence: {plan.source.licence}.", soft_wrap=True)
+
+
+def ask(plan: FetchPlan) -> None:
+    """Ask for consent; where nobody can answer, `--yes` is needed."""
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"Fetching {plan.source.title} needs your consent to its licence.",
+            "There is no terminal to ask you at.",
+            "Pass --yes.",
+        )
+    if not typer.confirm("Fetch it under this licence?", err=True):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bars() -> Iterator[DownloadProgress]:
+    """Give a callback that shows a bar per task at a terminal, and a line per task elsewhere."""
+    from rich import progress as rich
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.DownloadColumn())
+    rates = (rich.TransferSpeedColumn(), rich.TimeRemainingColumn())
+    tasks: dict[str, rich.TaskID] = {}
+    with rich.Progress(*columns, *rates, console=err, disable=not err.is_terminal) as bars:
+
+        def progress(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+                if not err.is_terminal:
+                    err.print(what, soft_wrap=True)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield progress
+
+
+@data.command()
+def info(name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")], plugin: Plugins = None):
+    """Show a data set's sizes, source, licence, where it lies and what is special about it; offline."""
+    load_plugins(plugin)
+    from datasets.checking.check import about
+
+    found = about(name)
+    print_hidden(name)
+    out.print(f"{found.name}: {found.title}", style="bold", soft_wrap=True)
+    if found.published is not None:
+        out.print(f"Source: {found.published.source}.", soft_wrap=True)
+        out.print(f"Home page: {found.published.homepage}", soft_wrap=True)
+        out.print(f"Licence: {found.published.licence}.", soft_wrap=True)
+    out.print(f"Here: {found.problem or found.root}", soft_wrap=True)
+    out.print(size_table(found.sizes))
+    for text in () if found.published is None else found.published.special:
+        out.print(f"- {text}", soft_wrap=True)
+
+
+@data.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Only whether images exist; do not read them.")] = False,
+    plugin: Plugins = None,
+):
+    """Compare a data set with what is published, read every image, look for leakage; offline. Exit code 1: problems."""
+    load_plugins(plugin)
+    from datasets.checking import check as checks
+
+    print_hidden(name)
+    with reading_bar() as progress:
+        report = checks.check(name, fast=fast, progress=progress)
+    out.print(f"{report.title} in {report.root}", style="bold", soft_wrap=True)
+    out.print(size_table(report.sizes))
+    for finding in report.findings:
+        kind, style = ("Problem", "red") if finding.problem else ("Note", "yellow")
+        out.print(f"{kind}: {finding.text}", style=style, soft_wrap=True)
+    if report.digest is not None:
+        out.print(f"Digest of pair lists and image lists: {report.digest}", soft_wrap=True)
+    if report.content is not None:
+        out.print(f"Digest of the pictures: {report.content}", soft_wrap=True)
+    problems = len(report.problems)
+    count = {0: "No problem", 1: "1 problem"}.get(problems, f"{problems} problems")
+    out.print(f"{count}. {'Images were looked for, not read.' if fast else 'Images were read.'}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def size_table(sizes: Sequence[Size]) -> RichTable:
+    """Return the table of sizes: there, published, and those of the pair lists that ship with the suite."""
+    table = RichTable()
+    table.add_column("size", no_wrap=True)
+    columns = {"there": "here", "published": "published", "shipped": "lists in the suite"}
+    used = [key for key in columns if any(getattr(size, key) is not None for size in sizes)]
+    for key in used:
+        table.add_column(columns[key], justify="right")
+    for size in sizes:
+        values = [getattr(size, key) for key in used]
+        table.add_row(size.name, *("" if value is None else f"{value:,}" for value in values))
+    return table
+
+
+@contextmanager
+def reading_bar() -> Iterator[Progress]:
+    """Give a callback that shows how many images are read, at a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+        task = bars.add_task("Reading images", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@data.command()
+def feasibility(
+    name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
+    source: Annotated[str, typer.Option(help="auto, shipped, clip or glove:<file of word vectors>.")] = "auto",
+    backbone: Annotated[str, typer.Option(help="CLIP whose text features 'clip' takes.")] = "tiny-icons",
+    plugin: Plugins = None,
+) -> None:
+    """Show how plausible the unseen pairs of the open world are, and what thresholds would keep.
+
+    Scores that are not shipped are made and kept in the cache folder.
+    """
+    from registry import BACKBONES, DATASETS
+
+    load_plugins(plugin)
+    DATASETS.check(name)
+    BACKBONES.check(backbone)
+
+    from benchmarks.evaluation.feasibility import check_source
+    from benchmarks.evaluation.feasibility_summary import summarise
+    from benchmarks.running.execute import Choices, Workbench
+
+    check_source(source)
+    workbench = Workbench(Choices(device="cpu", allow_missing=None))
+    dataset = workbench.dataset(name)
+    table = workbench.feasibility(name, source, backbone)
+    print_hidden(name)
+    summary = summarise(dataset, table.scores, PLACES)
+    states, objects = table.scores.shape
+    made = {"shipped": "comes with the suite", "glove": "from word vectors", "clip": f"text features of {backbone}"}
+    out.print(f"Feasibility of {name}: source {table.source}, {made[table.source]}", soft_wrap=True)
+    out.print(f"{states} states x {objects} objects, {int((~dataset.seen).sum()):,} unseen pairs")
+    out.print("smallest, quartiles, largest: " + "  ".join(f"{value:.4f}" for value in summary.quantiles))
+    out.print(
+        "AUROC against the pairs of no list (0.5 is chance): "
+        + ", ".join(f"unseen {phase} pairs {value:.3f}" for phase, value in summary.auroc.items()),
+        soft_wrap=True,
+    )
+    for word, pairs in (("most", summary.highest), ("least", summary.lowest)):
+        named = [f"{state} {obj} {score:.3f}" for state, obj, score in pairs]
+        out.print(f"{word} feasible: {', '.join(named)}", soft_wrap=True)
+    shown = RichTable(title="What a threshold keeps", title_justify="left")
+    for head in ("grid point", "threshold", "unseen pairs", "of val", "of test"):
+        shown.add_column(head, justify="right")
+    whole = summary.kept[0]
+    for row in summary.kept:
+        counts = ((row.unseen, whole.unseen), (row.val, whole.val), (row.test, whole.test))
+        shown.add_row(str(row.place), f"{row.threshold:.6f}", *(f"{kept:,} of {total:,}" for kept, total in counts))
+    out.print(shown)
+    if summary.not_positive:
+        out.print(f"{summary.not_positive} of the grid's thresholds are 0 or less.")
+    out.print(f"Scores: {table.path} (SHA-256 {table.digest[:16]})", soft_wrap=True)

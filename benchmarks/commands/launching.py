@@ -1,0 +1,229 @@
+"""Starting runs and ending them: what `run` does with a launcher or with one run's file, and `cancel`.
+
+    python bench.py run --seeds 0 1 2 --launcher local --jobs 2
+    python bench.py run --seeds 0 1 2 --launcher slurm --parallel 4 --slurm partition=gpu gpus=1 time=2:00:00
+    python bench.py run --spec results/RUN/spec.json
+    python bench.py cancel
+
+They parse, call `benchmarks`, print, and nothing else. torch is imported where runs are planned.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks.commands.data import Plugins, load_plugins
+from benchmarks.evaluation.empty_groups import shown
+from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
+from benchmarks.runs.environment import PROJECT
+from benchmarks.training import stopping
+from benchmarks.training.processes import launch, must_launch, processes
+from datasets.wording import counted
+from errors import UserError
+from registry import LAUNCHERS
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.runs.records import RunRecord
+
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Make each run on so many devices at once.")]
+SpecFile = Annotated[Path | None, typer.Option("--spec", help="Do the one run of a spec.json or job.json.")]
+LauncherName = Annotated[str, typer.Option("--launcher", help="inline, local or slurm, see docs/cluster.md.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="local: runs at a time.")]
+Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="slurm: jobs at a time.")]
+SlurmSettings = Annotated[
+    list[str] | None, typer.Option("--slurm", help="slurm: gpus, time, account ...: any option of sbatch.")
+]
+
+WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
+"""Options that go with any `--spec`."""
+HOW = ("device", "workers", "recompute", "compile_", "feature_cache", "allow_missing")
+"""Options that go with a `--spec` that does not say itself how the run is to be done."""
+
+
+def launcher_of(
+    name: str, jobs: int | None, parallel: int | None, settings: Sequence[str] | None, plugins: Sequence[Path] | None
+) -> Launcher:
+    """Return the launcher that the command line asks for."""
+    options = LaunchOptions(jobs, parallel, tuple(settings or ()), tuple(plugins or ()), tuple(sys.argv))
+    return LAUNCHERS.get(name)(options)
+
+
+def on_devices(count: int | None, launcher: Launcher, device: str, precision: str) -> None:
+    """Do this very command in `count` processes and exit with their code, unless that is what this process is one of.
+
+    device, precision: as asked for; what cannot be had is told once here, and not in every process.
+    """
+    if launcher.name != "inline" and (processes() > 1 or (count or 1) > 1):
+        raise UserError(
+            "Several devices for each run were asked for.",
+            f"The launcher {launcher.name} starts runs of one process.",
+            "Leave --launcher out; docs/distributed.md has an example for SLURM.",
+        )
+    if must_launch(count):
+        from benchmarks.running.execute import check_device
+
+        assert count is not None  # else there is nothing to launch
+        check_device(device, precision, count)
+        raise typer.Exit(launch(count, [sys.executable, str(PROJECT / "bench.py"), *sys.argv[1:]]))
+
+
+def spec_run(
+    context: typer.Context, path: Path, choices: Choices, own_results: Path, launcher: Launcher
+) -> tuple[list[PlannedRun], Workbench]:
+    """Return the one run of a file, planned.
+
+    own_results: where it goes when its folder is not the file's own. context: says which options were given.
+    """
+    from benchmarks.launchers.job import plan_job, read_job
+    from benchmarks.running.execute import Workbench
+
+    given = _given(context)
+    job, complete = read_job(path)
+    for name in given - {*WITH_SPEC, *(() if complete else HOW)}:
+        raise UserError(
+            f"The option --{name.strip('_').replace('_', '-')} does not go with --spec.",
+            f"The run in {path} says that itself.",
+            "Leave one of the two out.",
+        )
+    if complete or not choices.plugins:
+        choices = replace(choices, plugins=tuple(Path(plugin) for plugin in job.plugins))
+        load_plugins(list(choices.plugins))
+    if complete:
+        launcher.options = replace(launcher.options, command_line=job.command_line)
+        choices = job.applied(choices)
+    elif "allow_missing" not in given:
+        choices = replace(choices, allow_missing=job.allow_missing)
+    at_home = path.resolve().parent.name == job.spec.run_id and "results" not in given
+    folder = path.resolve().parent if at_home else own_results / job.spec.run_id
+    workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))
+    policy = choices.on_existing
+    planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
+    workbench.note_empty_groups([planned])
+    return [planned], workbench
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Return the parameters that the command line gives."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> int:
+    """Have the runs done and say what becomes of them. Return the exit code, see `Launcher.launch`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    todo = sum(item.action != "nothing" for item in planned)
+    if todo == 0:
+        there = "run is" if len(planned) == 1 else counted(len(planned), "run", "runs are")
+        out.print(f"Nothing new to do: the {there} there already (--on-existing redo runs again).")
+    if note := _computed_elsewhere(planned, workbench, launcher):
+        out.print(note, style="yellow", soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    hidden = err.quiet or not err.is_terminal
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
+        watch = Printer(bars, visible=todo > 0)
+        code = launcher.launch(planned, workbench, watch)
+    if watch.jobs:
+        where = f"--results {shlex.quote(str(workbench.choices.results))}"
+        queued = counted(watch.jobs, "run is", "runs are")
+        out.print(f"{queued} queued. How far they are, what they give, and how to end them:")
+        for command in ("status", "report", "cancel"):
+            out.print(f"    python bench.py {command} {where}", soft_wrap=True)
+    return code
+
+
+def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> str:
+    """Say which finished runs, to which nothing is done, have numbers that would come out otherwise here."""
+    records = []
+    for item in planned:
+        if item.action == "nothing" and item.status == "done":
+            with suppress(UserError):  # the report names what cannot be read
+                records.append(item.folder.read())
+    if not records:
+        return ""
+    from benchmarks.report.machines import elsewhere_note
+    from benchmarks.running.execute import here
+
+    own = here(workbench)
+    if launcher.name != "inline":
+        own.pop("threads")  # the processes of another launcher have theirs from it
+    return elsewhere_note(records, own)
+
+
+def show_launch(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> None:
+    """Print how the launcher would do the runs."""
+    for line in launcher.preview(planned, workbench):
+        out.print(line, soft_wrap=True)
+
+
+class Printer(Watch):
+    """Prints what becomes of runs beside a progress bar."""
+
+    def __init__(self, bars: Progress, visible: bool) -> None:
+        self.bars = bars
+        self.bar = bars.add_task("", total=None, note="", visible=visible)
+        self.jobs = 0
+
+    def progress(self, name: str, what: str, done: int, total: int, note: str) -> None:
+        """See `Watch`; so below."""
+        self.bars.update(self.bar, description=f"{name}: {what}", completed=done, total=total, note=note)
+
+    def notice(self, name: str, message: str) -> None:
+        self.bars.console.print(f"{name}: {message}", style="yellow", soft_wrap=True)
+
+    def submitted(self, name: str, job: str) -> None:
+        self.jobs += 1
+        self.bars.console.print(f"{name}: {job}", soft_wrap=True)
+
+    def done(self, name: str, record: RunRecord, seconds: float) -> None:
+        test = (record.result or {})["metrics"]["test"]
+        numbers = f"AUC {shown(test['auc'])}, HM {shown(test['best_hm'])}"
+        why = f" (test: {test.get('undefined', {}).get('auc', '')})" if test["auc"] is None else ""
+        self.bars.console.print(f"{name}: {numbers}{why}, {seconds:.0f} s", soft_wrap=True)
+
+    def failed(self, name: str, message: str) -> None:
+        err.print(Text.assemble((f"{name} failed.", "red"), f" {message}"), soft_wrap=True)
+
+    def left_out(self, name: str, message: str) -> None:
+        err.print(Text.assemble((f"{name} is left out.", "yellow"), f" {message}"), soft_wrap=True)
+
+    def stopped(self, name: str, stop: stopping.Stopped | None) -> None:
+        if stop is None:
+            err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
+            return
+        err.print(f"Stopped by {stop.word} in {name}{stop.where}. Nothing is lost; go on with:", soft_wrap=True)
+        err.print(stopping.resume_command(sys.argv), soft_wrap=True)
+
+
+def cancel(
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs, by id or its beginning; without any: all.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """End runs that wait or are at work, on this machine or in SLURM's queue; what they have is kept."""
+    from benchmarks.launchers.cancel import cancel as cancelled
+
+    load_plugins(plugin)
+    found = cancelled(results, runs or ())
+    for one in found:
+        out.print(f"{one.run_id}: {one.message}.", style=None if one.done else "yellow", soft_wrap=True)
+    if not found:
+        out.print(f"No run in {results} is waiting or at work.", soft_wrap=True)
+    if any(not one.done for one in found):
+        raise typer.Exit(1)

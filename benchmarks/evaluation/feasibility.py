@@ -1,0 +1,135 @@
+"""Where the feasibility scores of a run come from, and what of that belongs to the run's identity.
+
+The tables that come with the suite, or files of word vectors, need no model (`datasets/feasibility.py`); here is the
+third source, CLIP's text features of the words, and the choice between the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.runs.settings import Provenance, Values
+from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, Profile
+from datasets.base import CompositionDataset, clean_label
+from datasets.feasibility import Feasibility, Source, cached, from_glove, shipped, shipped_names
+from errors import UserError
+
+if TYPE_CHECKING:
+    from methods.backbone.clip import Backbone
+
+TEMPLATE = "a photo of {}"
+
+
+def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
+    """Return the source that a setting means for a data set, None for "none" (see `OpenWorldSettings`).
+
+    A table that is asked for and does not exist, or a setting that is none, is a `UserError`.
+    """
+    check_source(setting)
+    if setting == "none":
+        return None
+    if setting == "auto":
+        return "clip" if shipped(dataset) is None else "shipped"
+    if setting == "shipped" and shipped(dataset) is None:
+        raise UserError(
+            f"No feasibility table for {dataset.name} comes with the suite.",
+            f"There are tables for the official words and training pairs of {', '.join(shipped_names())}.",
+            "Take clip instead, or glove:<file of word vectors>.",
+        )
+    if setting == "shipped":
+        return "shipped"
+    return "clip" if setting == "clip" else "glove"
+
+
+def check_source(setting: str) -> None:
+    """Raise the `UserError` of a setting that means no source, whatever the data set."""
+    if setting not in ("none", "auto", "shipped", "clip") and not setting.startswith("glove:"):
+        raise UserError(
+            f"There is no source of feasibility scores '{setting}'.",
+            "There are auto, shipped, clip and glove:<file of word vectors>.",
+            "Choose one of these.",
+        )
+
+
+def feasibility(
+    dataset: CompositionDataset, setting: str, digest: Callable[[], str], load: Callable[[], Backbone]
+) -> Feasibility:
+    """Return the scores that a setting means for a data set; digest, load: of the backbone, for "clip" alone."""
+    source = source_of(setting, dataset)
+    if source == "glove":
+        return from_glove(dataset, Path(setting.partition(":")[2]).expanduser())
+    if source == "clip":
+        return from_clip(dataset, digest(), load)
+    table = shipped(dataset)
+    if source is None or table is None:
+        raise UserError(f"'{setting}' gives no feasibility scores.", "It keeps every pair.", "Name a source.")
+    return table
+
+
+def from_clip(dataset: CompositionDataset, digest: str, load: Callable[[], Backbone]) -> Feasibility:
+    """Return the scores from the text features of "a photo of <word>", cached per data set and backbone.
+
+    digest: of the backbone's weights. load: called if the scores are not in the cache; the features are fp32.
+    """
+
+    def vectors() -> tuple[np.ndarray, np.ndarray]:
+        vocabulary, backbone = dataset.vocabulary, load()
+        return clip_vectors(backbone, vocabulary.states), clip_vectors(backbone, vocabulary.objects)
+
+    return cached(dataset, "clip", f"{TEMPLATE} {digest}", vectors)
+
+
+def clip_vectors(backbone: Backbone, labels: Sequence[str]) -> np.ndarray:
+    """Return the text feature of each cleaned label in the template, float32 [N, d], not normalised."""
+    return backbone.encode_sentences([TEMPLATE.format(clean_label(label)) for label in labels]).cpu().numpy()
+
+
+def open_world(
+    settings: OpenWorldSettings,
+    provenance: Provenance,
+    profile: Profile,
+    dataset: CompositionDataset,
+    table: Callable[[], Feasibility],
+) -> OpenWorld | None:
+    """Return the open-world part of a run's identity; None where every pair is kept.
+
+    table: called for the scores of a source whose digest belongs to the identity. Settings that contradict each other
+    or the data set are a `UserError`.
+    """
+    source = source_of(settings.feasibility, dataset)
+    if source is None:
+        if provenance["threshold"]["origin"] in ("command line", "file"):
+            raise UserError(
+                f"The threshold {settings.threshold} has nothing to be compared with.",
+                "It is one of feasibility scores, and feasibility is none.",
+                "Leave one of the two out.",
+            )
+        return None
+    if dataset.seen.all():
+        raise UserError(
+            f"{dataset.name} has no open world to put a threshold to.",
+            "Every state x object has training images.",
+            "Use --world closed, or --set feasibility=none.",
+        )
+    return OpenWorld(
+        feasibility=source,
+        feasibility_digest=None if source == "clip" else table().digest,
+        threshold=settings.threshold,
+        masking=settings.masking or profile,
+        selection_world=settings.selection_world or ("closed" if profile == "official" else "open"),
+    )
+
+
+def refuse_open_world_settings(values: Mapping[str, Values]) -> None:
+    """Raise a `UserError` for values by method that no run in the closed world reads."""
+    for key in OpenWorldSettings.model_fields:
+        if any(key in own for own in values.values()):
+            raise UserError(
+                f"The setting '{key}' belongs to the open world.",
+                "All of these runs are in the closed world, where no pair is removed.",
+                "Add --world open, or leave it out.",
+            )

@@ -1,0 +1,173 @@
+"""The published 20-point sweep, for comparison with published tables only (docs/protocol.md, "Legacy sweep").
+
+The official codes of CSP, DFSP, Troika and MSCI (and ExplainableML czsl) share one evaluator: single precision, biases
+at every (n // 20)-th margin of the unseen images that can be right, shifted by epsilon, then one bias of +1000;
+non-candidates at -10^10; a trapezoid through these points. This module computes the same numbers in its own way, taking
+the first of equal maxima. `evaluation.py` has the exact numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.evaluation.curve import harmonic_mean
+from benchmarks.evaluation.image_scores import ImageScores, Labels
+
+EPSILON = np.float32(1e-4)
+HUGE_BIAS = 1000.0
+MASKED = np.float32(-1e10)
+BINS = 20
+
+
+@dataclass(frozen=True)
+class LegacyAccuracies:
+    """Accuracies at one bias as the official code rounds them (single precision), over all, seen and unseen images."""
+
+    bias: float
+    pair: float
+    state: float
+    object: float
+    seen_pair: float
+    unseen_pair: float
+
+
+@dataclass(frozen=True, eq=False)
+class LegacyMetrics:
+    """The official evaluator's numbers, fractions in [0, 1]; NaN where it reports NaN.
+
+    best_hm_seen, best_hm_unseen, best_hm_bias: at the first maximum of HM. biases [K]: the sampled ones, without the
+    huge one. seen, unseen [K + 1]: the curve, the point at the huge bias last. at_zero, at_huge: what the official code
+    calls `closed_ub_*` and `closed_*`; `attr_acc` and `obj_acc` are at_zero.state and at_zero.object.
+    """
+
+    auc: float
+    best_hm: float
+    best_seen: float
+    best_unseen: float
+    best_hm_seen: float
+    best_hm_unseen: float
+    best_hm_bias: float
+    biases: np.ndarray
+    seen: np.ndarray
+    unseen: np.ndarray
+    at_zero: LegacyAccuracies
+    at_huge: LegacyAccuracies
+
+
+def legacy_sweep(
+    matrix: np.ndarray,
+    seen: np.ndarray,
+    candidates: np.ndarray,
+    labels: Labels,
+    true_columns: np.ndarray,
+    *,
+    topk: int = 1,
+    huge_bias: float = HUGE_BIAS,
+) -> LegacyMetrics:
+    """Return the official numbers of a full matrix [N, P] of finite scores, P being all pairs of the data set.
+
+    seen: bool [P], training pairs. candidates: bool [P]; the rest is masked. true_columns: int64 [N], -1 if the pair
+    has no column (the image then counts as unseen and is never right). With topk > 1 an image is right if any of the
+    best `topk` pairs is; likewise for its state and its object.
+    """
+    scores = np.asarray(matrix, dtype=np.float32)
+    movable = np.asarray(candidates, dtype=bool) & ~seen
+    original = scores[:, movable]
+    biased = np.where(candidates, scores, MASKED)
+
+    def predict(bias: np.float32) -> np.ndarray:
+        biased[:, movable] = original + bias
+        if topk == 1:
+            return biased.argmax(axis=1)[:, None]
+        return np.argsort(-biased, axis=1, kind="stable")[:, :topk]
+
+    has_column = true_columns >= 0
+    is_seen = has_column & seen[true_columns]
+    # All seen columns, and the k-th of them whatever the rank of the true pair: not the flip point for k > 1, but what
+    # the official code samples.
+    kth_seen = np.sort(scores[:, seen], axis=1)[:, -topk] if seen.any() else np.full(len(scores), -np.inf, np.float32)
+    true_score = np.where(has_column, scores[np.arange(len(scores)), true_columns], np.float32(-np.inf))
+    return _sweep(predict, is_seen, kth_seen, true_score, labels, huge_bias)
+
+
+def legacy_from_image_scores(scores: ImageScores, labels: Labels, *, huge_bias: float = HUGE_BIAS) -> LegacyMetrics:
+    """Return the official numbers (k = 1) from the per-image record, without the matrix.
+
+    Single-precision sums with a bias are rounded as in the matrix, so the result is the same but for one case: two
+    unseen candidates so near that adding the bias makes them equal, where the matrix takes the first column and the
+    record the larger score (scores of tiny scale at +1000).
+    """
+    seen_first = scores.seen_winner < scores.unseen_winner
+
+    def predict(bias: np.float32) -> np.ndarray:
+        lifted = scores.best_unseen + bias
+        seen_wins = (scores.best_seen > lifted) | ((scores.best_seen == lifted) & seen_first)
+        return np.where(seen_wins, scores.seen_winner, scores.unseen_winner)[:, None]
+
+    return _sweep(predict, scores.is_seen, scores.best_seen, scores.true_score, labels, huge_bias)
+
+
+def official_feasibility_mask(
+    matrix: np.ndarray, feasibility: np.ndarray, seen: np.ndarray, threshold: float
+) -> np.ndarray:
+    """Return the scores after the official open-world "mask", float32 [N, P]: scores x ([f >= threshold] + [seen]).
+
+    It is a product, not a mask: a removed pair scores 0, which wins over negative scores, and for a threshold of 0 or
+    less the scores of seen pairs (stored feasibility 0) are doubled. The suite's own way is to remove the pair.
+    """
+    factor = (np.asarray(feasibility, np.float32) >= np.float32(threshold)).astype(np.float32) + seen
+    return np.asarray(matrix, np.float32) * factor.astype(np.float32)
+
+
+def _mean32(right: np.ndarray) -> float:
+    """Mean of 0/1 values as single precision gives it; NaN of nothing."""
+    return float(np.float32(right.sum()) / np.float32(len(right))) if len(right) else np.nan
+
+
+def _sweep(
+    predict: Callable[[np.float32], np.ndarray],
+    is_seen: np.ndarray,
+    kth_seen: np.ndarray,
+    true_score: np.ndarray,
+    labels: Labels,
+    huge_bias: float,
+) -> LegacyMetrics:
+    """Sweep the official biases; `predict` returns the columns [N, k] predicted at a bias, -1 for none."""
+
+    def right_at(bias: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        states, objects = zip(*(labels.agree(rank) for rank in predict(np.float32(bias)).T), strict=True)
+        pairs = [state & obj for state, obj in zip(states, objects, strict=True)]
+        return np.any(pairs, axis=0), np.any(states, axis=0), np.any(objects, axis=0)
+
+    def accuracies(bias: float) -> LegacyAccuracies:
+        pair, state, obj = right_at(bias)
+        return LegacyAccuracies(
+            float(bias), _mean32(pair), _mean32(state), _mean32(obj), _mean32(pair[is_seen]), _mean32(pair[~is_seen])
+        )
+
+    reachable = right_at(huge_bias)[0] & ~is_seen & np.isfinite(kth_seen)  # without seen pairs no bias is a margin
+    margins = np.sort((kth_seen[reachable] - true_score[reachable]) - EPSILON)
+    biases = margins[:: max(len(margins) // BINS, 1)]
+    points = [accuracies(bias) for bias in biases]
+    at_huge = accuracies(huge_bias)
+    points.append(at_huge)
+    seen, unseen = np.array([p.seen_pair for p in points]), np.array([p.unseen_pair for p in points])
+    hm = harmonic_mean(seen, unseen)
+    best = int(np.argmax(hm))
+    return LegacyMetrics(
+        auc=float((np.diff(unseen) * (seen[1:] + seen[:-1]) / 2).sum()),
+        best_hm=float(hm.max()),
+        best_seen=float(seen.max()),
+        best_unseen=float(unseen.max()),
+        best_hm_seen=points[best].seen_pair,
+        best_hm_unseen=points[best].unseen_pair,
+        best_hm_bias=points[best].bias,
+        biases=biases.astype(np.float64),
+        seen=seen,
+        unseen=unseen,
+        at_zero=accuracies(0.0),
+        at_huge=at_huge,
+    )

@@ -1,0 +1,89 @@
+"""Which epoch counts: the rule that was asked for, or the nearest one that the validation images define.
+
+A group of images (of seen or of unseen pairs) may be empty, and then AUC, best HM and the accuracy of that group are
+undefined on every epoch. What is there decides instead, and the record says what that was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.evaluation.empty_groups import Sizes
+from benchmarks.evaluation.metrics import Metrics
+
+SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
+    "val_auc": lambda metrics, loss, epoch: metrics.auc,
+    "val_hm": lambda metrics, loss, epoch: metrics.best_hm,
+    "val_unseen": lambda metrics, loss, epoch: metrics.best_unseen,
+    "val_loss": lambda metrics, loss, epoch: -loss,
+    "last": lambda metrics, loss, epoch: float(epoch),
+}
+"""Which epoch counts, by (validation metrics, validation loss, epoch): the largest value, the earliest on ties. None of
+them sees test data. The loss is computed for "val_loss" alone and NaN otherwise."""
+
+VAL_SEEN = "val_seen"
+"""Stands in for what needs unseen images: the accuracy of seen images among the seen pairs. It cannot be asked for."""
+
+NAMES: Mapping[str, str] = {
+    "val_auc": "the validation AUC",
+    "val_hm": "the best harmonic mean on validation",
+    "val_unseen": "the accuracy of validation's unseen images",
+    VAL_SEEN: "the accuracy of validation's seen images",
+    "val_loss": "the validation loss",
+    "last": "its place, the last one",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the epoch is chosen.
+
+    wanted: the setting `selection`. used: a name of `NAMES`. reason: why `used` is not `wanted`, "" where it is.
+    """
+
+    wanted: str
+    used: str
+    reason: str = ""
+
+    @classmethod
+    def of(cls, wanted: str, validation: Sizes) -> Rule:
+        """Return the rule for validation images of these numbers."""
+        needs_unseen, needs_seen = wanted in ("val_auc", "val_hm", "val_unseen"), wanted in ("val_auc", "val_hm")
+        if not (validation.seen or validation.unseen):
+            used = "last"
+        elif (needs_unseen and not validation.unseen) or (needs_seen and not validation.seen):
+            used = VAL_SEEN if validation.seen else "val_unseen"
+        else:
+            used = wanted
+        return cls(wanted, used, "" if used == wanted else validation.lacks("validation"))
+
+    def value(self, metrics: Metrics, loss: float, epoch: int) -> float:
+        """Return what an epoch is worth, the larger the better; NaN where that is not finite."""
+        found = metrics.best_seen if self.used == VAL_SEEN else SELECTIONS[self.used](metrics, loss, epoch)
+        return found if math.isfinite(found) else math.nan
+
+    def shown(self, metrics: Metrics) -> str:
+        """Return in a few words how good an epoch is: its AUC, or an accuracy where that is undefined."""
+        for name, value in (("AUC", metrics.auc), ("S", metrics.best_seen), ("U", metrics.best_unseen)):
+            if not math.isnan(value):
+                return f"val {name} {value:.3f}"
+        return ""
+
+    def recorded(self, value: float) -> dict[str, str]:
+        """Return what a result says of it beside the policy: nothing where the epoch was chosen as asked for.
+
+        value: of the epoch that was chosen.
+        """
+        if math.isnan(value):  # of no epoch was it finite
+            return {"chosen_by": "last", "reason": f"{NAMES[self.used]} was not finite in any epoch"}
+        return {} if self.used == self.wanted else {"chosen_by": self.used, "reason": self.reason}
+
+
+def counts_more(value: float, best: float) -> bool:
+    """Return whether an epoch's value takes the place of the best one before it.
+
+    A value that is not finite gives way to anything that comes later, so that it never keeps an early epoch.
+    """
+    return not math.isfinite(best) or value > best

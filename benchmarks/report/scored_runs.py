@@ -1,0 +1,76 @@
+"""From run folders to what the tests of significance start from.
+
+runs = scored_runs({"CSP": csp_records, "Troika": troika_records})
+compare(runs, baseline="CSP")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.runs.records import RunFolder, RunRecord
+from benchmarks.significance.runs import ScoredRun, check_same_images
+from datasets.base import Phase
+from errors import UserError
+
+
+def phase_arrays(stored: Mapping[str, np.ndarray], phase: Phase) -> dict[str, np.ndarray]:
+    """Return what a run keeps of one phase, by name."""
+    return {name.removeprefix(f"{phase}."): values for name, values in stored.items() if name.startswith(f"{phase}.")}
+
+
+def scores_and_labels(own: Mapping[str, np.ndarray]) -> tuple[ImageScores, Labels]:
+    """Return the per-image record of a phase; KeyError or ValueError if an array is missing or does not fit."""
+    pairs = own["candidate_pairs"]
+    return ImageScores.from_arrays(own), Labels(pairs[:, 0], pairs[:, 1], own["states"], own["objects"])
+
+
+def validation_bias(record: RunRecord) -> float:
+    """Return the bias that a finished run chose on validation; NaN where there was none to choose."""
+    bias = record.result["selection"]["bias"]  # type: ignore[index]
+    return np.nan if bias is None else float(bias)
+
+
+def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
+    """Read one finished run's per-image record of a phase; an unfinished run or an incomplete file is a `UserError`."""
+    if record.result is None:
+        raise UserError(
+            f"The run {record.run_id} cannot be compared.",
+            f"It is {record.status}, not done.",
+            "Finish it with bench.py run, or leave it out.",
+        )
+    try:
+        own = phase_arrays(RunFolder(record.path).read_arrays(), phase)
+        scores, labels = scores_and_labels(own)
+        trained = record.result["cost"]["trained_parameters"] > 0
+        return ScoredRun(scores, labels, validation_bias(record), record.spec.seed, trained=trained)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"The per-image scores of {record.run_id} cannot be used.",
+            f"Reading its {phase} images gives {type(error).__name__}: {error}.",
+            "Restore the folder, or remove it and run it again.",
+        ) from error
+
+
+def scored_runs(records: Mapping[str, Sequence[RunRecord]], phase: Phase = "test") -> dict[str, list[ScoredRun]]:
+    """Read the runs of several methods for a comparison on the same images.
+
+    `UserError` if the runs are of different data sets, data releases or worlds, or of other images or labels.
+    """
+    every = [record for own in records.values() for record in own]
+    for record in every[1:]:
+        for name in ("dataset", "dataset_digest", "world", "protocol_version"):
+            ours, theirs = getattr(every[0].spec, name), getattr(record.spec, name)
+            if ours != theirs:
+                raise UserError(
+                    f"{every[0].run_id} and {record.run_id} cannot be compared.",
+                    f"Their {name.replace('_', ' ')} differs: {str(ours)[:20]} and {str(theirs)[:20]}.",
+                    "Compare runs on one data set and in one world.",
+                )
+    runs = {name: [scored_run(record, phase) for record in own] for name, own in records.items()}
+    if every:
+        check_same_images((f"{name}, seed {run.seed},", run) for name, own in runs.items() for run in own)
+    return runs

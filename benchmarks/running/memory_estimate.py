@@ -1,0 +1,214 @@
+"""How much memory a run will take, before it runs: a training step and an evaluation batch without their numbers.
+
+The method's weights are replaced by torch's fake tensors, which have shapes and types and no values, and everything the
+method does is followed: what is alive at its fullest moment is the estimate. So it knows of batch, tokens, widths,
+layers, pairs, precision and recomputation by itself, for a method of somebody else as well, and takes a second or two.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.runs.spec import TrainingConfig
+from benchmarks.training.batches import Execution
+from datasets.base import Candidates
+from errors import UserError
+from methods.base import Batch, Method
+from registry import METHODS
+
+if TYPE_CHECKING:
+    from benchmarks.running.execute import PlannedRun, Workbench
+
+OPTIMIZER_NUMBERS = 2
+"""Numbers that the optimizers keep for each trained one: the two moments of Adam and its kin."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes. weights: of method and backbone. gradients, optimizer: of what is trained. training, evaluation: what else
+    is alive at the fullest moment of a step and of an evaluation batch.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    training: int
+    evaluation: int
+
+    @property
+    def total(self) -> int:
+        """The fullest moment of the run. The process, the data set and decoded images come on top."""
+        trained = self.weights + self.gradients + self.optimizer
+        return max(trained + self.training, self.weights + self.optimizer + self.evaluation)
+
+
+def estimate(
+    method: Method, config: TrainingConfig, execution: Execution, candidates: Mapping[str, Candidates]
+) -> MemoryEstimate:
+    """Return the estimate of a run. `method` is used up: its weights lose their values.
+
+    candidates: those of "train" and "test". What a method does with values (not with indices) cannot be followed; it
+    raises whatever torch says of that.
+    """
+    weights = _bytes(method.parameters()) + _bytes(method.buffers())
+    trained = _bytes(method.trained().values()) if config.epochs > 0 else 0
+    execution = replace(execution, device=torch.device("cpu"))
+    mode = fake_weights(method)
+
+    def step() -> None:
+        method.training_loss(batch, candidates["train"]).total.backward()
+
+    training = 0
+    if method.info.trains and config.epochs > 0:
+        batch = fake_batch(method, mode, config.micro_batch or config.batch_size)
+        kept = config.augmentation == "none" or config.views is not None
+        if kept and method.info.frozen_image_features:
+            with torch.no_grad(), execution.autocast():
+                batch = method.encode(batch)  # once per run, see `PhaseBatches`
+        method.train()
+        training = max(0, _fullest(step, method, execution, batch) - trained)
+    method.eval()
+    images = fake_batch(method, mode, execution.eval_batch)
+
+    def score() -> None:
+        prepared = method.prepare(candidates["test"])
+        chunk = slice(0, min(execution.pair_chunk, len(candidates["test"])))
+        method.score(method.encode(images), prepared, chunk).float()
+
+    with torch.no_grad():
+        evaluation = _fullest(score, method, execution, images)
+    return MemoryEstimate(weights, trained, OPTIMIZER_NUMBERS * trained, training, evaluation)
+
+
+_INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
+
+
+def _places(index: Tensor | None) -> Tensor | None:
+    """Return where a mask is true instead of the mask: of a fake tensor's rows only the number is known then."""
+    return index.nonzero().squeeze(1) if index is not None and index.dtype == torch.bool and index.ndim == 1 else index
+
+
+def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | None:
+    """Return the estimate of a planned run, or None where the method cannot be followed without values."""
+    spec, choices = planned.spec, workbench.choices
+    method_class = METHODS.get(spec.method)
+    backbone = workbench.backbone(planned.backbone)
+    backbone.recompute = choices.recompute
+    dataset = workbench.dataset(planned.dataset)
+    method = method_class(backbone, dataset.vocabulary, method_class.Config.model_validate(spec.method_config))
+    candidates = {phase: dataset.candidates(phase, spec.world) for phase in ("train", "test")}
+    try:
+        return estimate(method, spec.training, Execution(workbench.device, spec.precision), candidates)
+    except (RuntimeError, NotImplementedError, UserError):  # what a fake tensor was asked for that it does not have
+        return None
+
+
+def memory_table(planned: Sequence[PlannedRun], workbench: Workbench) -> list[tuple[str, ...]]:
+    """Return for each kind of run that is to be done: method, data set, backbone, and GB as `gigabytes` writes them.
+
+    Seeds and ablations of a method are one kind, which its full model stands for.
+    """
+    rows = {}
+    for item in planned:
+        spec = item.spec
+        # By digests too: two data sets, or weights, of one name are two kinds.
+        kind = (spec.method, spec.dataset, spec.backbone, spec.dataset_digest, spec.backbone_digest)
+        if item.action != "nothing" and spec.ablation is None and kind not in rows:
+            rows[kind] = gigabytes(estimate_run(item, workbench))
+    return [kind[:3] + row for kind, row in rows.items()]
+
+
+def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:
+    """Return weights, training step, evaluation batch and total of an estimate for people.
+
+    >>> gigabytes(MemoryEstimate(800_000_000, 50_000_000, 100_000_000, 560_000_000, 10))
+    ('0.80', '0.71', '0.00', '~1.5')
+    """
+    if estimate is None:
+        return ("", "", "", "unknown")
+    step = estimate.gradients + estimate.optimizer + estimate.training
+    parts = (f"{size / 1e9:.2f}" for size in (estimate.weights, step, estimate.evaluation))
+    return (*parts, f"~{estimate.total / 1e9:.1f}")
+
+
+class ByPlace(TorchDispatchMode):
+    """Lets fake tensors be indexed with real masks: by the places where a mask is true."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.overloadpacket in _INDEXED:
+            args = (args[0], [_places(index) for index in args[1]], *args[2:])
+        return function(*args, **(kwargs or {}))
+
+
+class _Alive(ByPlace):
+    """Follows which storages are alive beside those that were there, and remembers the most bytes there were."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
+        self.alive = self.fullest = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and (storage := value.untyped_storage()) not in self.known:
+                self.known.add(storage)
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self._died, storage.nbytes())
+        self.fullest = max(self.fullest, self.alive)
+        return result
+
+    def _died(self, size: int) -> None:
+        self.alive -= size
+
+
+def _fullest(work: Callable[[], None], method: Method, execution: Execution, batch: Batch) -> int:
+    """Return the most bytes alive during `work` beside the weights, with those of the batch."""
+    values = [value for value in (batch.images, *(batch.features or {}).values()) if value is not None]
+    with _Alive([*method.parameters(), *method.buffers(), *values]) as alive, execution.autocast():
+        work()
+    return alive.fullest + _bytes(values)
+
+
+def fake_weights(method: Method) -> FakeTensorMode:
+    """Replace the weights, wherever they are, by fake tensors on the CPU, and return their mode.
+
+    The mode itself stays off: index tensors are real and have their values. A tensor that modules share stays shared.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the original is held so that its identity stays taken
+    for module in method.modules():
+        held: Sequence[dict[str, Any]] = (module._parameters, module._buffers)
+        for tensors in held:
+            for name, tensor in tensors.items():
+                if tensor is None or not tensor.is_floating_point():
+                    continue
+                if id(tensor) not in fakes:
+                    with mode:
+                        fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                        if isinstance(tensor, nn.Parameter):
+                            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
+                    fakes[id(tensor)] = (tensor, fake)
+                tensors[name] = fakes[id(tensor)][1]
+    return mode
+
+
+def fake_batch(method: Method, mode: FakeTensorMode, images: int) -> Batch:
+    """Return a batch of fake images with real labels."""
+    labels = torch.zeros(images, dtype=torch.int64)
+    size = method.backbone.image_size
+    with mode:
+        return Batch(labels, labels, labels, images=torch.empty(images, 3, size, size))
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,293 @@
+"""Run folders: a kill at any moment leaves something readable, and no run is skipped silently when they are read.
+
+    spec.json          first: schema version, run id, digest, specification, provenance, one entry per start
+    epochs.jsonl       one line per epoch, appended and forced to disk
+    scores.npz         per image, what every metric and test can be recomputed from
+    result.json        last, by rename: its presence means that the run is done
+    error.json         why the latest start failed; removed by the next start
+    interrupted.json   what stopped the latest start, and how far it was; removed by the next start
+
+Weights (`best.safetensors`) and the state to resume from are put into the same folder by `checkpoints.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from benchmarks.runs import files
+from benchmarks.runs.asked import Asked
+from benchmarks.runs.environment import capture_environment, now
+from benchmarks.runs.locks import HOLDER, LOCK
+from benchmarks.runs.settings import Provenance
+from benchmarks.runs.spec import SCHEMA_VERSION, RunSpec
+from errors import UserError
+
+__all__ = ["Problem", "RunFolder", "RunRecord", "Status", "capture_environment", "find_runs"]
+
+SPEC, EPOCHS, SCORES, RESULT, ERROR = "spec.json", "epochs.jsonl", "scores.npz", "result.json", "error.json"
+INTERRUPTED = "interrupted.json"
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
+
+Status = Literal["done", "failed", "interrupted", "partial", "empty"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run folder says. `result` is there when the run is done, `error` when its latest start failed.
+
+    starts: per start of the run its `time`, `command_line`, `environment` and what was `asked`, and `notices` where
+    something happened that a reader should know; more than one when it was resumed.
+    """
+
+    path: Path
+    status: Status
+    spec: RunSpec
+    provenance: Provenance
+    starts: Sequence[Mapping[str, Any]]
+    epochs: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run, whatever its folder is called now."""
+        return self.spec.run_id
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Environment of the latest start, the one that ended the run."""
+        return self.starts[-1]["environment"]
+
+    @property
+    def asked(self) -> Asked | None:
+        """What the latest start was asked for; None in records from before that was kept."""
+        try:
+            return Asked.model_validate(self.starts[-1]["asked"])
+        except (KeyError, ValidationError):
+            return None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run folder that could not be read, and why, in one line."""
+
+    path: Path
+    message: str
+
+
+class RunFolder:
+    """The files of one run. Nothing is created before `start`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def status(self) -> Status:
+        """Return the status from which files are there.
+
+        "partial" is begun and not ended: at work, or killed. "interrupted" was stopped by a signal and saved itself.
+        """
+        found = ((RESULT, "done"), (ERROR, "failed"), (INTERRUPTED, "interrupted"), (SPEC, "partial"))
+        for name, status in found:
+            if (self.path / name).is_file():
+                return status  # type: ignore[return-value]  # the four literals above
+        return "empty"
+
+    def start(
+        self,
+        spec: RunSpec,
+        *,
+        provenance: Provenance,
+        command_line: Sequence[str],
+        environment: Mapping[str, Any] | None = None,
+        asked: Asked | None = None,
+    ) -> None:
+        """Begin the run, or begin it again: write the specification and forget an earlier error.
+
+        environment: what was captured, with whatever else is known (device, launcher); captured here when None.
+        asked: where the files lie that the specification knows by digest; None where nobody says.
+        A folder that holds another run is a `UserError`, a run that is done a ValueError: `clear` it first.
+        """
+        with files.writing(self.path / SPEC):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for leftover in self.path.glob(".*.tmp"):
+                leftover.unlink()
+        starts: list[Mapping[str, Any]] = []
+        status = self.status
+        if status == "done":
+            raise ValueError(f"the run in {self.path} is done already")
+        if status == "empty":
+            # Without a specification nobody knows what made these.
+            self._remove(EPOCHS)
+            self._remove(SCORES)
+        else:
+            before = self.read()
+            if before.spec != spec:
+                raise UserError(
+                    f"The run {spec.run_id} cannot start in {self.path}.",
+                    f"The folder holds {before.run_id}.",
+                    "Choose another results folder, or move this one away.",
+                )
+            starts = list(before.starts)
+        time = now()
+        environment = capture_environment() if environment is None else environment
+        latest = {"time": time, "command_line": list(command_line), "environment": environment}
+        starts.append(latest if asked is None else latest | {"asked": asked.model_dump(mode="json")})
+        self._write_spec(spec, provenance, starts)
+        self._remove(ERROR)
+        self._remove(INTERRUPTED)
+
+    def _write_spec(self, spec: RunSpec, provenance: Provenance, starts: Sequence[Mapping[str, Any]]) -> None:
+        content = {"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, "digest": spec.digest()}
+        content |= {"spec": spec.model_dump(mode="json"), "provenance": provenance, "starts": starts}
+        files.write_json(self.path / SPEC, content)
+
+    def note(self, message: str) -> None:
+        """Add a notice to the latest start: something happened that a reader of the record should know."""
+        record = self.read()
+        *before, latest = record.starts
+        latest = {**latest, "notices": [*latest.get("notices", ()), message]}
+        self._write_spec(record.spec, record.provenance, [*before, latest])
+
+    def append_epoch(self, record: Mapping[str, Any]) -> None:
+        """Append an epoch's record; it needs an integer "epoch", one that is not there yet."""
+        epoch = record["epoch"]
+        known = self.epochs()
+        if known and epoch <= known[-1]["epoch"]:
+            raise ValueError(f"epoch {epoch} follows epoch {known[-1]['epoch']} in {self.path}; call resume_at first")
+        files.append_line(self.path / EPOCHS, record)
+
+    def resume_at(self, epoch: int) -> None:
+        """Discard the records of this and later epochs, because they will be made again."""
+        kept = [record for record in self.epochs() if record["epoch"] < epoch]
+        files.write_lines(self.path / EPOCHS, kept)
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return the epochs' records in order, without a last line torn by a kill."""
+        return files.read_lines(self.path / EPOCHS)
+
+    def write_arrays(self, arrays: Mapping[str, np.ndarray], name: str = SCORES) -> None:
+        """Write named arrays, whole or not at all."""
+        files.write_arrays(self.path / name, arrays)
+
+    def read_arrays(self, name: str = SCORES) -> dict[str, np.ndarray]:
+        """Return the named arrays; a missing or damaged file is a `UserError`."""
+        return files.read_arrays(self.path / name)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, which makes the run done. Call it when everything else has been written."""
+        files.write_json(self.path / RESULT, {"schema_version": SCHEMA_VERSION, **result})
+        self._remove(ERROR)
+        self._remove(INTERRUPTED)
+
+    def interrupt(self, by: str, where: Mapping[str, Any]) -> None:
+        """Record that a signal stopped the run. by: its name. where: how far it was."""
+        content = {"schema_version": SCHEMA_VERSION, "time": now(), "by": by, **where}
+        files.write_json(self.path / INTERRUPTED, content)
+
+    def fail(self, error: BaseException) -> None:
+        """Record why the run ended without a result."""
+        files.write_json(
+            self.path / ERROR,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "type": type(error).__name__,
+                "message": " ".join(str(error).split()),
+                "traceback": "".join(traceback.format_exception(error)),
+            },
+        )
+
+    def tidy(self) -> None:
+        """Remove from a finished run what only resuming needs; a kill after the result was written may leave it."""
+        if self.status == "done":
+            for name in (STATE, PREVIOUS, HOLDER):
+                self._remove(name)
+
+    def clear(self) -> None:
+        """Remove the run's files, to begin anew; the result first, so that a half-cleared run is not taken for done.
+
+        A lock stays: whoever clears may be holding it.
+        """
+        self._remove(RESULT)
+        with files.writing(self.path / SPEC):
+            paths = [path for path in self.path.glob("*") if path.is_file() and path.name not in (LOCK, HOLDER)]
+            for path in sorted(paths, key=lambda path: path.name == SPEC):
+                path.unlink()
+
+    def read(self) -> RunRecord:
+        """Return the record; one that is unreadable, altered or of another schema version is a `UserError`."""
+        content = files.read_json(self.path / SPEC)
+        self._check_version(SPEC, content)
+        try:
+            spec = RunSpec.model_validate(content["spec"])
+            provenance, starts, digest = content["provenance"], content["starts"], content["digest"]
+            starts[-1]["environment"]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._incomplete(f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except (KeyError, IndexError, TypeError) as error:
+            raise self._incomplete(f"{type(error).__name__}: {error}") from error
+        if spec.digest() != digest:
+            raise UserError(
+                f"The record {self.path / SPEC} has been altered.",
+                f"Its settings give the digest {spec.digest()[:10]}, but {str(digest)[:10]} is written there.",
+                "Restore the file, or remove the folder and run it again.",
+            )
+        status = self.status
+        result = self._read_versioned(RESULT) if status == "done" else None
+        failure = self._read_versioned(ERROR) if status == "failed" else None
+        return RunRecord(self.path, status, spec, provenance, starts, self.epochs(), result, failure)
+
+    def _read_versioned(self, name: str) -> dict[str, Any]:
+        content = files.read_json(self.path / name)
+        self._check_version(name, content)
+        return content
+
+    def _incomplete(self, reason: str) -> UserError:
+        return UserError(
+            f"The record {self.path / SPEC} is not complete.",
+            f"The reason is {reason}.",
+            "Restore the file, or remove the folder and run it again.",
+        )
+
+    def _check_version(self, name: str, content: Mapping[str, Any]) -> None:
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"The record {self.path / name} is of schema version {version}.",
+                f"This release reads version {SCHEMA_VERSION}.",
+                "Use the release that wrote it, or remove the folder and run it again.",
+            )
+
+    def _remove(self, name: str) -> None:
+        with files.writing(self.path / name):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def find_runs(root: str | Path) -> tuple[list[RunRecord], list[Problem]]:
+    """Return every run below `root`, by path, and every run folder that could not be read. No root, no runs."""
+    runs: list[RunRecord] = []
+    problems: list[Problem] = []
+
+    def unlisted(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            problems.append(Problem(Path(error.filename), f"The folder cannot be listed: {error.strerror}."))
+
+    for folder, below, names in os.walk(root, onerror=unlisted):
+        below.sort()
+        if not {SPEC, EPOCHS, RESULT, ERROR, INTERRUPTED}.intersection(names):
+            continue
+        below.clear()  # a run folder holds no other runs
+        try:
+            runs.append(RunFolder(folder).read())
+        except UserError as error:
+            problems.append(Problem(Path(folder), str(error)))
+    return runs, problems

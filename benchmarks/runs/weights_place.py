@@ -1,0 +1,87 @@
+"""Where the weights file of a recorded run's backbone is now: a record's name for it has no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.runs.records import RunRecord
+from datasets.cache import home
+from errors import UserError
+from registry import BACKBONES
+
+if TYPE_CHECKING:
+    from methods.backbone.clip import Backbone
+
+
+def load_backbone_of(run: RunRecord, asked: str) -> tuple[str, Backbone]:
+    """Return (name to load it by, backbone) of a run, with the weights that the run had.
+
+    A weights file is looked for where the run had it, in CZSL_HOME/weights, in CZSL_HOME and in the current folder.
+    Weights that are not there, or others, are a `UserError` that begins with `asked`.
+    """
+    spec = run.spec
+    if not _is_a_file(spec.backbone):
+        backbone = BACKBONES.get(spec.backbone)(spec.backbone)
+        if backbone.digest == spec.backbone_digest:
+            return spec.backbone, backbone
+        there = (
+            f"{spec.backbone} here has the digest {backbone.digest[:12]}, the run's had {spec.backbone_digest[:12]}."
+        )
+        raise UserError(asked, there, "Use the weights that the run was made with.")
+    definition, _, name = spec.backbone.partition("/")
+    found: list[str] = []
+    looked = list(dict.fromkeys(path.absolute() for path in _places(run, name)))
+    for path in filter(Path.is_file, looked):
+        place = f"{definition}/{path}"
+        try:
+            backbone = BACKBONES.get(spec.backbone)(place)
+        except UserError as error:  # it may be another file of this name; the message says what was found
+            found.append(f"At {path}: {error.asked.rstrip('.')}: {error.there.rstrip('.')}")
+            continue
+        if backbone.digest == spec.backbone_digest:
+            return place, backbone
+        found.append(f"{path} here has the digest {backbone.digest[:12]}")
+    first = str(looked[0])
+    raise UserError(
+        asked,
+        f"The weights '{name}' with the digest {spec.backbone_digest[:12]} are not at {first}"
+        + "".join(f"; {what}" for what in found)
+        + ".",
+        f"Put that file there or into {home() / 'weights'}, with any configuration that lay beside it, or give the "
+        "command in the folder that holds it.",
+    )
+
+
+def recorded_place(run: RunRecord) -> str | None:
+    """Return the absolute path that the run's weights file had; None without a file, or in a record without it."""
+    for start in reversed(run.starts):
+        if file := (start["environment"].get("backbone") or {}).get("file"):
+            return str(file)
+    return None
+
+
+def as_asked(run: RunRecord) -> str:
+    """Return the name to ask for a run's backbone by: the recorded one, of a weights file with its folder."""
+    recorded = recorded_place(run)
+    if recorded is None:
+        return run.spec.backbone if run.asked is None else run.asked.backbone
+    definition, _, name = run.spec.backbone.partition("/")
+    there = next((path.absolute() for path in _places(run, name) if path.is_file()), recorded)
+    return f"{definition}/{there}"
+
+
+def _is_a_file(name: str) -> bool:
+    from methods.backbone.clip import load_backbone
+    from methods.backbone.loading import TINY, names_a_file
+
+    return name != TINY and BACKBONES.get(name) is load_backbone and names_a_file(name)
+
+
+def _places(run: RunRecord, name: str) -> Iterator[Path]:
+    place = recorded_place(run)
+    if place is not None:
+        yield Path(place)
+    for folder in (home() / "weights", home(), Path()):
+        yield folder / name

@@ -1,0 +1,1 @@
+"""Programs that end in a document or a verdict; nothing imports them."""

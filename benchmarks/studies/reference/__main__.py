@@ -1,0 +1,66 @@
+"""Collects the committed records, expands them, and builds the documents that show them; `--help` says more."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.runs.records import find_runs
+from benchmarks.studies.reference import __doc__ as about
+from benchmarks.studies.reference.collection import FOLDER, archives, collect, expand_to, missing
+from benchmarks.studies.reference.switches import absent
+from errors import UserError
+
+
+def main() -> None:
+    """Parse and do what is asked; a user's mistake is one line on standard error and exit code 2."""
+    form = argparse.RawDescriptionHelpFormatter
+    program = "python -m benchmarks.studies.reference"
+    parser = argparse.ArgumentParser(prog=program, description=about, formatter_class=form)
+    parser.add_argument("--archives", type=Path, default=FOLDER, help="folder of archives (results/reference)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    taking = commands.add_parser("collect", help="put finished runs of the suite into the archives")
+    taking.add_argument("--results", type=Path, nargs="+", required=True, help="folders of run records")
+    giving = commands.add_parser("expand", help="write the archives as ordinary record folders")
+    giving.add_argument("--to", type=Path, required=True, help="folder for them")
+    giving.add_argument("--only", default="*", help="archives by pattern, e.g. 'msci-*'")
+    beside = commands.add_parser("switches", help="print the commands of the runs beside the suite that are missing")
+    beside.add_argument("--results", type=Path, nargs="+", default=[], help="folders of run records that may have them")
+    commands.add_parser("build", help="make docs/results.md, its figures, and the tables of the READMEs")
+    options = parser.parse_args()
+    try:
+        if options.command == "collect":
+            _collect(options.results, options.archives)
+        elif options.command == "expand":
+            print(f"{len(expand_to(options.to, options.archives, options.only))} runs below {options.to}")
+        elif options.command == "switches":
+            runs = [run for root in options.results for run in find_runs(root)[0]]
+            print(*(switch.command for switch in absent(runs)), sep="\n")
+        else:
+            from benchmarks.studies.reference.documents import build
+
+            print(*build(options.archives), sep="\n")
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _collect(results: list[Path], folder: Path) -> None:
+    from tempfile import TemporaryDirectory
+
+    collect(results, folder)
+    for path in archives(folder):
+        print(f"{path.stat().st_size:9,}  {path.name}")
+    print(f"{sum(path.stat().st_size for path in archives(folder)):9,}  in all")
+    with TemporaryDirectory() as there:
+        expand_to(Path(there), folder)
+        absent = missing(find_runs(there)[0])
+    counts = Counter((run.method, "ablations" if run.ablation else f"{run.world} {run.profile}") for run in absent)
+    for (method, what), count in counts.items():
+        print(f"missing: {count} of {method}, {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Sentences about the committed results. Every number and every "above" or "below" in them comes from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.report.evidence import TESTED, Question
+from benchmarks.report.figures import auc_values
+from benchmarks.report.groups import Group, Row
+from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.render import SMALLEST_P
+from benchmarks.report.scored_runs import scored_runs
+from benchmarks.runs.records import RunRecord
+from benchmarks.significance import Difference, Estimate, compare, holm
+from benchmarks.studies.reference.material import QUESTION, Material, Results
+from benchmarks.studies.reference.slice_tests import SliceTest
+
+STAGES = ("no_local_stage", "no_global_stage", "no_interaction")
+"""MSCI's own contributions, each taken away."""
+
+
+def percent(value: float) -> str:
+    """Return a fraction in percent."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float, interval: tuple[float, float] | None = None) -> str:
+    """Return a difference in points with its interval: "+2.6 [+1.3, +4.0]"."""
+    ends = "" if interval is None else f" [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
+    return f"{100 * value:+.1f}{ends}"
+
+
+def p_value(value: float) -> str:
+    """Return "p < 0.001" or "p = 0.031"."""
+    return f"p < {SMALLEST_P:g}" if value < SMALLEST_P else f"p = {value:.3f}"
+
+
+def names(words: Sequence[str], nothing: str = "none") -> str:
+    """Return words as a sentence lists them.
+
+    >>> names(["CSP", "DFSP", "Troika"])
+    'CSP, DFSP and Troika'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0] if words else nothing
+
+
+def ranking(group: Group) -> list[Row]:
+    """Return the full models, the one with the largest mean AUC first."""
+    return sorted((row for row in group.full if row.done), key=lambda row: -float(auc_values(row).mean()))
+
+
+def _difference(found: Difference) -> str:
+    ends = found.interval
+    return f"{points(found.value, (ends.low, ends.high))}, {p_value(found.adjusted_p)}"
+
+
+def _mean(row: Row) -> str:
+    return percent(float(auc_values(row).mean()))
+
+
+def standing(results: Results) -> str:
+    """Say who leads in a world, where the baseline stands, and which methods are above and below it."""
+    order = ranking(results.group)
+    own = next(row for row in order if row.method == results.baseline.method)
+    place = order.index(own) + 1
+    others = [row for row in order if row is not own]
+    above, below, open_ = _sides(results, others)
+    best = order[0]
+    lead = results.found.difference(best.label)
+    gap = "" if lead is None else f", {_difference(lead)} against {own.label}"
+    return (
+        f"{best.label} has the largest AUC ({_mean(best)}{gap}). {own.label} is number {place} of {len(order)} "
+        f"({_mean(own)}): after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
+        f"{names(below)} {'is' if len(below) < 2 else 'are'} below it, and {names(open_)} "
+        f"{'is' if len(open_) < 2 else 'are'} not told apart from it."
+    )
+
+
+def _sides(results: Results, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+    above: list[str] = []
+    below: list[str] = []
+    undecided: list[str] = []
+    for row in rows:
+        found = results.found.difference(row.label)
+        if found is None or not results.found.mark(row.label):
+            undecided.append(row.label)
+        else:
+            (above if found.value > 0 else below).append(row.label)
+    return above, below, undecided
+
+
+def same_order(closed: Results, open_: Results) -> str:
+    """Say whether the worlds rank the methods alike, and what the open world costs."""
+    orders = [[row.label for row in ranking(results.group)] for results in (closed, open_)]
+    means = [{row.label: float(auc_values(row).mean()) for row in ranking(one.group)} for one in (closed, open_)]
+    lost = [1 - means[1][label] / means[0][label] for label in orders[0] if label in means[1]]
+    cost = f"the open world costs {percent(min(lost))} to {percent(max(lost))} % of a method's AUC"
+    if orders[0] == orders[1]:
+        return f"Both worlds put the methods in the same order ({' > '.join(orders[0])}); {cost}."
+    return f"Closed: {' > '.join(orders[0])}. Open: {' > '.join(orders[1])}; {cost}."
+
+
+def profiles(clean: Group, official: Group, question: Question = QUESTION) -> dict[str, Difference]:
+    """Return what the official profile changes in each method's AUC on the seeds that both have, Holm over methods."""
+    found: dict[str, Difference] = {}
+    for row in official.full:
+        base = next((one for one in clean.full if one.method == row.method), None)
+        shared = set(row.seeds) & set(base.seeds) if base is not None else set()
+        if base is None or not shared:
+            continue
+        found[row.label] = _change(base.of_seeds(shared).done, row.of_seeds(shared).done, question)
+    return _after_holm(found)
+
+
+def switch_changes(material: Material) -> dict[str, Difference]:
+    """Return what each switch beside the suite changes in AUC on the seed of its run, Holm over the switches."""
+    found: dict[str, Difference] = {}
+    for name, run in material.switched.items():
+        rows = material.groups[run.spec.world, run.spec.profile].full
+        base = next((one for row in rows for one in row.done if _is_base(one, run)), None)
+        if base is not None:
+            found[name] = _change([base], [run], material.question)
+    return _after_holm(found)
+
+
+def _is_base(one: RunRecord, run: RunRecord) -> bool:
+    return (one.spec.method, one.spec.seed) == (run.spec.method, run.spec.seed)
+
+
+def _change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:
+    """Return what is changed in AUC from some runs to others of the same seeds."""
+    runs = scored_runs({"base": base, "other": others})
+    made = compare(runs, "base", (TESTED,), resamples=question.resamples, level=question.level)
+    change = made.methods["other"].statistics[TESTED].difference
+    assert change is not None  # the others are compared with the base
+    return change
+
+
+def _after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
+    adjusted = holm(np.array([one.p_value for one in found.values()])).tolist()
+    return {label: replace(one, adjusted_p=p) for (label, one), p in zip(found.items(), adjusted, strict=True)}
+
+
+def profile_change(changes: Mapping[str, Difference]) -> str:
+    """Say what the released codes' accidents change."""
+    parts = [
+        f"{label} {'gains' if one.value > 0 else 'loses'} ({_difference(one)})"
+        if one.adjusted_p <= 1 - QUESTION.level
+        else f"{label} does not change beyond chance ({_difference(one)})"
+        for label, one in changes.items()
+    ]
+    return f"By training and scoring as the released codes do, {names(parts)}."
+
+
+def switches(table: Table) -> str:
+    """Say which switches of a method's ablation table change its AUC, from the table's own cells."""
+    rows = {row[0].text: (row[3], row[5]) for row in table.rows[1:] if row[3].value is not None}
+    clear = {name: cells for name, cells in rows.items() if cells[0].mark}
+    better = [name for name, (change, _) in clear.items() if (change.value or 0) > 0]
+    worse = [name for name, (change, _) in clear.items() if (change.value or 0) < 0]
+
+    def shown(name: str) -> str:
+        change, adjusted = rows[name]
+        p = "" if adjusted.value is None else f", {p_value(adjusted.value)}"
+        return f"`{name}` ({points(change.value or 0.0, change.interval)}{p})"
+
+    count = f"Of {len(rows)} switches"
+    return (
+        f"{count} {names([*map(shown, better)], 'no one')} {'raises' if len(better) < 2 else 'raise'} the AUC and "
+        f"{names([*map(shown, worse)], 'no one')} {'lowers' if len(worse) < 2 else 'lower'} it; the others make no "
+        "difference that survives Holm's adjustment."
+    )
+
+
+def shared_switches(tables: Mapping[str, Table]) -> Table | None:
+    """Return what the switches that several methods have change in each; None where none is shared.
+
+    tables: ablation tables by the methods' labels, whose cells are taken as they are.
+    """
+    changed = {
+        label: {row[0].text: row[3] for row in table.rows[1:] if row[3].value is not None}
+        for label, table in tables.items()
+    }
+    having = {
+        name: [label for label, cells in changed.items() if name in cells]
+        for name in dict.fromkeys(name for cells in changed.values() for name in cells)
+    }
+    shared = sorted(
+        (name for name, labels in having.items() if len(labels) > 1), key=lambda name: (-len(having[name]), name)
+    )
+    labels = [label for label in tables if any(label in having[name] for name in shared)]
+    if not shared:
+        return None
+    lines = [[Cell(text=name), *(changed[label].get(name, Cell()) for label in labels)] for name in shared]
+    heads = [Column("switch"), *(Column(label, signed=True, larger_is_better=None) for label in labels)]
+    text = "Change in AUC, in points, from the tables below, where intervals and marks are explained."
+    return Table("Switches that several methods have", text, heads, lines)
+
+
+def stages(table: Table) -> str:
+    """Say what MSCI's stages bring, from its ablation table."""
+    rows = {row[0].text: row for row in table.rows[1:]}
+    parts = [
+        f"without {name.removeprefix('no_').replace('_', ' ')} {points(row[3].value, row[3].interval)}"
+        + ("" if row[5].value is None else f" ({p_value(row[5].value)})")
+        for name in STAGES
+        if (row := rows.get(name)) is not None and row[3].value is not None
+    ]
+    return f"What the stages bring: {'; '.join(parts)}." if parts else ""
+
+
+def on_slice(tests: Sequence[SliceTest], part: int, baseline: str, where: str) -> str:
+    """Say which methods are above and below the baseline in a slice (`part` 0 or 1)."""
+    level = 1 - QUESTION.level
+    sure = [(test.label, test.parts[part]) for test in tests if test.adjusted[part] <= level]
+    above = [f"{label} ({_estimate(found)})" for label, found in sure if found.value > 0]
+    below = [f"{label} ({_estimate(found)})" for label, found in sure if found.value < 0]
+    return f"{where}: above {baseline} {names(above, 'nobody')}; below it {names(below, 'nobody')}."
+
+
+def best_on_slices(tested: Sequence[tuple[Sequence[SliceTest], tuple[str, str]]], baseline: str) -> str:
+    """Say on which slices the baseline has the largest mean AUC. tested: tests with the names of their two slices."""
+    every = [(value, [test.parts[part].value for test in tests]) for tests, values in tested
+             for part, value in enumerate(values)]  # fmt: skip
+    won = [value for value, others in every if max(others) < 0]
+    return f"{baseline} has the largest AUC on {names(won, 'none')} of these {len(every)} slices."
+
+
+def _estimate(found: Estimate) -> str:
+    return points(found.value, (found.percentile.low, found.percentile.high))
+
+
+def interaction(tests: Sequence[SliceTest], baseline: str, first: str, second: str) -> str:
+    """Say for which methods the difference from the baseline is another one in the two slices."""
+    level = 1 - QUESTION.level
+    sure = [test for test in tests if test.adjusted[2] <= level]
+    if not sure:
+        return (
+            f"Whether {baseline} does relatively better on {first} than on {second} is a question of its own, the last "
+            "column: for no method is that difference of differences beyond chance."
+        )
+    parts = []
+    for test in sure:
+        how = "worse" if test.parts[2].value > 0 else "better"
+        parts.append(f"{test.label} ({_estimate(test.parts[2])}: {baseline} does relatively {how} on {first})")
+    return f"The difference is another one on {first} than on {second} for {names(parts)}."

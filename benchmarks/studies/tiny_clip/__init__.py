@@ -1,0 +1,1 @@
+"""Pretraining of the suite's own small CLIP, tiny-icons."""

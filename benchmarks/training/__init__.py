@@ -1,0 +1,1 @@
+"""What moves weights: the training loop, its steps, batches, memory, processes and clean stops."""

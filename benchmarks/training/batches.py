@@ -1,0 +1,187 @@
+"""Batches for a method: from images, or from frozen features that were computed once and are kept on disk.
+
+A method that declares `frozen_image_features` needs its vision tower once per image instead of once per epoch, as long
+as the image is not augmented, or comes in a fixed number of augmented views. The features are those of
+`Method.image_features`, computed in the batches of an evaluation, so nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from benchmarks.runs.spec import Precision
+from benchmarks.training import stopping
+from benchmarks.training.distributed import ALONE, Group
+from benchmarks.training.frozen_features import FeatureStore, feature_key
+from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.feature_cache.cache import FeatureKey, silent
+from datasets.loaders import Rows, ahead, epoch_order, image_batches
+from datasets.transforms import Augmentation, build_transform
+from methods.base import Batch, Method
+
+if TYPE_CHECKING:
+    from datasets.feature_cache.shards import StoredFeatures
+
+Report = Callable[[str, int, int, str], None]
+"""Progress: (what is being done, steps done, steps in all, a word on how it goes)."""
+
+LABELS = ("label.state", "label.object", "label.pair")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a run is computed; of these only the precision belongs to its identity.
+
+    workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
+    candidates scored at once. compiled: whether torch.compile makes the training step. group: the processes that share
+    the run, see `distributed.py`.
+    """
+
+    device: torch.device
+    precision: Precision = "fp32"
+    workers: int = 0
+    eval_batch: int = 256
+    pair_chunk: int = 2048
+    compiled: bool = False
+    group: Group = ALONE
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the forward pass: mixed precision, or nothing at fp32."""
+        enabled = self.precision != "fp32"
+        dtype = DTYPES[self.precision] if enabled else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
+
+
+class PhaseBatches:
+    """The images of one phase for one method.
+
+    seed: of the order and the augmented views. views: the augmented views of an image are those of so many epochs, None
+    draws new ones in every epoch. store: where frozen features are looked for and left for other runs; None keeps none.
+    report: progress of computing them. notify: told what else a user should know of them. cached: whether batches came
+    from kept features.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        dataset: CompositionDataset,
+        phase: Phase,
+        candidates: Candidates,
+        execution: Execution,
+        *,
+        augmentation: Augmentation = "none",
+        seed: int = 0,
+        views: int | None = None,
+        store: FeatureStore | None = None,
+        report: Report = lambda what, done, total, note: None,
+        notify: Callable[[str], None] = silent,
+    ) -> None:
+        self.method, self.dataset, self.phase, self.execution = method, dataset, phase, execution
+        self.augmentation, self.seed, self.views = augmentation, seed, views
+        self.report, self.notify = report, notify
+        self.store = FeatureStore(enabled=False) if store is None else store
+        self.cached = False
+        self._keys: dict[tuple[Augmentation, int, int], FeatureKey] = {}
+        split = dataset.splits[phase]
+        self.states = torch.from_numpy(split.states)
+        self.objects = torch.from_numpy(split.objects)
+        self.pairs = torch.from_numpy(candidates.index_of(split.states, split.objects))
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def ordered(self) -> Iterator[Batch]:
+        """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
+        execution = self.execution
+        own = execution.group.evaluation_rows(len(self), execution.eval_batch)
+        if len(own):  # there may be fewer batches than processes
+            yield from self._batches(own, execution.eval_batch, "none", view=0)
+
+    def epoch(self, epoch: int, batch_size: int, start: int = 0, micro_batch: int | None = None) -> Iterator[Batch]:
+        """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for.
+
+        Of several processes each has its shares of every micro-batch (`Group.shares`), a batch's one after the other.
+        micro_batch: images of one, None for the whole batch.
+        """
+        order = epoch_order(len(self), self.seed, epoch)[start:]
+        own, size = self.execution.group.training_rows(order, batch_size, micro_batch or batch_size)
+        view = epoch if self.views is None else epoch % self.views
+        yield from self._batches(own, size, self.augmentation, view)
+
+    def _batches(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Batch]:
+        kept = self._kept(augmentation, view)
+        self.cached = self.cached or kept is not None
+        if kept is None:
+            batches = self._images(order, batch_size, augmentation, view)
+        else:
+            batches = ((rows, self._pinned(kept.rows(rows))) for rows in order.split(batch_size))
+        labelled = ((rows, {**self._labels(rows), **tensors}) for rows, tensors in batches)
+        for _, tensors in ahead(labelled, self.execution.device):
+            states, objects, pairs = (tensors[name] for name in LABELS)
+            if kept is None:
+                yield Batch(states, objects, pairs, images=tensors["images"])
+            else:
+                features = {name: values for name, values in tensors.items() if name not in LABELS}
+                yield Batch(states, objects, pairs, features=features)
+
+    def _labels(self, rows: Tensor) -> dict[str, Tensor]:
+        values = (self.states, self.objects, self.pairs)
+        return self._pinned({name: value[rows] for name, value in zip(LABELS, values, strict=True)})
+
+    def _images(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Rows]:
+        backbone, execution = self.method.backbone, self.execution
+        for batch in image_batches(
+            self.dataset,
+            self.phase,
+            build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, augmentation),
+            batch_size,
+            order=order,
+            seed=self.seed,
+            epoch=view,
+            workers=execution.workers,
+            pin_memory=execution.device.type == "cuda",
+        ):
+            yield batch.index, {"images": batch.images}
+
+    def _pinned(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in memory that the device can copy from by itself."""
+        if self.execution.device.type != "cuda":
+            return tensors
+        return {name: values.pin_memory() for name, values in tensors.items()}
+
+    # Frozen features --------------------------------------------------------------------------------------------------
+
+    def _kept(self, augmentation: Augmentation, view: int) -> StoredFeatures | None:
+        """Return the kept features of a view of the images; None where features may not or can not be kept."""
+        augmented = augmentation != "none"
+        if not (self.store.enabled and self.method.info.frozen_image_features and len(self)):
+            return None
+        if augmented and self.views is None:
+            return None  # every epoch has views of its own
+        place = (augmentation, view if augmented else 0, self.execution.eval_batch)
+        if place not in self._keys:
+            seed_and_view = (self.seed, view) if augmented else None
+            key = feature_key(self.method, self.dataset, self.phase, self.execution, augmentation, seed_and_view)
+            self._keys[place] = key
+
+        def compute(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+            return self._features(start, stop, augmentation, view)
+
+        return self.store.get(self._keys[place], len(self), compute, self.notify)
+
+    def _features(self, start: int, stop: int, augmentation: Augmentation, view: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the features of images start .. stop - 1 as listed, in evaluation batches, on the CPU."""
+        what, size = f"image features of {self.phase}", self.execution.eval_batch
+        self.report(what, start, len(self), "")
+        batches = self._images(torch.arange(start, stop), size, augmentation, view)
+        for rows, tensors in stopping.watched(ahead(batches, self.execution.device)):
+            with torch.no_grad(), self.execution.autocast():
+                features = self.method.image_features(tensors["images"])
+            yield {name: values.detach().cpu() for name, values in features.items()}
+            self.report(what, int(rows[-1]) + 1, len(self), "")

@@ -1,0 +1,83 @@
+"""What a trained run is judged by: the result's numbers, and what is kept of each image to make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from benchmarks.evaluation import breakdowns
+from benchmarks.evaluation.image_scores import ImageScores
+from benchmarks.evaluation.legacy import legacy_from_image_scores
+from benchmarks.evaluation.metrics import Labels, Metrics
+from benchmarks.evaluation.open_world import ThresholdedWorld
+from datasets.base import Candidates, CompositionDataset, Phase
+
+
+def judged(
+    dataset: CompositionDataset,
+    candidates: Mapping[Phase, Candidates],
+    world: ThresholdedWorld | None,
+    metrics: Mapping[str, Metrics],
+    scores: Mapping[Phase, ImageScores],
+    test_labels: Labels,
+    bias: float,
+) -> dict[str, Any]:
+    """Return the part of a result that the scores of validation and test images decide, as JSON values.
+
+    metrics: of "val" and "test". scores: of both. bias: chosen on validation, for what is broken down.
+    """
+    test = scores["test"]
+    slices = breakdowns.slice_accuracies(test, test_labels, dataset.splits["test"].slices, bias=bias)
+    return {
+        "metrics": {phase: asdict(values) for phase, values in metrics.items()},
+        **({} if world is None else {"open_world": world.describe(dataset)}),
+        "legacy": {"test": _plain(asdict(legacy_from_image_scores(test, test_labels)))},
+        "slices": [asdict(row) for row in slices],
+        "errors": asdict(breakdowns.error_kinds(test, test_labels, bias=bias)),
+        "macro": asdict(breakdowns.macro_accuracies(test, test_labels, bias=bias)),
+        "calibration": _plain(asdict(breakdowns.calibration(test, bias=bias))),
+        "counts": {
+            "train_images": len(dataset.splits["train"].states),
+            "val_images": len(scores["val"]),
+            "test_images": len(test),
+            **{f"{phase}_candidates": len(pairs) for phase, pairs in candidates.items()},
+        },
+        **({"left_out_images": list(dataset.left_out)} if dataset.left_out else {}),
+    }
+
+
+def score_arrays(
+    dataset: CompositionDataset,
+    candidates: Mapping[Phase, Candidates],
+    world: ThresholdedWorld | None,
+    scores: Mapping[Phase, ImageScores],
+) -> dict[str, np.ndarray]:
+    """Return per image what every metric, test and picture can be made from: scores, targets, slices, names."""
+    vocabulary = dataset.vocabulary
+    arrays: dict[str, np.ndarray] = {
+        "names.states": np.asarray(vocabulary.states, dtype=np.str_),
+        "names.objects": np.asarray(vocabulary.objects, dtype=np.str_),
+    }
+    for phase, record in scores.items():
+        pairs, split = candidates[phase], dataset.splits[phase]
+        content = record.to_arrays() | {"states": split.states, "objects": split.objects}
+        content |= {"candidate_pairs": pairs.pairs, "candidate_seen": pairs.seen}
+        content["images"] = np.asarray(split.images, dtype=np.str_)
+        if world is not None:
+            content["candidate_kept"] = world.kept
+        content |= {f"tag.{name}": np.asarray(values, dtype=np.str_) for name, values in split.slices.items()}
+        arrays |= {f"{phase}.{name}": values for name, values in content.items()}
+    return arrays
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """Return the numbers that an epoch's record keeps."""
+    names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
+    return {name: getattr(metrics, name) for name in names}
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}

@@ -1,0 +1,1 @@
+"""How icon_states is drawn: its words, its states, and one picture."""

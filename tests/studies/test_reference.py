@@ -1,0 +1,283 @@
+"""The committed records: what goes into an archive comes out of it, and the documents are what the records say.
+
+Rebuilt here are the main and difference tables of the closed world with all resamples, the README's part, the tables
+without resampling, and the page beside the records; not the other resampled tables, which would take a minute.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_report import record
+from test_report_files import stored
+
+from benchmarks.evaluation.curve import exact_curve
+from benchmarks.report.evidence import Question
+from benchmarks.report.figures import ablation_bars
+from benchmarks.report.groups import group_of
+from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.scored_runs import scored_runs
+from benchmarks.runs import files
+from benchmarks.runs.records import RunFolder, find_runs
+from benchmarks.significance import compare
+from benchmarks.studies.reference import archive, collection, deviations, documents, findings, switches
+from benchmarks.studies.reference.columns import (
+    LEFT_OUT,
+    PHASES,
+    from_differences,
+    from_planes,
+    kept,
+    restored,
+    to_differences,
+    to_planes,
+)
+from benchmarks.studies.reference.material import Material
+from benchmarks.studies.reference.slice_tests import slice_table, slice_tests
+from errors import UserError
+
+ROOT = Path(__file__).parents[2]
+QUICK = Question(baseline="msci", resamples=0)
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """All committed runs, expanded."""
+    with Material(question=QUICK) as material:
+        yield material
+
+
+def awkward(seed: int) -> dict[str, np.ndarray]:
+    """Arrays of a run with everything that is not usual: ties, infinities, groups without candidates, odd types."""
+    draw = np.random.default_rng(seed)
+    n = 50
+    arrays: dict[str, np.ndarray] = {"names.states": np.array(["dry", "wet, very"])}
+    for phase in PHASES:
+        best = draw.normal(size=(2, n)).astype(np.float32)
+        best[:, :3] = -np.inf, np.inf, -0.0
+        seen = draw.random(n) < 0.5
+        arrays |= {
+            f"{phase}.is_seen": seen,
+            f"{phase}.best_seen": best[0],
+            f"{phase}.best_unseen": best[1],
+            f"{phase}.correct": draw.choice([0, 0.5, 1, np.nan], n),
+            f"{phase}.ties": draw.integers(0, 3, n),
+            f"{phase}.seen_winner": draw.integers(-1, 70_000, n),
+            f"{phase}.unseen_winner": draw.integers(-1, 200, n),
+            f"{phase}.true_column": draw.integers(-1, 200, n),
+            f"{phase}.true_score": np.where(draw.random(n) < 0.5, np.where(seen, *best), best[1]),
+            f"{phase}.images": np.array([f"{phase}/{number}.png" for number in range(n)]),
+            f"{phase}.candidate_pairs": draw.integers(0, 9, (n, 2)),
+        }
+        arrays |= {f"{phase}.{name}": draw.normal(size=n) for name in LEFT_OUT}
+    return arrays
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_arrays_come_back_to_the_last_bit(seed):
+    arrays = awkward(seed)
+    there = kept(arrays)
+    assert set(arrays) - set(there) == {f"{phase}.{name}" for phase in PHASES for name in LEFT_OUT}
+    described = {name: to_planes(values) for name, values in to_differences(there).items()}
+    described = json.loads(json.dumps({name: about for name, (about, _) in described.items()})), described
+    back = from_differences({name: from_planes(described[0][name], described[1][name][1]) for name in there})
+    assert set(back) == set(there) and all(same(back[name], there[name]) for name in there)
+    assert np.isnan(restored(back)["test.logsumexp_seen"]).all()
+    assert not any(name.startswith("val.") for name in kept(arrays, ("test",)))
+
+
+def test_an_empty_array_comes_back():
+    for values in (np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, "<U3"), np.array(["", ""])):
+        assert same(from_planes(*to_planes(values)), values)
+
+
+def finished(root: Path, seed: int = 0, **changes):
+    """A finished run of the suite, as `run` would have left it."""
+    given = {"dataset": "icon_states", "backbone": "tiny-icons", **changes}
+    run = record("csp", seed=seed, **given)
+    folder = RunFolder(root / run.spec.run_id)
+    command = ["bench.py", "run", "--results", "/home/somebody/results", "--config=/etc/mine.toml"]
+    folder.start(run.spec, provenance={"lr": {"origin": "preset"}}, command_line=command, environment={"device": "cpu"})
+    folder.append_epoch({"epoch": 0, "val": {"auc": 0.5}})
+    folder.write_arrays(awkward(seed))
+    folder.finish({"metrics": {"test": {"auc": 0.1 * seed}}})
+    return folder
+
+
+def test_runs_are_collected_and_expanded(tmp_path):
+    results, archives, there = tmp_path / "results", tmp_path / "archives", tmp_path / "there"
+    first, other = finished(results), finished(results, seed=77)
+    (path,) = collection.collect([results], archives)
+    assert path.name == "csp-closed-clean.tar.xz" and other.status == "done"
+    (folder,) = collection.expand_to(there, archives)
+    assert folder.name == first.path.name  # seed 77 is not of the suite
+    for name in ("result.json", "epochs.jsonl"):
+        assert (folder / name).read_bytes() == (first.path / name).read_bytes()
+    ours, theirs = RunFolder(folder).read(), first.read()
+    assert (ours.spec, ours.provenance, ours.result) == (theirs.spec, theirs.provenance, theirs.result)
+    assert ours.starts[0]["command_line"] == ["bench.py", "run", "--results", "results", "--config=mine.toml"]
+    before, after = first.read_arrays(), RunFolder(folder).read_arrays()
+    assert set(before) == set(after)
+    assert all(same(before[name], after[name]) for name in before if not name.endswith(LEFT_OUT))
+    # A second seed joins the first; nothing new changes nothing.
+    content = path.read_bytes()
+    assert collection.collect([results], archives) == [path] and path.read_bytes() == content
+    second = finished(tmp_path / "more", seed=1)
+    collection.collect([tmp_path / "more"], archives)
+    assert {run.run_id for run in archive.read(path)} == {first.path.name, second.path.name}
+    assert len(collection.missing(find_runs(there)[0])) == len(collection.planned()) - 1
+
+
+def test_a_run_with_settings_of_its_own_counts_as_the_switch_that_has_them(tmp_path):
+    run = record("csp", auc=0.2, training={"selection": "val_loss"})
+    for given in ("lr", "selection"):
+        stored(tmp_path / given, run, 3, given)
+    stored(tmp_path / "base", record("csp", auc=0.2), 4, given="nothing")
+    archives = tmp_path / "archives"
+    assert collection.collect([tmp_path / "lr"], archives) == [], "a rate of its own is no switch"
+    made = collection.collect([tmp_path / "base", tmp_path / "selection"], archives)
+    assert [path.name for path in made] == ["csp-closed-clean.tar.xz", "switch-val_loss_csp.tar.xz"]
+    with Material(archives, question=Question(resamples=200)) as material:
+        assert [run.run_id for run in material.runs] == [record("csp").run_id] and len(material.every) == 2
+        changes = findings.switch_changes(material)
+        both = {"base": material.runs, "other": [material.switched["val_loss_csp"]]}
+        base, other = (exact_curve(own[0].scores).auc for own in scored_runs(both).values())
+        assert set(changes) == {"val_loss_csp"} and changes["val_loss_csp"].value == pytest.approx(
+            other - base, abs=1e-12
+        )
+        (shown,) = deviations.effects(changes, material.question).values()
+        assert shown.startswith(f"{100 * (other - base):+.1f}") and shown.endswith("]")
+        assert switches.SWITCHES["val_loss_csp"] not in switches.absent(material.every)
+    assert len(switches.absent([])) == len(switches.SWITCHES)
+
+
+def test_what_may_not_be_committed_is_refused(tmp_path):
+    folder = finished(tmp_path / "one")
+    content = files.read_json(folder.path / "result.json")
+    files.write_json(folder.path / "result.json", {**content, "note": "see /home/somebody/log"})
+    with pytest.raises(UserError, match="names a path of this machine in note"):
+        collection.collect([tmp_path / "one"], tmp_path / "archives")
+    finished(tmp_path / "two")
+    finished(tmp_path / "three", method_config={"dropout": 0.7})
+    with pytest.raises(UserError, match="cannot both be collected"):
+        collection.collect([tmp_path / "two", tmp_path / "three"], tmp_path / "archives")
+    with pytest.raises(UserError, match="nothing to expand"):
+        collection.expand_to(tmp_path / "there", tmp_path / "nowhere")
+    broken = tmp_path / "archives" / "csp-closed-clean.tar.xz"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"not xz")
+    with pytest.raises(UserError, match="csp-closed-clean"):
+        archive.read(broken)
+
+
+def test_differences_in_slices_are_those_of_comparisons_of_the_slices(tmp_path):
+    tags = np.array(["a", "b", "b", "a", "a"] * 8)
+    for place, name in enumerate(("csp", "coop")):
+        for seed in (0, 1):
+            folder = stored(tmp_path, record(name, seed=seed, auc=0.2), seed + 7 * place)
+            folder.write_arrays({**folder.read_arrays(), "test.tag.kind": tags})
+    group = group_of(find_runs(tmp_path)[0])
+    base = next(row for row in group.full if row.method == "csp")
+    question = Question(resamples=400)
+    (found,) = slice_tests(group.full, base, "kind", ("a", "b"), question)
+    scored = scored_runs({row.method: row.done for row in group.full})
+    for part, value in zip(found.parts, ("a", "b"), strict=False):
+        inside = {
+            name: [
+                type(run)(run.scores.subset(tags == value), run.labels.subset(tags == value), 0.0, run.seed)
+                for run in own
+            ]
+            for name, own in scored.items()
+        }
+        plain = compare(inside, "csp", ("auc",), resamples=400).methods["coop"].statistics["auc"].difference
+        assert part.value == pytest.approx(plain.value, abs=1e-12)
+        wide, ours = plain.interval.high - plain.interval.low, part.percentile.high - part.percentile.low
+        assert 0.6 < ours / wide < 1.6  # other resamples of the same images
+    assert found.parts[2].value == pytest.approx(found.parts[0].value - found.parts[1].value, abs=1e-12)
+    assert all(adjusted >= part.p_value for adjusted, part in zip(found.adjusted, found.parts, strict=True))
+    table = slice_table([found], base, "kind", ("a", "b"), question)
+    assert [len(row) for row in table.rows] == [7] and "3 comparisons" in table.caption
+
+
+def test_sentences_follow_the_numbers():
+    def row(name, value, mark, p):
+        return [Cell(text=name), Cell(), Cell(), Cell(value, interval=(value - 0.01, value + 0.01), mark=mark),
+                Cell(p), Cell(p), Cell(), Cell()]  # fmt: skip
+
+    lines = [
+        row("full", 0.0, "", 1.0),
+        row("up", 0.03, "*", 0.0001),
+        row("down", -0.02, "*", 0.04),
+        row("no", 0.01, "", 0.5),
+    ]
+    table = Table("", "", [Column("")] * 8, lines)
+    said = findings.switches(table)
+    assert "Of 3 switches `up` (+3.0 [+2.0, +4.0], p < 0.001) raises" in said
+    assert "`down` (-2.0 [-3.0, -1.0], p = 0.040) lowers" in said and "`no`" not in said
+
+
+def test_shared_switches_are_those_of_several_methods():
+    def table(*changes):
+        rows = [[Cell(text=name), Cell(), Cell(), Cell(value, mark="*")] for name, value in (("full", None), *changes)]
+        return Table("", "", [Column("")] * 4, rows)
+
+    tables = {"A": table(("x", 0.1), ("y", 0.2), ("gone", None)), "B": table(("y", -0.3), ("gone", 0.1)), "C": table()}
+    found = findings.shared_switches(tables)
+    assert [column.name for column in found.columns] == ["switch", "A", "B"]
+    assert [[cell.text or cell.value for cell in row] for row in found.rows] == [["y", 0.2, -0.3]]
+    assert "y | +20.0\\* | -30.0\\*" in documents.section(found)
+    assert findings.shared_switches({"A": tables["A"]}) is None
+
+
+# The committed documents.
+
+
+def test_the_archives_are_small_and_hold_no_path():
+    paths = collection.archives()
+    assert sum(path.stat().st_size for path in paths) < 5_000_000
+    for path in paths:
+        for run in archive.read(path):
+            assert b"/work" not in b"".join(run.texts.values()), run.run_id
+
+
+def test_the_committed_pages_are_of_the_committed_records(committed):
+    digest = documents.digest(committed.every)
+    page = (ROOT / "docs/results.md").read_text()
+    assert f"({len(committed.every)} runs, digest {digest})" in page
+    assert (collection.FOLDER / "README.md").read_text() == documents.records_page(committed)
+    for key in (("closed", "clean"), ("open", "clean"), ("closed", "official")):
+        for row in committed.groups[key].full:
+            for run in row.done:
+                assert run.result["metrics"]["test"]["images"] == 2050
+    for table in committed.results("closed", "clean").slices():
+        assert documents.section(table) in page, table.title
+    assert documents.section(documents.cost(committed.quiet(committed.groups["closed", "clean"]))) in page
+
+
+def test_the_main_tables_are_what_the_committed_records_say():
+    page, readme = (ROOT / "docs/results.md").read_text(), (ROOT / "README.md").read_text()
+    with Material(only="*-closed-clean") as material:
+        results = material.results("closed", "clean")
+        assert documents.section(results.main()) in page
+        assert documents.section(results.differences()) in page
+        assert findings.standing(results) in page
+        assert f"{documents.BEGIN}\n{documents.readme_part(results)}\n{documents.END}" in readme
+
+
+def test_figures_are_there_and_can_be_drawn(committed):
+    page = (ROOT / "docs/results.md").read_text()
+    methods = {run.spec.method for run in committed.runs if run.spec.ablation is not None}
+    for method in methods:
+        assert f"figures/ablations-{method}.svg" in page and (ROOT / f"docs/figures/ablations-{method}.svg").is_file()
+    drawn = list((ROOT / "docs/figures").glob("*.svg"))
+    assert sum(path.stat().st_size for path in drawn) < 1_000_000
+    group = committed.groups["closed", "clean"]
+    full = next(row for row in group.full if row.method == "msci")
+    changes = documents.changes_of(committed.ablations["msci"], full, group.switches(full))
+    assert changes and ablation_bars("msci", changes).axes
