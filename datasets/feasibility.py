@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from datasets import cache
+from datasets.files import write_aside
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -202,15 +202,6 @@ def load_shipped(name: str) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarra
     return states, objects, seen, scores
 
 
-def pack_shipped(
-    name: str, states: Sequence[str], objects: Sequence[str], seen: np.ndarray, scores: np.ndarray
-) -> None:
-    """Write a table for `load_shipped`, lossless: the four bytes of the unseen pairs' scores apart, packed tighter."""
-    planes = np.ascontiguousarray(scores[~seen].astype("<f4").view(np.uint8).reshape(-1, 4).T)
-    arrays = {"states": np.array(states), "objects": np.array(objects), "seen": np.packbits(seen), "planes": planes}
-    _write(SHIPPED / f"{name}.npz", arrays)
-
-
 def shipped(dataset: CompositionDataset) -> Feasibility | None:
     """Return the table that belongs to the data set: of the same words and the same training pairs; else None."""
     vocabulary = dataset.vocabulary
@@ -257,7 +248,8 @@ def cached(
         words = {"states": np.array(vocabulary.states), "objects": np.array(vocabulary.objects)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, {**words, "feasibility": scores, "seen": dataset.seen, "key": np.array(key)})
+            arrays = {**words, "feasibility": scores, "seen": dataset.seen, "key": np.array(key)}
+            write_aside(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]  # any array
         except OSError as error:
             raise UserError(
                 f"The feasibility scores cannot be written to {path}.",
@@ -274,14 +266,3 @@ def _read(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
             return stored["feasibility"] if fits else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz file, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy takes any for allow_pickle
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

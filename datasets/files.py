@@ -1,17 +1,65 @@
-"""Text files that are whole or not there."""
+"""Files that are whole or not there, and locks that end with the process that holds them."""
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
+
+from filelock import BaseFileLock, FileLock
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
+
+
+def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Have `write` fill a file beside `path`, force it to disk, and rename it there. Raises OSError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` in UTF-8 beside `path` and rename it there; missing folders are made. Raises OSError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write `text` in UTF-8, whole or not at all; missing folders are made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, lambda file: file.write(text.encode()))
+
+
+def acquire(place: Path, patience: float) -> BaseFileLock | None:
+    """Return a lock on the file `place` once it is held; None where the file system knows no locks.
+
+    patience: seconds until filelock's Timeout is raised, if another process holds it. Raises OSError where the file
+    cannot be written. The system drops the lock when its process ends in any way.
+    """
+    lock = FileLock(place)
     try:
-        aside.write_text(text, encoding="utf-8", newline="\n")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        lock.acquire(timeout=patience)
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    return lock
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is only on disk once the folder is; systems that cannot open a folder sync by themselves.
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

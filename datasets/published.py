@@ -125,17 +125,3 @@ def shipped_lists(name: str) -> dict[Phase, tuple[Pair, ...]] | None:
                 if int(places) >> bit & 1:
                     lists[phase].append((state, obj))
     return {phase: tuple(sorted(pairs)) for phase, pairs in lists.items()}
-
-
-def pack_lists(name: str, lists: PairLists) -> None:
-    """Write pair lists for `shipped_lists`; words must hold no blank."""
-    places: dict[Pair, int] = {}
-    for bit, phase in enumerate(PHASES):
-        for pair in lists[phase]:
-            places[pair] = places.get(pair, 0) | 1 << bit
-    by_state: dict[str, list[str]] = {}
-    for state, obj in sorted(places):
-        by_state.setdefault(state, []).append(f"{obj}:{places[state, obj]}")
-    text = "".join(f"{state} {' '.join(objects)}\n" for state, objects in by_state.items())
-    SHIPPED.mkdir(parents=True, exist_ok=True)
-    (SHIPPED / f"{name}.txt.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))

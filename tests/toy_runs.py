@@ -10,7 +10,7 @@ import torch
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import loop as training
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from benchmarks.training.loop import Trainer
 from datasets.transforms import derived_seed
 from methods.backbone.clip import Backbone

@@ -33,8 +33,8 @@ Name = Annotated[str | None, typer.Argument(help="A folder of the list, a data s
 @cache.command(name="list")
 def list_() -> None:
     """List the kept features: what they belong to, their size and when they were last used."""
-    from datasets.feature_cache.cache import root
     from datasets.feature_cache.entries import entries
+    from datasets.feature_cache.folder import root
 
     found = entries()
     if not found:

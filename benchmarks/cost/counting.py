@@ -22,7 +22,7 @@ from benchmarks.cost.reference import NAME, BackboneOnly
 from benchmarks.running.memory_estimate import ByPlace, estimate, fake_batch, fake_weights
 from benchmarks.runs.settings import resolve
 from benchmarks.runs.spec import TrainingConfig
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from errors import UserError
 from methods.backbone.clip import Backbone

@@ -16,7 +16,7 @@ from benchmarks.cost.record import Settings, Spread, Timing
 from benchmarks.evaluation.scoring import score_images
 from benchmarks.running.execute import choose_device, deterministic
 from benchmarks.studies.savings import peak, reset_peak
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from benchmarks.training.memory import peak_memory, release
 from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.steps import Stepper

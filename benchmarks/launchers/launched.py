@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from benchmarks.launchers.base import PLACE, Watch, name_of
 from benchmarks.runs import files, locks
 from benchmarks.runs.environment import now
+from datasets.files import acquire
 from errors import UserError
 from registry import LAUNCHERS
 
@@ -98,21 +99,20 @@ def handing_out(root: Path) -> Iterator[None]:
     """Within, no other command hands out runs of these results, where the file system knows locks."""
     with files.writing(root / PLACE):
         (root / PLACE).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / PLACE / "lock")
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock = acquire(root / PLACE / "lock", PATIENCE)
     except Timeout:
         raise UserError(
             f"The runs of {root} cannot be handed out.", "Another command is at it.", "Try again in a minute."
         ) from None
-    except (OSError, NotImplementedError):
-        yield  # each run's own lock still keeps two processes out of one folder
-        return
+    except OSError:
+        lock = None  # each run's own lock still keeps two processes out of one folder
     try:
         yield
     finally:
-        with suppress(OSError):
-            lock.release()
+        if lock is not None:
+            with suppress(OSError):
+                lock.release()
 
 
 def free(planned: Sequence[PlannedRun], root: Path, watch: Watch) -> tuple[list[PlannedRun], int]:

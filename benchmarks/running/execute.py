@@ -377,7 +377,7 @@ def _execute(
     import torch
 
     from benchmarks.training import loop as training
-    from benchmarks.training.batches import Execution
+    from benchmarks.training.execution import Execution
     from datasets.loaders import dead_worker
     from datasets.transforms import derived_seed
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.runs.spec import TrainingConfig
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from errors import UserError
 from methods.base import Batch, Method

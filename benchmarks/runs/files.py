@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
+import datasets.files
 from errors import UserError
 
 
@@ -35,19 +36,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Have `write` fill a temporary file in the same folder, force it to disk and rename it to `path`."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Have `write` fill a file, whole or not at all; a refusal of the file system is a `UserError`."""
     with writing(path):
-        try:
-            with aside.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        datasets.files.write_aside(path, write)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -183,13 +174,3 @@ def _unreadable(path: Path, reason: str) -> UserError:
         f"The reason: {reason}.",
         "Restore the file, or remove its folder and run it again.",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is only on disk once the folder is; systems that cannot open a folder sync by themselves.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

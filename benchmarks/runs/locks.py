@@ -8,7 +8,6 @@ The lock decides, the file beside it only tells. Two processes that were told to
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -16,17 +15,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from benchmarks.runs import files
 from benchmarks.runs.environment import now
+from datasets.files import acquire
 from datasets.system import is_posix
 from errors import UserError
 
 LOCK, HOLDER = ".lock", ".holder.json"
 PATIENCE = 1.0  # seconds; `is_held` has the lock for a moment, which must not look like a run
 REMAINS = 15.0  # seconds; decoding processes of a killed run inherit its lock and notice its end within some five
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what a file system without locks answers
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def hold(folder: Path, notify: Callable[[str], None] = lambda message: None) -> 
     """
     with files.writing(folder / LOCK):
         folder.mkdir(parents=True, exist_ok=True)
-        lock: BaseFileLock | None = _acquire(FileLock(folder / LOCK), folder)
+        lock = _acquire(folder)
     if lock is None:
         notify(f"The file system of {folder.parent} knows no locks: do not start the same run twice at a time.")
     try:
@@ -91,14 +90,13 @@ def is_held(folder: Path) -> Holder | None:
     """Return who is at a run folder, or None. Nothing is written. A holder that has not said who it is has pid 0."""
     holder = read_holder(folder)
     if (folder / LOCK).is_file():
-        lock = FileLock(folder / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock = acquire(folder / LOCK, 0)
         except Timeout:
             return holder or Holder("an unknown host", 0, "an unknown time")
-        except (OSError, NotImplementedError):
-            pass  # not ours to write, or no locks there
-        else:
+        except OSError:
+            lock = None  # not ours to write
+        if lock is not None:
             lock.release()
             return None
     return None if holder is None or holder.is_dead else holder
@@ -112,22 +110,15 @@ def read_holder(folder: Path) -> Holder | None:
         return None
 
 
-def _acquire(lock: BaseFileLock, folder: Path) -> BaseFileLock | None:
-    """Return the lock once it is held, or None where the file system has none."""
+def _acquire(folder: Path) -> BaseFileLock | None:
+    """Return the lock of a run folder once it is held, or None where the file system has none."""
     try:
-        lock.acquire(timeout=PATIENCE)
+        return acquire(folder / LOCK, PATIENCE)
     except Timeout:
         holder = read_holder(folder)
         if holder is None or not holder.is_dead:
             raise Held(folder.name, holder) from None
-        try:
-            lock.acquire(timeout=REMAINS)
-        except Timeout:
-            raise Held(folder.name, None) from None
-    except NotImplementedError:
-        return None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return None
-    return lock
+    try:
+        return acquire(folder / LOCK, REMAINS)
+    except Timeout:
+        raise Held(folder.name, None) from None

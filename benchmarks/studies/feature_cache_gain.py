@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.running.execute import Choices, PlannedRun, Workbench, deterministic, plan_runs
 from benchmarks.runs import files
 from benchmarks.runs.suites import RunRequest
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.loop import Trainer
 from datasets.base import CompositionDataset

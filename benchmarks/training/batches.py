@@ -8,18 +8,17 @@ as the image is not augmented, or comes in a fixed number of augmented views. Th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from benchmarks.runs.spec import Precision
 from benchmarks.training import stopping
-from benchmarks.training.distributed import ALONE, Group
+from benchmarks.training.execution import Execution, Report
 from benchmarks.training.frozen_features import FeatureStore, feature_key
 from datasets.base import Candidates, CompositionDataset, Phase
-from datasets.feature_cache.cache import FeatureKey, silent
+from datasets.feature_cache.folder import silent
+from datasets.feature_cache.key import FeatureKey
 from datasets.loaders import Rows, ahead, epoch_order, image_batches
 from datasets.transforms import Augmentation, build_transform
 from methods.base import Batch, Method
@@ -27,35 +26,7 @@ from methods.base import Batch, Method
 if TYPE_CHECKING:
     from datasets.feature_cache.shards import StoredFeatures
 
-Report = Callable[[str, int, int, str], None]
-"""Progress: (what is being done, steps done, steps in all, a word on how it goes)."""
-
 LABELS = ("label.state", "label.object", "label.pair")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how a run is computed; of these only the precision belongs to its identity.
-
-    workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once. compiled: whether torch.compile makes the training step. group: the processes that share
-    the run, see `distributed.py`.
-    """
-
-    device: torch.device
-    precision: Precision = "fp32"
-    workers: int = 0
-    eval_batch: int = 256
-    pair_chunk: int = 2048
-    compiled: bool = False
-    group: Group = ALONE
-
-    def autocast(self) -> torch.autocast:
-        """Return the context of the forward pass: mixed precision, or nothing at fp32."""
-        enabled = self.precision != "fp32"
-        dtype = DTYPES[self.precision] if enabled else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
 
 class PhaseBatches:

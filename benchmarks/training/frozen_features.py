@@ -20,15 +20,18 @@ import torch
 
 from benchmarks.runs.environment import package_version
 from benchmarks.training import stopping
+from benchmarks.training.execution import Execution
 from datasets import base, conversions, deep_grey, pictures, transforms
 from datasets.base import CompositionDataset, Phase
-from datasets.feature_cache.cache import Compute, FeatureKey, images_digest, obtain, silent
+from datasets.feature_cache.cache import obtain
+from datasets.feature_cache.folder import silent
+from datasets.feature_cache.key import FeatureKey, images_digest
+from datasets.feature_cache.shards import Compute
 from datasets.transforms import Augmentation
 from methods.backbone import blocks, clip, vision
 from methods.base import Method
 
 if TYPE_CHECKING:
-    from benchmarks.training.batches import Execution
     from datasets.feature_cache.shards import StoredFeatures
 
 LIBRARIES = ("torch", "torchvision", "open_clip_torch", "pillow")

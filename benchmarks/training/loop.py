@@ -38,7 +38,8 @@ from benchmarks.runs.checkpoints import (
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import stopping
-from benchmarks.training.batches import Execution, PhaseBatches, Report
+from benchmarks.training.batches import PhaseBatches
+from benchmarks.training.execution import Execution, Report
 from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.memory import in_smaller_parts, peak_memory
 from benchmarks.training.optimizers import make_optimizer

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.runs.checkpoints import Generators
 from benchmarks.runs.spec import TrainingConfig
 from benchmarks.training import memory, stopping
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from datasets.wording import counted
 from errors import UserError

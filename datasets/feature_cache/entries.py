@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
-from datasets.feature_cache.cache import INDEX, alone, damage, read_index, root, writing
+from datasets.feature_cache.folder import INDEX, alone, damage, read_index, root, writing
 from errors import UserError, did_you_mean
 
 State = Literal["whole", "damaged", "incomplete", "in use"]

@@ -6,9 +6,7 @@ What was read stays in the system's page cache, shared by all processes, and giv
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from datasets.feature_cache.cache import Compute, damage, writing
+from datasets.feature_cache.folder import damage, writing
+from datasets.files import write_aside
+
+Compute = Callable[[int, int], Iterator[Mapping[str, Tensor]]]
+"""(start, stop) -> features of the images start .. stop - 1 as listed, batch by batch: each [B, ...], on the CPU."""
 
 READ_BYTES = 1024**3
 """Features up to this size are read and compared with their digests whenever they are opened; it takes a second."""
@@ -117,17 +119,8 @@ def repair(folder: Path, index: dict[str, Any], compute: Compute, notify: Callab
 def _write(path: Path, batches: list[Mapping[str, Tensor]]) -> dict[str, Any]:
     """Write a shard aside, force it to disk, rename it, and return its line of the index."""
     content = save({name: torch.cat([batch[name] for batch in batches]).contiguous() for name in batches[0]})
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path.parent):
-        try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
+        write_aside(path, lambda file: file.write(content))
     return {
         "file": path.name,
         "rows": sum(map(_rows, batches)),

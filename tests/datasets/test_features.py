@@ -16,10 +16,14 @@ import pytest
 import torch
 from toy_world import make_toy
 
+from datasets import files
 from datasets.feature_cache import cache as features
+from datasets.feature_cache import folder as feature_folder
 from datasets.feature_cache import shards as feature_shards
-from datasets.feature_cache.cache import INDEX, FeatureKey, alone, images_digest, obtain, root
+from datasets.feature_cache.cache import obtain
 from datasets.feature_cache.entries import damages, entries, remove, select
+from datasets.feature_cache.folder import INDEX, alone, root
+from datasets.feature_cache.key import FeatureKey, images_digest
 from errors import UserError
 
 KEY = FeatureKey(
@@ -143,7 +147,7 @@ def test_large_features_are_read_in_full_only_after_a_change(monkeypatch):
     monkeypatch.setattr(feature_shards, "READ_BYTES", 0)
     source = Source()
     obtain(KEY, COUNT, source)
-    monkeypatch.setattr(features.hashlib, "file_digest", lambda *_: pytest.fail("a file was read in full"))
+    monkeypatch.setattr(feature_folder.hashlib, "file_digest", lambda *_: pytest.fail("a file was read in full"))
     assert same(source, obtain(KEY, COUNT, source), torch.arange(COUNT))
 
 
@@ -305,7 +309,7 @@ def test_a_cache_that_may_only_be_read_is_read(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(features.FileLock, "acquire", refuse)
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
     monkeypatch.setattr(features.os, "utime", refuse)
     assert same(source, obtain(KEY, COUNT, source), torch.arange(COUNT))
     assert source.asked == [(0, COUNT)]

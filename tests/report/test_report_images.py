@@ -16,7 +16,7 @@ from benchmarks.report.scored import read_scored
 from benchmarks.report.tables import groups
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
-from benchmarks.training.batches import Execution
+from benchmarks.training.execution import Execution
 from benchmarks.training.loop import BEST, Trainer
 from datasets.streams import derived_seed
 from errors import UserError

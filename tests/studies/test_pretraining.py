@@ -134,7 +134,8 @@ def test_the_committed_weights():
 def test_zero_shot_is_at_least_ten_times_chance_on_unseen_pairs():
     """Of images of test unseen pairs, against all test candidates and against the unseen ones alone."""
     from benchmarks.evaluation.scoring import score_images
-    from benchmarks.training.batches import Execution, PhaseBatches
+    from benchmarks.training.batches import PhaseBatches
+    from benchmarks.training.execution import Execution
     from methods.base import MethodConfig
     from methods.clip_zero_shot import CLIPZeroShot
 
