@@ -25,15 +25,9 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from benchmarks.launchers.base import Launcher
-    from datasets.base import CompositionDataset
-    from methods.backbone.clip import Backbone
-    from methods.base import Method
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -63,7 +57,8 @@ class Entry:
 class _Slot(Generic[T]):
     """A registered name: what was said about it, and its target, a string until a lazy one is resolved.
 
-    fits, bound: see `Registry.add_family`.
+    named: whether the target is called with the name, see `Registry.add`.
+    fits: see `Registry.add_family`.
     """
 
     name: str
@@ -74,7 +69,7 @@ class _Slot(Generic[T]):
     lazy: bool
     error: str = ""
     fits: Callable[[str], bool] | None = None
-    bound: bool = False
+    named: bool = False
 
     def entry(self) -> Entry:
         return Entry(self.name, self.title, self.paper, self.origin, "broken" if self.error else "ok", self.error)
@@ -134,31 +129,41 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def add(self, name: str, target: str, *, title: str = "", paper: str = "") -> None:
-        """Register a lazy "module:Name" target, imported at the first `get`."""
-        self._insert(self._lazy_slot(name, target, title, paper))
+    def add(self, name: str, target: str, *, title: str = "", paper: str = "", named: bool = False) -> None:
+        """Register a lazy "module:Name" target, imported at the first `get`.
+
+        named: the target serves several names and takes the one asked for as its first argument; `get` fills it in, so
+        that whoever asks never has to know.
+        """
+        slot = self._lazy_slot(name, target, title, paper)
+        slot.named = named
+        self._insert(slot)
 
     def add_family(
-        self,
-        pattern: str,
-        target: str,
-        *,
-        title: str = "",
-        fits: Callable[[str], bool] | None = None,
-        bound: bool = False,
+        self, pattern: str, target: str, *, title: str = "", fits: Callable[[str], bool] | None = None
     ) -> None:
         """Let a lazy target answer to every name not registered that fits a shell pattern, such as "*/*".
 
-        A family is listed under its pattern and is none of the `names`; its target judges the names it is handed.
-        fits: decides in place of the pattern, which is then only what the listing shows. bound: `get` gives the target
-        with the name as its first argument, for a registry whose things are called without one.
+        A family is listed under its pattern and is none of the `names`. Its target is named (see `add`) and judges the
+        names it is handed. fits: decides in place of the pattern, which is then only what the listing shows.
         """
         slot = self._lazy_slot(pattern, target, title, "")
-        slot.fits, slot.bound = fits, bound
+        slot.fits, slot.named = fits, True
         self._families[pattern] = slot
 
     def get(self, name: str) -> T:
         """Return what is registered under `name`, importing it if need be; otherwise a `UserError`."""
+        slot = self._loaded(name)
+        if slot.named:
+            return partial(slot.target, name)  # type: ignore[return-value, arg-type, operator, misc]  # a function of the name
+        return slot.target  # type: ignore[return-value]  # no longer lazy, so no longer a string
+
+    def serves(self, target: object, name: str) -> bool:
+        """Return whether `name` is answered by this very target; otherwise as `get`."""
+        return self._loaded(name).target is target
+
+    def _loaded(self, name: str) -> _Slot[T]:
+        """Return the slot of a name, its target imported."""
         slot = self._find(name)
         if slot.lazy:
             module, _, attribute = str(slot.target).partition(":")
@@ -172,9 +177,7 @@ class Registry(Generic[T]):
                     "Install what is missing or mend the module; the full trace is in the cause of this error.",
                 ) from error
             slot.target, slot.lazy, slot.error = target, False, ""
-        if slot.bound:
-            return partial(slot.target, name)  # type: ignore[return-value, arg-type, operator, misc]  # a function of the name
-        return slot.target  # type: ignore[return-value]  # no longer lazy, so no longer a string
+        return slot
 
     def check(self, name: str) -> None:
         """Raise the `UserError` of an unknown name without loading a known one."""
@@ -287,17 +290,50 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
 
 
-METHODS: Registry[type[Method]] = Registry("method", "czsl_bench.methods", home="methods")
-"""Method classes; see `methods.base.Method`."""
+class MethodClass(Protocol):
+    """A class of methods, `methods.base.Method`: built from (backbone, vocabulary, config).
 
-DATASETS: Registry[Callable[[], CompositionDataset]] = Registry("data set", "czsl_bench.datasets", home="datasets")
-"""Functions without arguments that return the data set, prepared if need be."""
+    info: a `methods.base.MethodInfo`.
+    Config: its settings, a `methods.base.MethodConfig`.
+    """
 
-BACKBONES: Registry[Callable[[str], Backbone]] = Registry("backbone", "czsl_bench.backbones", home="methods")
-"""Loaders that are handed their own registered name, so that one loader may serve many: `BACKBONES.get(n)(n)`."""
+    info: Any
+    Config: Any
 
-LAUNCHERS: Registry[type[Launcher]] = Registry("launcher", "czsl_bench.launchers", home="benchmarks.launchers")
-"""Launcher classes, what executes a list of runs; see `benchmarks.launchers.base.Launcher`."""
+    def __call__(self, backbone: Any, vocabulary: Any, config: Any) -> Any: ...
+
+
+class DatasetLoader(Protocol):
+    """A function that returns a `datasets.base.CompositionDataset`, prepared if need be."""
+
+    def __call__(self) -> Any: ...
+
+
+class BackboneLoader(Protocol):
+    """A function that returns a fresh `methods.backbone.clip.Backbone`; methods may change what they are given."""
+
+    def __call__(self) -> Any: ...
+
+
+class LauncherClass(Protocol):
+    """A class of launchers, `benchmarks.launchers.base.Launcher`: what has a list of runs done."""
+
+    name: Any
+    waits: Any
+
+    def __call__(self, options: Any) -> Any: ...
+
+    def alive(self, root: Any, jobs: Any) -> Any:
+        """Return which jobs are waiting or at work."""
+
+    def cancel(self, root: Any, job: Any) -> Any:
+        """End a job."""
+
+
+METHODS: Registry[MethodClass] = Registry("method", "czsl_bench.methods", home="methods")
+DATASETS: Registry[DatasetLoader] = Registry("data set", "czsl_bench.datasets", home="datasets")
+BACKBONES: Registry[BackboneLoader] = Registry("backbone", "czsl_bench.backbones", home="methods")
+LAUNCHERS: Registry[LauncherClass] = Registry("launcher", "czsl_bench.launchers", home="benchmarks.launchers")
 
 REGISTRIES: tuple[Registry[Any], ...] = (METHODS, DATASETS, BACKBONES, LAUNCHERS)
 

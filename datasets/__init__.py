@@ -25,5 +25,4 @@ DATASETS.add_family(
     "datasets.own.folder:load",
     title="your own images: a folder of 'state object' folders, or a CSV file (docs/add_a_dataset.md)",
     fits=is_path,
-    bound=True,
 )

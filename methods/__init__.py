@@ -23,14 +23,14 @@ METHODS.add(
     paper="our design, after ICASSP 2025",
 )
 
-# One loader serves them all: it is handed the name. These are listed because the suite uses or recommends them.
+# One loader serves them all. These are listed because the suite uses or recommends them.
 for _name, _title in {
     "tiny-icons": "tiny CLIP pretrained on rendered icons, part of this project",
     "ViT-L-14-quickgelu/openai": "OpenAI CLIP ViT-L/14, the backbone of the published results",
     "ViT-B-16-quickgelu/openai": "OpenAI CLIP ViT-B/16",
     "ViT-B-32-quickgelu/openai": "OpenAI CLIP ViT-B/32",
 }.items():
-    BACKBONES.add(_name, "methods.backbone.clip:load_backbone", title=_title)
+    BACKBONES.add(_name, "methods.backbone.clip:load_backbone", title=_title, named=True)
 BACKBONES.add_family(
     "*/*", "methods.backbone.clip:load_backbone", title="any open_clip ViT: <model>/<tag or local file>"
 )

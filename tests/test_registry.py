@@ -145,10 +145,10 @@ def test_lazy_target_that_fails_names_origin_and_cause(things, target, cause):
 
 
 def test_family_answers_to_fitting_names_after_the_registered_ones(things):
-    things.add_family("*/*", "json:loads", title="any")
-    things.add("a/b", "json:dumps")
-    assert things.get("a/b") is json.dumps
-    assert things.get("c/d") is json.loads
+    things.add_family("*/*", "json:dumps", title="any")
+    things.add("a/b", "json:loads")
+    assert things.get("a/b") is json.loads
+    assert things.get("c/d")() == '"c/d"'
     assert things.names() == ["a/b"]
     assert [entry.name for entry in things.entries()] == ["a/b", "*/*"]
     with pytest.raises(UserError):
@@ -156,13 +156,19 @@ def test_family_answers_to_fitting_names_after_the_registered_ones(things):
 
 
 def test_family_with_a_rule_of_its_own_and_the_name_handed_over(things):
-    things.add_family("<even>", "json:dumps", fits=lambda name: len(name) % 2 == 0, bound=True)
+    things.add_family("<even>", "json:dumps", fits=lambda name: len(name) % 2 == 0)
     things.add("ab", "json:loads")
     assert things.get("abcd")() == '"abcd"'
     assert things.get("ab") is json.loads
     things.check("xy")
     with pytest.raises(UserError):
         things.get("<even")
+
+
+def test_a_target_that_serves_several_names_is_handed_the_one_asked_for(things):
+    things.add("one", "json:dumps", named=True)
+    things.add("two", "json:dumps", named=True)
+    assert (things.get("one")(), things.get("two")()) == ('"one"', '"two"')
 
 
 # Threads

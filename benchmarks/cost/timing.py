@@ -12,10 +12,10 @@ import torch
 from benchmarks.cost.counting import backbone_name, build
 from benchmarks.cost.labels import LabelSpace
 from benchmarks.cost.parts import PartMeter
+from benchmarks.cost.peak import peak, reset_peak
 from benchmarks.cost.record import Settings, Spread, Timing
 from benchmarks.evaluation.scoring import score_images
 from benchmarks.running.execute import choose_device, deterministic
-from benchmarks.studies.savings import peak, reset_peak
 from benchmarks.training.execution import Execution
 from benchmarks.training.memory import peak_memory, release
 from benchmarks.training.optimizers import make_optimizer
@@ -54,7 +54,7 @@ def measure(name: str, settings: Settings, labels: LabelSpace) -> Timing:
     device = choose_device(settings.device)
     deterministic()
     memory = _Memory(device)
-    backbone = BACKBONES.get(backbone_name(settings.backbone))(backbone_name(settings.backbone)).to(device)
+    backbone = BACKBONES.get(backbone_name(settings.backbone))().to(device)
     backbone.recompute = settings.recompute
     torch.manual_seed(derived_seed("init", settings.seed))
     method, training = build(name, backbone, labels)

@@ -131,7 +131,7 @@ class Workbench:
 
     def backbone(self, name: str) -> Any:
         """Return a freshly loaded backbone; methods may change what they are given, so none is shared."""
-        backbone = BACKBONES.get(name)(name)
+        backbone = BACKBONES.get(name)()
         self.backbone_digests[name] = (backbone.name, backbone.digest)
         origin = getattr(backbone, "origin", None)  # a plugin's backbone has none
         if origin is not None and name not in self.backbone_facts:
@@ -146,7 +146,7 @@ class Workbench:
             from methods.backbone.clip import load_backbone
             from methods.backbone.loading import identity
 
-            known = identity(name) if BACKBONES.get(name) is load_backbone else None
+            known = identity(name) if BACKBONES.serves(load_backbone, name) else None
             if known is not None:
                 self.backbone_digests[name] = known
             else:

@@ -43,7 +43,7 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
     method_class = METHODS.get(method)
     training, config, provenance = resolve(method, method_class.Config, dataset, profile=profile)
     vocabulary = DATASETS.get(dataset)().vocabulary
-    built = method_class(BACKBONES.get(backbone)(backbone), vocabulary, method_class.Config.model_validate(config))
+    built = method_class(BACKBONES.get(backbone)(), vocabulary, method_class.Config.model_validate(config))
     open_world, places = resolve_open_world(method, method_class.Config, dataset, profile=profile)
     values, provenance = {**training.model_dump(), **config, **open_world.model_dump()}, provenance | places
     where = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}

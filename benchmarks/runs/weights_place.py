@@ -23,7 +23,7 @@ def load_backbone_of(run: RunRecord, asked: str) -> tuple[str, Backbone]:
     """
     spec = run.spec
     if not _is_a_file(spec.backbone):
-        backbone = BACKBONES.get(spec.backbone)(spec.backbone)
+        backbone = BACKBONES.get(spec.backbone)()
         if backbone.digest == spec.backbone_digest:
             return spec.backbone, backbone
         there = (
@@ -36,7 +36,7 @@ def load_backbone_of(run: RunRecord, asked: str) -> tuple[str, Backbone]:
     for path in filter(Path.is_file, looked):
         place = f"{definition}/{path}"
         try:
-            backbone = BACKBONES.get(spec.backbone)(place)
+            backbone = BACKBONES.get(place)()
         except UserError as error:  # it may be another file of this name; the message says what was found
             found.append(f"At {path}: {error.asked.rstrip('.')}: {error.there.rstrip('.')}")
             continue
@@ -76,7 +76,7 @@ def _is_a_file(name: str) -> bool:
     from methods.backbone.clip import load_backbone
     from methods.backbone.loading import TINY, names_a_file
 
-    return name != TINY and BACKBONES.get(name) is load_backbone and names_a_file(name)
+    return name != TINY and BACKBONES.serves(load_backbone, name) and names_a_file(name)
 
 
 def _places(run: RunRecord, name: str) -> Iterator[Path]:

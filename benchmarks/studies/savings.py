@@ -11,14 +11,12 @@ work adds at its peak to what was there before. That the numbers are equal is sh
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.cost.peak import peak, reset_peak
 
 Work = Callable[[], Any]
 
@@ -159,31 +159,6 @@ SAVINGS: Mapping[str, Saving] = {
     "recompute_troika": Saving("activations computed again, step of Troika", partial(train_step, method="troika")),
     "recompute_msci": Saving("activations computed again, step of MSCI", partial(train_step, method="msci")),
 }
-
-
-def reset_peak(device: str) -> int:
-    """Forget the peak of memory so far and return what is in use, bytes."""
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    with suppress(AttributeError, OSError, TypeError):  # not every C library has it, and Windows loads none by None
-        ctypes.CDLL(None).malloc_trim(0)  # what an allocator keeps would be used again unseen
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the resident peak starts again from here
-    return _status("VmRSS")
-
-
-def peak(device: str) -> int:
-    """Return the largest memory in use since `reset_peak`, bytes."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if device.startswith("cuda") else _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def measure(options: argparse.Namespace, name: str, saved: bool) -> dict[str, float]:

@@ -32,7 +32,7 @@ def runs(toy, tmp_path_factory):
 
 def trained(name, toy, path, epochs):
     method_class = METHODS.get(name)
-    backbone = BACKBONES.get("tiny-icons")("tiny-icons")
+    backbone = BACKBONES.get("tiny-icons")()
     spec = RunSpec(
         method=name,
         method_config=method_class.Config().model_dump(mode="json"),
