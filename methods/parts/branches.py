@@ -22,44 +22,55 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
-from datasets.base import Candidates, Vocabulary, World
+from datasets.base import Candidates, Vocabulary
 from methods.backbone.clip import Backbone
-from methods.base import Batch, Losses, Method, Prepared
+from methods.base import Batch, Losses
 from methods.parts.adapters import AdapterBank, placed
+from methods.parts.branch_scoring import BranchScoring
 from methods.parts.branch_settings import ThreeBranchConfig
-from methods.parts.disentangler import Disentangler
-from methods.parts.fusion import ScoreFusion
-from methods.parts.memo import LastCall
 from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
 from methods.parts.scoring import unit
-from methods.parts.shares import images_of_all
+from methods.parts.shares import image_dropout, images_of_all
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageSide:
-    """What a batch needs of its images for all chunks of candidates.
+class Disentangler(nn.Module):
+    """From CLIP's image feature to one of the state or of the object alone (Troika, MSCI).
 
-    log_probabilities: of "state" [B, A] and "object" [B, O]. pair_logits: [B, K] where the rule needs all of them at
-    once, with their pair_normaliser [B]; else None. pair_memory: what the prompts of pairs attend to, where they are
-    still to come.
+    Dropout(ReLU(BatchNorm(W x + b))) for features x [B, width]; the result has no negative entry.
+
+    The papers call it an MLP. In training BatchNorm takes its statistics from the images that go through at once, so a
+    micro-batch changes the numbers; of a single image there is no statistic, and the running one is used.
     """
 
-    log_probabilities: Mapping[Branch, Tensor]
-    pair_memory: Any = None
-    pair_logits: Tensor | None = None
-    pair_normaliser: Tensor | None = None
+    def __init__(self, width: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = dropout
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the feature [B, width], fp32 under autocast too (batch statistics in half precision are coarse)."""
+        with torch.autocast(features.device.type, enabled=False):
+            hidden = self.linear(features.float())
+            # The last batch of an epoch may hold one image, for which torch's BatchNorm raises in training.
+            alone = self.training and images_of_all(len(hidden)) == 1
+            hidden = self._by_running_statistics(hidden) if alone else self.norm(hidden)
+            return image_dropout(functional.relu(hidden), self.dropout, self.training)
+
+    def _by_running_statistics(self, hidden: Tensor) -> Tensor:
+        norm = self.norm
+        return functional.batch_norm(
+            hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
 
 
-class ThreeBranch(Method):
+class ThreeBranch(BranchScoring):
     """Base of Troika and MSCI. A subclass gives `image_features`, `memories` and `attract`.
 
     rows_at_once: prompt vectors (images x prompts) that go through cross-attention together; with
     `Backbone.recompute` their activations are computed again in backward instead of kept. Both fit memory and change
-    only rounding (rows_at_once also, with dropout, which random numbers fall where). final: whether the weights and
-    divisors of the final test are in force.
+    only rounding (rows_at_once also, with dropout, which random numbers fall where).
     """
-
-    config: ThreeBranchConfig
 
     def __init__(self, backbone: Backbone, vocabulary: Vocabulary, config: ThreeBranchConfig) -> None:
         super().__init__(backbone, vocabulary, config)
@@ -81,17 +92,8 @@ class ThreeBranch(Method):
             {branch: Disentangler(backbone.embed_dim, config.disentangler_dropout) for branch in own}
         )
         self.rows_at_once = 4096
-        self.final = False
-        self._image_side: LastCall[ImageSide] = LastCall()
         # The class says what holds for the default rule, the object what holds for its own.
-        alone = not (ScoreFusion(config.inference).needs_normaliser and "pair" in config.branches)
-        self.info = dataclasses.replace(type(self).info, candidate_independent=alone)
-
-    # What a subclass gives --------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def memories(self, features: Mapping[str, Tensor]) -> dict[Branch, Any]:
-        """Return what each branch's prompts attend to, of what `image_features` gave; the same object where shared."""
+        self.info = dataclasses.replace(type(self).info, candidate_independent=not self.needs_all_pairs)
 
     @abstractmethod
     def attract(self, text: Tensor, memory: Any) -> Tensor:
@@ -103,8 +105,6 @@ class ThreeBranch(Method):
             branch: self.disentanglers[branch](image) if branch in self.disentanglers else image
             for branch in self.config.branches
         }
-
-    # Logits -----------------------------------------------------------------------------------------------------------
 
     def logits(
         self, features: Mapping[str, Tensor], text: Mapping[Branch, Tensor], memories: Mapping[Branch, Any]
@@ -142,15 +142,14 @@ class ThreeBranch(Method):
         parts = [recompute(of_chunk, chunk, use_reentrant=False) if again else of_chunk(chunk) for chunk in chunks]
         return torch.cat(parts, dim=1)
 
-    # The contract -----------------------------------------------------------------------------------------------------
-
     def training_loss(self, batch: Batch, candidates: Candidates) -> Losses:
         """Return the weighted sum of one cross-entropy per branch, over training pairs, all states and all objects."""
         features = self.encode(batch).encoded
         text = {branch: unit(vectors) for branch, vectors in self.prompts(self.backbone, candidates).items()}
-        return self._losses(self.logits(features, text, self.memories(features)), batch)
+        return self.losses(self.logits(features, text, self.memories(features)), batch)
 
-    def _losses(self, logits: Mapping[Branch, Tensor], batch: Batch) -> Losses:
+    def losses(self, logits: Mapping[Branch, Tensor], batch: Batch) -> Losses:
+        """Return the cross-entropy of each branch's logits [B, n], and their weighted sum."""
         targets: dict[Branch, Tensor] = {"pair": batch.pairs, "state": batch.states, "object": batch.objects}
         # -1: the pair is no candidate
         terms: dict[str, Tensor] = {
@@ -158,75 +157,3 @@ class ThreeBranch(Method):
         }
         weights: dict[str, float] = dict(zip(BRANCHES, self.config.loss_weights, strict=True))
         return Losses(reduce(add, (weights[name] * term for name, term in terms.items())), terms)
-
-    @torch.no_grad()
-    def prepare(self, candidates: Candidates) -> Prepared:
-        """Return the unit text features of each branch by its name, and the pairs' "states" and "objects" [K].
-
-        Nothing is dropped, whatever the mode.
-        """
-        text = self.prompts(self.backbone, candidates, dropout=False)
-        pairs = torch.as_tensor(candidates.pairs, device=self.backbone.device)
-        indices = {"states": pairs[:, 0], "objects": pairs[:, 1]}
-        return Prepared(candidates, {branch: unit(vectors) for branch, vectors in text.items()} | indices)
-
-    @torch.no_grad()
-    def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:
-        """Return the fused scores [B, n] of the pairs in `chunk`; states and objects are judged once per batch."""
-        side = self._image_side.get((batch, prepared), lambda: self._side(batch, prepared))
-        tensors, pair_logits = prepared.tensors, None
-        if side.pair_logits is not None:
-            pair_logits = side.pair_logits[:, chunk]
-        elif "pair" in self.config.branches:
-            text: dict[Branch, Tensor] = {"pair": tensors["pair"][chunk]}
-            pair_logits = self.logits(batch.encoded, text, {"pair": side.pair_memory})["pair"]
-        return self.fusion(prepared.candidates.world)(
-            pair_logits,
-            side.log_probabilities.get("state"),
-            side.log_probabilities.get("object"),
-            tensors["states"][chunk],
-            tensors["objects"][chunk],
-            side.pair_normaliser,
-        )
-
-    def _side(self, batch: Batch, prepared: Prepared) -> ImageSide:
-        memories = self.memories(batch.encoded)
-        whole = ScoreFusion(self.config.inference).needs_normaliser
-        wanted = [branch for branch in self.config.branches if branch != "pair" or whole]
-        text = {branch: prepared.tensors[branch] for branch in wanted}
-        logits = self.logits(batch.encoded, text, memories)
-        pair_logits = logits.pop("pair", None)
-        probabilities = {branch: value.log_softmax(dim=1) for branch, value in logits.items()}
-        if pair_logits is None:
-            return ImageSide(probabilities, memories.get("pair"))
-        return ImageSide(probabilities, None, pair_logits, pair_logits.logsumexp(dim=1))
-
-    def fusion(self, world: World) -> ScoreFusion:
-        """Return the rule in force: in the final evaluation with the weights and the divisor of the test."""
-        config = self.config
-        if not self.final:
-            return ScoreFusion(config.inference, config.score_weights)
-        if world == "open":
-            weights, divisor = config.open_test_score_weights, config.open_test_primitive_divisor
-        else:
-            weights, divisor = config.test_score_weights, config.test_primitive_divisor
-        return ScoreFusion(config.inference, config.score_weights if weights is None else weights, divisor)
-
-    @torch.no_grad()
-    def validation_losses(self, batch: Batch, prepared: Prepared) -> Losses:
-        """Return the losses of an encoded batch over the prepared candidates, for selection by validation loss."""
-        text = {branch: prepared.tensors[branch] for branch in self.config.branches}
-        logits = self.logits(batch.encoded, text, self.memories(batch.encoded))
-        if self.config.validation_loss == "scores" and "pair" in logits:
-            logits["pair"] = self.score(batch, prepared, slice(None))
-        return self._losses(logits, batch)
-
-    def on_epoch_start(self, epoch: int) -> None:
-        """Leave training mode from the second epoch on where the released loop does (`train_mode`)."""
-        self._image_side = LastCall()  # what the last evaluation left would only fill memory
-        if self.config.train_mode == "first_epoch_only" and epoch > 0:
-            self.eval()
-
-    def on_final_evaluation(self) -> None:
-        """Put the weights and divisors of the final test in force."""
-        self.final = True

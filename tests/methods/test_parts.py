@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary
 from errors import UserError
+from methods.msci import Aggregator, block_range
 from methods.parts.adapters import Adapter, AdapterBank, placed
 from methods.parts.attention import CrossAttention, CrossAttentionLayer, CrossAttentionStack
-from methods.parts.disentangler import Disentangler
+from methods.parts.branches import Disentangler
 from methods.parts.fusion import ScoreFusion
-from methods.parts.levels import Aggregator, block_range
 from methods.parts.prompts import PromptFamilies
 from methods.parts.scoring import unit
 

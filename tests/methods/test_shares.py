@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from methods.parts import shares
-from methods.parts.disentangler import Disentangler
+from methods.parts.branches import Disentangler
 from methods.parts.shares import ImageDropout, Share, image_dropout, image_noise
 
 
