@@ -18,7 +18,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +27,7 @@ import numpy as np
 
 from datasets import cache
 from datasets.files import write_aside
+from datasets.word_vectors import label_vectors
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -36,26 +37,6 @@ Source = Literal["shipped", "glove", "clip"]
 
 SHIPPED = Path(__file__).parent / "splits" / "feasibility"
 _VERSION = 1  # of the scores in the cache; raise when they come out otherwise
-
-RENAMED = {
-    "faux.fur": "fake fur",
-    "faux.leather": "fake leather",
-    "full.grain.leather": "thick leather",
-    "hair.calf": "hair leather",
-    "patent.leather": "shiny leather",
-    "nubuck": "grainy leather",
-    "boots.ankle": "ankle boots",
-    "boots.knee.high": "knee high boots",
-    "boots.mid-calf": "midcalf boots",
-    "shoes.boat.shoes": "boat shoes",
-    "shoes.clogs.and.mules": "clogs shoes",
-    "shoes.flats": "flats shoes",
-    "shoes.heels": "heels",
-    "shoes.loafers": "loafers",
-    "shoes.oxfords": "oxford shoes",
-    "shoes.sneakers.and.athletic.shoes": "sneakers",
-}
-"""What the released codes look up instead of a (lower-cased) label of UT-Zappos."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,76 +94,6 @@ def _best_partner(seen: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         starts = np.flatnonzero(np.diff(row, prepend=-1))
         best[row[starts]] = np.maximum.reduceat(cosines[partner], starts, axis=0)
     return best
-
-
-# Word vectors from a file ---------------------------------------------------------------------------------------------
-
-
-def words_of(label: str) -> tuple[str, ...]:
-    """Return the words whose vectors are averaged for a label: lower-cased, renamed, parted at blanks, "_" and ".".
-
-    >>> words_of("Boots.Mid-Calf"), words_of("Suede"), words_of("fire_hydrant")
-    (('midcalf', 'boots'), ('suede',), ('fire', 'hydrant'))
-    """
-    label = label.lower()
-    return tuple(RENAMED.get(label, label).replace("_", " ").replace(".", " ").split())
-
-
-def read_vectors(path: Path, words: Collection[str]) -> dict[str, np.ndarray]:
-    """Return the vectors, float32 [D], of those of the words that a text file of GloVe or fastText has.
-
-    A line is a word and its D numbers, parted by blanks; a first line of two numbers (fastText) is skipped, and the
-    first of equal words counts. A file that cannot be read, or a line of other length or content, is a `UserError`.
-    """
-    wanted = {word.encode() for word in words}
-    found: dict[str, np.ndarray] = {}
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                word, _, numbers = line.partition(b" ")
-                if word not in wanted or word.decode() in found or (number == 1 and len(line.split()) == 2):
-                    continue
-                vector = _numbers(numbers)
-                if vector is None or any(len(vector) != len(other) for other in found.values()):
-                    raise UserError(
-                        f"The word vectors in {path} cannot be used.",
-                        f"Line {number}, of the word '{word.decode()}', is not a vector like the others.",
-                        "Fetch the file again; a line is a word and its numbers, as in glove.6B.300d.txt.",
-                    )
-                found[word.decode()] = vector
-    except OSError as error:
-        raise UserError(
-            f"The word vectors {path} cannot be read.",
-            f"The system says: {error.strerror or error}.",
-            "Unpack https://nlp.stanford.edu/data/glove.6B.zip and pass glove:<folder>/glove.6B.300d.txt.",
-        ) from error
-    return found
-
-
-def _numbers(text: bytes) -> np.ndarray | None:
-    try:
-        vector = np.array(text.split(), dtype=np.float32)
-    except ValueError:
-        return None
-    return vector if len(vector) and np.isfinite(vector).all() else None
-
-
-def label_vectors(path: Path, labels: Sequence[str]) -> np.ndarray:
-    """Return for each label the mean of its words' vectors, float32 [N, D]; missing words are a `UserError`."""
-    words = {label: words_of(label) for label in labels}
-    vectors = read_vectors(path, {word for parts in words.values() for word in parts})
-    missing = sorted({word for parts in words.values() for word in parts} - vectors.keys())
-    empty = sorted(label for label, parts in words.items() if not parts)
-    if missing or empty:
-        raise UserError(
-            f"{len(missing) + len(empty)} words have no vector in {path}.",
-            f"They are {', '.join([*missing, *(f'the label {label!r}' for label in empty)])}.",
-            "Use a file with more words, such as glove.6B.300d.txt, or CLIP as the source.",
-        )
-    return np.stack([np.mean([vectors[word] for word in words[label]], axis=0) for label in labels])
-
-
-# Tables of a data set -------------------------------------------------------------------------------------------------
 
 
 def shipped_names() -> list[str]:

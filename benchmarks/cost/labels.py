@@ -29,7 +29,7 @@ def label_space(name: str) -> LabelSpace:
     An unknown name, or a data set that is not there, is a `UserError`.
     """
     if name == "icon_states":
-        from datasets.icon_states import plan_images, plan_pairs
+        from datasets.icons.plan import plan_images, plan_pairs
 
         plan = plan_pairs()
         images = sum(drawing.phase == "train" for drawing in plan_images(plan))

@@ -11,20 +11,19 @@ network. The data set's `manifest.json` is written last: where it is, the folder
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pooch
 
+from datasets.fetching import checksums
+from datasets.fetching.checksums import Origin
 from datasets.fetching.plan import MANIFEST, FetchPlan, Item
 from datasets.fetching.sources import METADATA, Archive, Source
 from datasets.fetching.transfer import ResumingDownloader, TransferError
@@ -33,25 +32,8 @@ from datasets.files import write_whole
 from datasets.metadata import entries, read_metadata
 from errors import UserError
 
-CHECKSUMS = "checksums.json"
-
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, the bytes done and the bytes in all (None: not known)."""
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """An archive that is there: the name of its record, where it came from and when, its size and checksum."""
-
-    name: str
-    path: Path
-    source: str
-    bytes: int
-    sha256: str
-    date: str
-
-    def record(self) -> dict[str, Any]:
-        return {"source": self.source, "bytes": self.bytes, "sha256": self.sha256, "date": self.date}
 
 
 def fetch(
@@ -68,36 +50,34 @@ def fetch(
     the next call, and no half-unpacked folder is left.
     """
     if plan.state == "whole":
-        return _read(plan.folder / MANIFEST)
+        return checksums.read(plan.folder / MANIFEST)
     if plan.state == "by hand":
         return {}
     work = plan.root / f".{plan.source.folder}.unpacking"
     with _disk(plan), _alone(plan):
         if (plan.folder / MANIFEST).is_file():  # another process was first
-            return _read(plan.folder / MANIFEST)
+            return checksums.read(plan.folder / MANIFEST)
         origins = [origin for item in plan.items for origin in _obtain(item, plan, progress, repin, pause)]
         try:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             files = _unpack_all(plan, origins, work, progress)
             manifest = _manifest(plan.source, origins, files, work)
-            write_whole(work / MANIFEST, _json(manifest))
+            write_whole(work / MANIFEST, checksums.json_text(manifest))
             if plan.folder.is_dir():
                 plan.folder.rmdir()  # an empty one: anything else was refused by the plan
             work.rename(plan.folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _record(plan.downloads, {origin.name: origin.record() for _, origin in origins})
+        checksums.write(plan.downloads, {origin.name: origin.record() for _, origin in origins})
     return manifest
 
 
-def _obtain(
-    item: Item, plan: FetchPlan, progress: Progress, repin: bool, pause: float
-) -> list[tuple[Archive, _Origin]]:
+def _obtain(item: Item, plan: FetchPlan, progress: Progress, repin: bool, pause: float) -> list[tuple[Archive, Origin]]:
     """Return the files of an archive with their origins, downloaded if need be and compared with what is known."""
     if not item.files:
         return [(item.archive, _download(item, plan, progress, repin, pause))]
-    known = _read(plan.downloads / CHECKSUMS)
+    known = checksums.read(plan.downloads / checksums.CHECKSUMS)
     found = []
     for path in item.files:
         name = path.name if item.archive.parts else item.archive.file
@@ -113,17 +93,17 @@ def _obtain(
                 "Delete it to have it downloaded again, or pass --repin if it is meant to be another one.",
             )
         ours = record if record.get("sha256", sha256) == sha256 else {}
-        source, date = ours.get("source", "by hand"), ours.get("date", _today())
-        found.append((item.archive, _Origin(name, path, source, size, sha256, date)))
+        source, date = ours.get("source", "by hand"), ours.get("date", checksums.today())
+        found.append((item.archive, Origin(name, path, source, size, sha256, date)))
     return found
 
 
-def _download(item: Item, plan: FetchPlan, progress: Progress, repin: bool, pause: float) -> _Origin:
+def _download(item: Item, plan: FetchPlan, progress: Progress, repin: bool, pause: float) -> Origin:
     """Download an archive from the first address that gives a whole one with the right checksum."""
     archive, downloads = item.archive, plan.downloads
     sha256 = size = None
     if not repin:
-        record = _read(downloads / CHECKSUMS).get(archive.file, {})
+        record = checksums.read(downloads / checksums.CHECKSUMS).get(archive.file, {})
         sha256, size = archive.sha256 or record.get("sha256"), archive.size or record.get("bytes")
     tried = []
     for url in item.urls:
@@ -149,8 +129,8 @@ def _download(item: Item, plan: FetchPlan, progress: Progress, repin: bool, paus
             for rest in downloads.glob(f".{archive.file}.*.part*"):
                 rest.unlink()
             # Without the checksum yet: an archive that cannot be unpacked must not become the one to compare with.
-            _record(downloads, {archive.file: {"source": url, "date": _today()}})
-            return _Origin(archive.file, path, url, path.stat().st_size, pooch.file_hash(str(path)), _today())
+            checksums.write(downloads, {archive.file: {"source": url, "date": checksums.today()}})
+            return Origin(archive.file, path, url, path.stat().st_size, pooch.file_hash(str(path)), checksums.today())
     raise UserError(
         f"The archive {archive.file} of {plan.source.title} could not be downloaded.",
         f"Tried were: {'; '.join(tried)}.",
@@ -159,7 +139,7 @@ def _download(item: Item, plan: FetchPlan, progress: Progress, repin: bool, paus
 
 
 def _unpack_all(
-    plan: FetchPlan, origins: Sequence[tuple[Archive, _Origin]], work: Path, progress: Progress
+    plan: FetchPlan, origins: Sequence[tuple[Archive, Origin]], work: Path, progress: Progress
 ) -> dict[str, int]:
     """Unpack every archive into `work` and return the files with their sizes; what must be there must be there."""
     files: dict[str, int] = {}
@@ -179,7 +159,7 @@ def _unpack_all(
 
 
 def _manifest(
-    source: Source, origins: Sequence[tuple[Archive, _Origin]], files: dict[str, int], work: Path
+    source: Source, origins: Sequence[tuple[Archive, Origin]], files: dict[str, int], work: Path
 ) -> dict[str, Any]:
     missing: list[str] = []
     if METADATA in source.expects:
@@ -189,7 +169,7 @@ def _manifest(
         "name": source.name,
         "title": source.title,
         "licence": source.licence,
-        "date": _today(),
+        "date": checksums.today(),
         "archives": {origin.name: origin.record() for _, origin in origins},
         "bytes": sum(files.values()),
         "missing": missing,
@@ -239,28 +219,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _record(downloads: Path, records: dict[str, Any]) -> None:
-    write_whole(downloads / CHECKSUMS, _json({**_read(downloads / CHECKSUMS), **records}))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if there is none, a UserError if it is something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read.", "It is no JSON object.", "Delete it and run the command again.")
-    return content
-
-
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1) + "\n"
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -7,28 +7,18 @@ is checked all the same, links and devices are never made, and what is written i
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
 import re
 import shutil
-import stat
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
+from datasets.fetching.archives import CHUNK, Member, bomb, members, reading
 from errors import UserError
 
 Place = Callable[[PurePosixPath], Collection[PurePosixPath]]
 """From a member's name to the paths its file goes to, below the folder; none for a member that is not wanted."""
-
-CHUNK = 1 << 18  # bytes
 
 
 @dataclass(frozen=True)
@@ -48,16 +38,6 @@ class Limits:
 LIMITS = Limits()
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file of the archive. open: gives its content, once. special: a link, device or other thing that is no file."""
-
-    name: str
-    size: int
-    special: str
-    open: Callable[[], IO[bytes]]
-
-
 def unpack(
     archive: Path,
     folder: Path,
@@ -75,19 +55,19 @@ def unpack(
     most = limits.most(packed)
     written: dict[str, int] = {}
     announced = done = count = 0
-    with _reading(archive), ExitStack() as stack:
-        members = _members(archive, most, stack)
+    with reading(archive), ExitStack() as stack:
+        found = members(archive, most, stack)
         total = None
-        if isinstance(members, list):  # a zip lists its members beforehand
-            total = sum(member.size for member in members if place(PurePosixPath(member.name)))
+        if isinstance(found, list):  # a zip lists its members beforehand
+            total = sum(member.size for member in found if place(PurePosixPath(member.name)))
             _need_space(folder, min(total, most))
-        for member in members:
+        for member in found:
             count += 1
             announced += member.size
             if count > limits.members:
-                raise _bomb(archive, f"it has more than {limits.members:,} members")
+                raise bomb(archive, f"it has more than {limits.members:,} members")
             if announced > most:
-                raise _bomb(archive, f"its {packed:,} bytes would become more than {most:,}")
+                raise bomb(archive, f"its {packed:,} bytes would become more than {most:,}")
             name = _safe(archive, member.name)
             targets = [_safe(archive, str(target)) for target in place(name)]
             if targets and member.special:
@@ -122,102 +102,22 @@ def check_archive(archive: Path) -> None:
 
     A zip's list of members lies at its end, so a truncated one has none. A compressed tar must be read whole.
     """
-    with _reading(archive), ExitStack() as stack:
-        for _ in _members(archive, LIMITS.most(archive.stat().st_size), stack):
+    with reading(archive), ExitStack() as stack:
+        for _ in members(archive, LIMITS.most(archive.stat().st_size), stack):
             pass
 
 
-def _content(archive: Path, member: _Member) -> Iterator[bytes]:
+def _content(archive: Path, member: Member) -> Iterator[bytes]:
     """Yield a member's bytes, exactly as many as it announced; zipfile compares its checksum at the end."""
     left = member.size
     with member.open() as source:
         while piece := source.read(min(CHUNK, left + 1)):  # one more than announced, to see that there is no more
             left -= len(piece)
             if left < 0:
-                raise _bomb(archive, f"its member {member.name!r} is larger than the {member.size:,} bytes announced")
+                raise bomb(archive, f"its member {member.name!r} is larger than the {member.size:,} bytes announced")
             yield piece
     if left > 0:
         raise EOFError(f"the member {member.name!r} ends {left:,} bytes early")
-
-
-def _members(archive: Path, most: int, stack: ExitStack) -> Iterable[_Member]:
-    """Return the files of an archive: a list for a zip, one after the other for a tar."""
-    with archive.open("rb") as file:
-        start = file.read(6)
-    if start.startswith(b"PK"):
-        package = stack.enter_context(zipfile.ZipFile(archive))
-        return [_zip_member(package, info) for info in package.infolist() if not info.is_dir()]
-    source = _Bounded(archive, stack.enter_context(_decompressed(archive, start)), most)
-    return _tar_members(stack.enter_context(tarfile.open(fileobj=source, mode="r:")), source)  # type: ignore[arg-type]
-
-
-def _tar_members(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[_Member]:
-    for info in tar:
-        if not info.isdir():
-            yield _tar_member(tar, info)
-    while source.read(CHUNK):  # to the end, where gzip has its checksum: tarfile takes a spoilt header for the end
-        pass
-
-
-def _zip_member(package: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    special = "a link" if kind == stat.S_IFLNK else "no plain file" if kind not in (0, stat.S_IFREG) else ""
-    return _Member(info.filename, info.file_size, special, lambda: package.open(info))
-
-
-def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
-    special = (
-        "" if info.isreg() and not info.issparse() else "a link" if info.islnk() or info.issym() else "no plain file"
-    )
-    return _Member(info.name, info.size, special, lambda: tar.extractfile(info))  # type: ignore[arg-type, return-value]
-
-
-def _decompressed(archive: Path, start: bytes) -> IO[bytes]:
-    """Return the bytes of a tar file, decompressed if need be; its first bytes tell how, whatever its name says."""
-    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
-        if start.startswith(magic):
-            return opened(archive, "rb")  # type: ignore[operator, return-value]
-    return archive.open("rb")
-
-
-class _Bounded(io.RawIOBase):
-    """A reader that ends in an error once more comes out of a compressed file than an archive may hold.
-
-    tarfile skips members and reads extended headers without a limit of its own; both pass through here.
-    """
-
-    HEADER = 1 << 24  # bytes tarfile may ask for at once: names and extended headers are small
-
-    def __init__(self, archive: Path, source: IO[bytes], most: int) -> None:
-        self._archive, self._source, self._most = archive, source, most + (1 << 20)  # padding and headers
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self.HEADER:
-            raise _bomb(self._archive, f"it has a header of {size:,} bytes")
-        data = self._source.read(size)
-        self._check()
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if whence == 0 and offset > self._most:
-            raise self._too_large()
-        return self._source.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._source.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def _check(self) -> None:
-        if self._source.tell() > self._most:
-            raise self._too_large()
-
-    def _too_large(self) -> UserError:
-        return _bomb(self._archive, f"its {self._archive.stat().st_size:,} bytes would become more than {self._most:,}")
 
 
 def _safe(archive: Path, name: str) -> PurePosixPath:
@@ -239,26 +139,3 @@ def _need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise OSError(28, f"{size:,} bytes are to be unpacked and {free:,} are free")
-
-
-def _bomb(archive: Path, reason: str) -> UserError:
-    return UserError(
-        f"The archive {archive.name} is refused: {reason}.",
-        "Archives of images grow little when they are unpacked, so this one is damaged or made to fill the disk.",
-        f"Get the archive from another place and put it at {archive}.",
-    )
-
-
-@contextmanager
-def _reading(archive: Path) -> Iterator[None]:
-    """Turn what the libraries say of a bad archive into a UserError; errors of the disk pass."""
-    damage = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
-    try:
-        yield
-    except (*damage, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise UserError(
-            f"The archive {archive.name} is truncated or damaged ({reason}).",
-            f"{archive} has {archive.stat().st_size:,} bytes.",
-            "Delete it and run the command again, or put a whole copy there.",
-        ) from error

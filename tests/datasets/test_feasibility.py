@@ -11,20 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets import feasibility
+from datasets import word_vectors
 from datasets.base import CompositionDataset, Vocabulary
-from datasets.feasibility import (
-    RENAMED,
-    SHIPPED,
-    feasibility_scores,
-    from_glove,
-    label_vectors,
-    load_shipped,
-    read_vectors,
-    shipped,
-    shipped_names,
-    words_of,
-)
+from datasets.feasibility import SHIPPED, feasibility_scores, from_glove, load_shipped, shipped, shipped_names
+from datasets.word_vectors import RENAMED, label_vectors, read_vectors, words_of
 from errors import UserError
 
 
@@ -155,7 +145,7 @@ def test_scores_from_a_file_are_kept_by_its_content(tmp_path: Path, monkeypatch:
     assert table.path.parent == tmp_path / "home" / "feasibility"
     assert [item.name for item in table.path.parent.iterdir()] == [table.path.name], "a temporary file was left"
 
-    monkeypatch.setattr(feasibility, "read_vectors", lambda *_: pytest.fail("the words were read again"))
+    monkeypatch.setattr(word_vectors, "read_vectors", lambda *_: pytest.fail("the words were read again"))
     again = from_glove(data, vectors_file(tmp_path, lines, "the same under another name.txt"))
     assert again.path == table.path and again.digest == table.digest
     monkeypatch.undo()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.icon_states import VERSION, plan_pairs
 from datasets.icons.paint import EXTRA_STATES, STATES
+from datasets.icons.plan import VERSION, plan_pairs
 from datasets.icons.render import SIZE, Look, render, stream
 from datasets.icons.words import CATEGORIES, CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
 from datasets.workers import worker_pool
