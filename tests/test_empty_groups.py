@@ -11,7 +11,8 @@ import pytest
 from in_process import here
 from toy_groups import with_images
 
-from benchmarks.evaluation.empty_groups import Sizes, empty_group_notes
+from benchmarks.evaluation.empty_groups import Sizes
+from benchmarks.evaluation.selection import empty_group_notes
 from registry import DATASETS
 
 BARE_NAN = re.compile(r"\bnan\b", re.IGNORECASE)

@@ -6,7 +6,6 @@ Pure numpy. The AUC, best HM and the bias chosen on validation need images of bo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,31 +58,6 @@ def check_not_empty(dataset: CompositionDataset) -> None:
                 f"It has no {phase} images.",
                 f"Give {phase} images of its pairs; docs/add_a_dataset.md says what a data set must have.",
             )
-
-
-def empty_group_notes(dataset: CompositionDataset, policies: Iterable[str], searches: bool) -> list[str]:
-    """Return what a user should know before training of groups that are empty, a sentence each.
-
-    policies: by which the epochs are to be chosen. searches: whether a threshold of the open world is to be.
-    """
-    from benchmarks.evaluation.selection import NAMES, Rule
-
-    notes = []
-    validation, test = Sizes.of(dataset, "val"), Sizes.of(dataset, "test")
-    if lack := validation.lacks("validation"):
-        rules = [rule for name in dict.fromkeys(policies) if (rule := Rule.of(name, validation)).reason]
-        chosen = "".join(f" The epoch is chosen by {NAMES[rule.used]} ({rule.wanted} was asked for)." for rule in rules)
-        if searches:
-            how = BY_UNSEEN if validation.unseen else BY_NOTHING
-            chosen += f" The threshold of the open world is chosen by {how}."
-        notes.append(
-            f"{dataset.name}: {lack}, so AUC and HM are undefined there and no bias is chosen on it (HM@val is "
-            f"{GAP}).{chosen}"
-        )
-    if lack := test.lacks("test"):
-        left = "S" if test.seen else "U"
-        notes.append(f"{dataset.name}: {lack}, so AUC and HM are undefined ({GAP}); of S and U there is {left} alone.")
-    return notes
 
 
 def shown(value: float | None, pattern: str = "{:.4f}") -> str:

@@ -7,11 +7,12 @@ undefined on every epoch. What is there decides instead, and the record says wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.evaluation.empty_groups import Sizes
+from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN, GAP, Sizes
 from benchmarks.evaluation.metrics import Metrics
+from datasets.base import CompositionDataset
 
 SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
     "val_auc": lambda metrics, loss, epoch: metrics.auc,
@@ -87,3 +88,26 @@ def counts_more(value: float, best: float) -> bool:
     A value that is not finite gives way to anything that comes later, so that it never keeps an early epoch.
     """
     return not math.isfinite(best) or value > best
+
+
+def empty_group_notes(dataset: CompositionDataset, policies: Iterable[str], searches: bool) -> list[str]:
+    """Return what a user should know before training of groups that are empty, a sentence each.
+
+    policies: by which the epochs are to be chosen. searches: whether a threshold of the open world is to be.
+    """
+    notes = []
+    validation, test = Sizes.of(dataset, "val"), Sizes.of(dataset, "test")
+    if lack := validation.lacks("validation"):
+        rules = [rule for name in dict.fromkeys(policies) if (rule := Rule.of(name, validation)).reason]
+        chosen = "".join(f" The epoch is chosen by {NAMES[rule.used]} ({rule.wanted} was asked for)." for rule in rules)
+        if searches:
+            how = BY_UNSEEN if validation.unseen else BY_NOTHING
+            chosen += f" The threshold of the open world is chosen by {how}."
+        notes.append(
+            f"{dataset.name}: {lack}, so AUC and HM are undefined there and no bias is chosen on it (HM@val is "
+            f"{GAP}).{chosen}"
+        )
+    if lack := test.lacks("test"):
+        left = "S" if test.seen else "U"
+        notes.append(f"{dataset.name}: {lack}, so AUC and HM are undefined ({GAP}); of S and U there is {left} alone.")
+    return notes

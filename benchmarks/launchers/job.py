@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.runs import files
-from benchmarks.runs.asked import Asked, asked_of, unknown_places
+from benchmarks.runs.asked import Asked, asked_of
 from benchmarks.runs.environment import PROJECT
+from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import SPEC, RunFolder, RunRecord
 from benchmarks.runs.settings import Provenance
 from benchmarks.runs.spec import SCHEMA_VERSION, RunSpec
-from benchmarks.runs.weights_place import as_asked
 from errors import UserError
 
 if TYPE_CHECKING:

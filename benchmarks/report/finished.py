@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.runs.places import load_backbone_of
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.weights_place import load_backbone_of
 from datasets.base import Vocabulary
 from datasets.streams import derived_seed
 from errors import UserError

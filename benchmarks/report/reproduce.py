@@ -6,10 +6,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.runs.asked import unknown_places
 from benchmarks.runs.overrides import setting_text
+from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.weights_place import as_asked
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.evaluation.empty_groups import check_not_empty, empty_group_notes
+from benchmarks.evaluation.empty_groups import check_not_empty
 from benchmarks.evaluation.feasibility import feasibility, open_world, refuse_open_world_settings
+from benchmarks.evaluation.selection import empty_group_notes
 from benchmarks.runs import locks
 from benchmarks.runs.asked import asked_of
 from benchmarks.runs.environment import cpu_name, launcher_facts, package_version

@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from registry import BACKBONES, DATASETS, METHODS
-
-if TYPE_CHECKING:
-    from benchmarks.running.execute import PlannedRun
-    from benchmarks.runs.records import RunRecord
+from registry import BACKBONES, DATASETS
 
 OWN = "folder:"
 """What the names of own images begin with."""
@@ -45,7 +41,20 @@ class Asked(BaseModel):
     plugins: tuple[str, ...] = ()
 
 
-def asked_of(planned: PlannedRun, allow_missing: int | None, plugins: Sequence[Path]) -> Asked:
+class Named(Protocol):
+    """A planned run, as far as its words go; see `Asked` for what they mean."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def backbone(self) -> str: ...
+
+    @property
+    def feasibility(self) -> str: ...
+
+
+def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path]) -> Asked:
     """Return what was asked for a planned run, with absolute paths."""
     from datasets import is_path
 
@@ -59,30 +68,6 @@ def asked_of(planned: PlannedRun, allow_missing: int | None, plugins: Sequence[P
         allow_missing=allow_missing or 0,
         plugins=tuple(absolute(path) for path in plugins),
     )
-
-
-def unknown_places(run: RunRecord) -> list[tuple[str, str]]:
-    """Return what a run needs whose place its record does not tell, each with the option that tells it, in words.
-
-    Only older records, and those that were made for other machines, lack anything.
-    """
-    spec, lacking = run.spec, []
-    if run.asked is None:
-        if spec.dataset.startswith(OWN):
-            lacking.append((f"the images of {spec.dataset}", "--dataset <their folder or CSV file>"))
-        if spec.backbone not in BACKBONES.names() and "." in spec.backbone.partition("/")[2]:  # no tag has a dot
-            model = spec.backbone.partition("/")[0]
-            lacking.append((f"the weights of {spec.backbone}", f"--backbone {model}/<path of the weights file>"))
-        if spec.open_world is not None and spec.open_world.feasibility == "glove":
-            lacking.append(("its word vectors", "--set feasibility=glove:<file>"))
-        unknown = [
-            f"the {kind} {name}"
-            for kind, name, registry in (("method", spec.method, METHODS), ("data set", spec.dataset, DATASETS))
-            if name not in registry.names() and not name.startswith(OWN)
-        ]
-        if unknown:
-            lacking.append((f"the file that registers {' and '.join(unknown)}", "--plugin <that file>"))
-    return lacking
 
 
 def absolute(path: str | Path) -> str:

@@ -17,8 +17,9 @@ from test_report import record
 import bench
 from benchmarks.launchers.job import read_job
 from benchmarks.report.reproduce import commands, unrepeatable
-from benchmarks.runs.asked import Asked, unknown_places
+from benchmarks.runs.asked import Asked
 from benchmarks.runs.overrides import parse_value, setting_text
+from benchmarks.runs.places import unknown_places
 from benchmarks.runs.records import SPEC, find_runs
 from benchmarks.runs.spec import OpenWorld
 from benchmarks.studies.reference.archive import packed

@@ -1,4 +1,4 @@
-"""Where the weights file of a recorded run's backbone is now: a record's name for it has no folder."""
+"""Where the files of a recorded run lie now: its weights by digest, and what its record does not tell."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.runs.asked import OWN
 from benchmarks.runs.records import RunRecord
 from datasets.cache import home
 from errors import UserError
-from registry import BACKBONES
+from registry import BACKBONES, DATASETS, METHODS
 
 if TYPE_CHECKING:
     from methods.backbone.clip import Backbone
@@ -85,3 +86,27 @@ def _places(run: RunRecord, name: str) -> Iterator[Path]:
         yield Path(place)
     for folder in (home() / "weights", home(), Path()):
         yield folder / name
+
+
+def unknown_places(run: RunRecord) -> list[tuple[str, str]]:
+    """Return what a run needs whose place its record does not tell, each with the option that tells it, in words.
+
+    Only older records, and those that were made for other machines, lack anything.
+    """
+    spec, lacking = run.spec, []
+    if run.asked is None:
+        if spec.dataset.startswith(OWN):
+            lacking.append((f"the images of {spec.dataset}", "--dataset <their folder or CSV file>"))
+        if spec.backbone not in BACKBONES.names() and "." in spec.backbone.partition("/")[2]:  # no tag has a dot
+            model = spec.backbone.partition("/")[0]
+            lacking.append((f"the weights of {spec.backbone}", f"--backbone {model}/<path of the weights file>"))
+        if spec.open_world is not None and spec.open_world.feasibility == "glove":
+            lacking.append(("its word vectors", "--set feasibility=glove:<file>"))
+        unknown = [
+            f"the {kind} {name}"
+            for kind, name, registry in (("method", spec.method, METHODS), ("data set", spec.dataset, DATASETS))
+            if name not in registry.names() and not name.startswith(OWN)
+        ]
+        if unknown:
+            lacking.append((f"the file that registers {' and '.join(unknown)}", "--plugin <that file>"))
+    return lacking
