@@ -172,7 +172,9 @@ def run(
     if not dry_run:
         launching.on_devices(devices, launches, device, precision)
 
-    from benchmarks.running.execute import Choices, Workbench, plan_runs
+    from benchmarks.running.choices import Choices, How
+    from benchmarks.running.plan import plan_runs
+    from benchmarks.running.workbench import Workbench
 
     choices = Choices(
         results=results,
@@ -180,15 +182,17 @@ def run(
         config_file=config,
         epochs=epochs,
         views=views,
-        feature_cache=feature_cache,
-        device=device,
         precision=precision,
-        workers=workers,
-        recompute=recompute,
-        compiled=compile_,
         on_existing=on_existing.value,
-        allow_missing=allow_missing,
         plugins=tuple(plugin or ()),
+        how=How(
+            feature_cache=feature_cache,
+            device=device,
+            workers=workers,
+            recompute=recompute,
+            compiled=compile_,
+            allow_missing=allow_missing,
+        ),
     )
     if spec is not None:
         planned, workbench = launching.spec_run(context, spec, choices, results, launches)

@@ -64,7 +64,7 @@ def profile(
     from benchmarks.cost.record import Settings
     from benchmarks.cost.tables import markdown, tables, write_csv
     from benchmarks.cost.whole import take
-    from benchmarks.running.execute import choose_device, choose_precision
+    from benchmarks.running.choices import choose_device, choose_precision
 
     print_hidden(labels)
     there = choose_device(device)

@@ -236,10 +236,11 @@ def feasibility(
 
     from benchmarks.evaluation.feasibility import check_source
     from benchmarks.evaluation.feasibility_summary import summarise
-    from benchmarks.running.execute import Choices, Workbench
+    from benchmarks.running.choices import Choices, How
+    from benchmarks.running.workbench import Workbench
 
     check_source(source)
-    workbench = Workbench(Choices(device="cpu", allow_missing=None))
+    workbench = Workbench(Choices(how=How(device="cpu", allow_missing=None)))
     dataset = workbench.dataset(name)
     table = workbench.feasibility(name, source, backbone)
     print_hidden(name)

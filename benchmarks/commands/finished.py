@@ -139,7 +139,7 @@ def predict(
     """Name the pairs that a finished run sees in images."""
     load_plugins(plugin)
     from benchmarks.report import prediction
-    from benchmarks.running.execute import choose_device
+    from benchmarks.running.choices import choose_device
 
     record = prediction.find_run(results, run)
     if note := hidden_path(run, "run", record.path):
@@ -223,7 +223,9 @@ def status(
 
 def planned_runs(suite, methods, dataset, seeds, world, profile, overrides, epochs, results) -> list:
     """Return the runs of a suite as `run` would plan them."""
-    from benchmarks.running.execute import Choices, Workbench, plan_runs
+    from benchmarks.running.choices import Choices
+    from benchmarks.running.plan import plan_runs
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.suites import expand, load_suite
 
     chosen = load_suite(suite).replace(

@@ -35,7 +35,9 @@ from registry import LAUNCHERS
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.running.choices import Choices
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.records import RunRecord
 
 out = Console(highlight=False, markup=False)
@@ -76,7 +78,7 @@ def on_devices(count: int | None, launcher: Launcher, device: str, precision: st
             "Leave --launcher out; docs/distributed.md has an example for SLURM.",
         )
     if must_launch(count):
-        from benchmarks.running.execute import check_device
+        from benchmarks.running.choices import check_device
 
         assert count is not None  # else there is nothing to launch
         check_device(device, precision, count)
@@ -91,7 +93,8 @@ def spec_run(
     own_results: where it goes when its folder is not the file's own. context: says which options were given.
     """
     from benchmarks.launchers.job import plan_job, read_job
-    from benchmarks.running.execute import Workbench
+    from benchmarks.running.plan import note_empty_groups
+    from benchmarks.running.workbench import Workbench
 
     given = _given(context)
     job, complete = read_job(path)
@@ -108,13 +111,13 @@ def spec_run(
         launcher.options = replace(launcher.options, command_line=job.command_line)
         choices = job.applied(choices)
     elif "allow_missing" not in given:
-        choices = replace(choices, allow_missing=job.allow_missing)
+        choices = replace(choices, how=replace(choices.how, allow_missing=job.how.allow_missing))
     at_home = path.resolve().parent.name == job.spec.run_id and "results" not in given
     folder = path.resolve().parent if at_home else own_results / job.spec.run_id
     workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))
     policy = choices.on_existing
     planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
-    workbench.note_empty_groups([planned])
+    note_empty_groups(workbench, [planned])
     return [planned], workbench
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.running.choices import Choices
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.records import RunRecord
     from benchmarks.training.stopping import Stopped
 

@@ -13,7 +13,8 @@ from benchmarks.training import stopping
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import PlannedRun, Workbench
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
 
 
 class Inline(Launcher):

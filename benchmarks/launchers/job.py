@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from benchmarks.running.choices import Choices, How
 from benchmarks.runs import files
 from benchmarks.runs.asked import Asked, asked_of
 from benchmarks.runs.environment import PROJECT
@@ -27,7 +28,8 @@ from benchmarks.runs.spec import SCHEMA_VERSION, RunSpec
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
 
 JOB = "job.json"
 LOG = "log.txt"
@@ -35,7 +37,7 @@ LOG = "log.txt"
 
 
 class Job(BaseModel):
-    """One run to be done. dataset, backbone, feasibility: as asked for, see `PlannedRun`; the others: see `Choices`.
+    """One run to be done. dataset, backbone, feasibility: as asked for, see `PlannedRun`.
 
     plugins: absolute paths. command_line: what the record says the run was started as; () leaves that to the process.
     """
@@ -48,38 +50,26 @@ class Job(BaseModel):
     dataset: str
     backbone: str
     feasibility: str = "none"
-    device: str = "auto"
-    workers: int | None = None
-    recompute: bool = False
-    compiled: bool = False
-    feature_cache: bool = True
-    allow_missing: int | None = 0
+    how: How = How()
     plugins: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
 
     def applied(self, choices: Choices) -> Choices:
         """Return choices with everything that the job decides about."""
-        names = ("device", "workers", "recompute", "compiled", "feature_cache", "allow_missing")
         plugins = tuple(Path(plugin) for plugin in self.plugins)
-        given = {name: getattr(self, name) for name in names}
-        return replace(choices, precision=self.spec.precision, plugins=plugins, **given)
+        return replace(choices, precision=self.spec.precision, plugins=plugins, how=self.how)
 
 
 def job_of(planned: PlannedRun, choices: Choices, plugins: Sequence[Path], command_line: Sequence[str]) -> Job:
     """Return the job that does a planned run as these choices say."""
-    asked = asked_of(planned, choices.allow_missing, plugins)
+    asked = asked_of(planned, choices.how.allow_missing, plugins)
     return Job(
         spec=planned.spec,
         provenance=planned.provenance,
         dataset=asked.dataset,
         backbone=asked.backbone,
         feasibility=asked.feasibility,
-        device=choices.device,
-        workers=choices.workers,
-        recompute=choices.recompute,
-        compiled=choices.compiled,
-        feature_cache=choices.feature_cache,
-        allow_missing=choices.allow_missing,
+        how=choices.how,
         plugins=asked.plugins,
         command_line=tuple(command_line),
     )
@@ -123,12 +113,14 @@ def read_job(path: Path) -> tuple[Job, bool]:
             )
         source = "none" if spec.open_world is None else spec.open_world.feasibility
         asked = Asked(dataset=spec.dataset, backbone=as_asked(record), feasibility=source)
-    return Job(spec=spec, provenance=record.provenance, **{**asked.model_dump(), "backbone": as_asked(record)}), False
+    names = asked.model_dump(exclude={"backbone", "allow_missing"})
+    how = How(allow_missing=asked.allow_missing)
+    return Job(spec=spec, provenance=record.provenance, backbone=as_asked(record), how=how, **names), False
 
 
 def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False, skip: bool = False) -> PlannedRun:
     """Return a job as a planned run. Other data or weights than the specification names are a `UserError`."""
-    from benchmarks.running.execute import PlannedRun, action_for
+    from benchmarks.running.plan import PlannedRun, action_for
 
     spec = job.spec
     dataset = workbench.dataset(job.dataset)

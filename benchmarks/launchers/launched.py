@@ -23,7 +23,7 @@ from errors import UserError
 from registry import LAUNCHERS
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import PlannedRun
+    from benchmarks.running.plan import PlannedRun
 
 NOTE = "launch.json"
 UNKNOWN = "unknown"

@@ -24,7 +24,8 @@ from benchmarks.training import stopping
 from datasets.wording import counted
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import PlannedRun, Workbench
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CORES_PER_RUN = 4

@@ -31,7 +31,9 @@ from benchmarks.runs.records import RunFolder
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import Choices, PlannedRun, Workbench
+    from benchmarks.running.choices import Choices
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
 
 REQUEUES = 20  # times that a job which used up its time is queued again; pre-emptions are not counted
 SAVING = 60.0  # seconds a run has to save itself; submitit asks for the signal 90 seconds before the end
@@ -61,14 +63,14 @@ class Slurm(Launcher):
         wanted = any(key in self.parameters for key in ("gpus_per_node", "gres")) or any(
             key.startswith("gpus") or "gpu" in str(more[key]) for key in more if key.startswith(("gpus", "tres"))
         )
-        device = choices.device if choices.device != "auto" else "cuda" if wanted else "cpu"
+        device = choices.how.device if choices.how.device != "auto" else "cuda" if wanted else "cpu"
         if device.startswith("cuda") and choices.precision == "auto":
             raise UserError(
                 "The precision of these runs cannot be chosen here.",
                 "It is part of their identity, and what the GPUs of the compute nodes can do is not known.",
                 "Pass --precision bf16, fp16 or fp32.",
             )
-        return replace(choices, device=device, elsewhere=True)
+        return replace(choices, how=replace(choices.how, device=device), elsewhere=True)
 
     def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
         """See `Launcher.launch`."""

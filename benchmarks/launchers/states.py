@@ -11,7 +11,7 @@ from typing import Literal
 
 from benchmarks.launchers.job import JOB, LOG, read_job
 from benchmarks.launchers.launched import UNKNOWN, Launch, find
-from benchmarks.running.execute import PlannedRun
+from benchmarks.running.plan import PlannedRun
 from benchmarks.runs.locks import is_held
 from benchmarks.runs.records import EPOCHS, ERROR, RunFolder, find_runs
 from benchmarks.runs.spec import RunSpec

@@ -82,7 +82,7 @@ def load(run: RunRecord, dataset: CompositionDataset) -> Loaded:
 
     A world whose threshold removes or weakens pairs is refused: its scores are made during the evaluation.
     """
-    from benchmarks.running.execute import choose_device
+    from benchmarks.running.choices import choose_device
 
     if run.spec.open_world is not None:
         raise UserError(

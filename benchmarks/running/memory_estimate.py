@@ -26,7 +26,8 @@ from methods.base import Batch, Method
 from registry import METHODS
 
 if TYPE_CHECKING:
-    from benchmarks.running.execute import PlannedRun, Workbench
+    from benchmarks.running.plan import PlannedRun
+    from benchmarks.running.workbench import Workbench
 
 OPTIMIZER_NUMBERS = 2
 """Numbers that the optimizers keep for each trained one: the two moments of Adam and its kin."""
@@ -102,7 +103,7 @@ def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | 
     spec, choices = planned.spec, workbench.choices
     method_class = METHODS.get(spec.method)
     backbone = workbench.backbone(planned.backbone)
-    backbone.recompute = choices.recompute
+    backbone.recompute = choices.how.recompute
     dataset = workbench.dataset(planned.dataset)
     method = method_class(backbone, dataset.vocabulary, method_class.Config.model_validate(spec.method_config))
     candidates = {phase: dataset.candidates(phase, spec.world) for phase in ("train", "test")}

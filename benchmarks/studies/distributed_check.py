@@ -21,7 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import Suite, expand
 from benchmarks.training import distributed
@@ -55,7 +58,9 @@ def observe(arguments: argparse.Namespace, results: Path) -> None:
     if arguments.apart:
         setattr(distributed, "_BatchNorm", ())  # noqa: B010  # no module is one of these
         setattr(distributed.Group, "check_equal", lambda *_: None)  # noqa: B010  # running statistics differ then
-    choices = Choices(results, overrides=arguments.set, epochs=arguments.epochs, device="cpu", precision="fp32")
+    choices = Choices(
+        results, overrides=arguments.set, epochs=arguments.epochs, precision="fp32", how=How(device="cpu")
+    )
     workbench = Workbench(choices)
     suite = Suite(methods=tuple(arguments.methods), datasets=(arguments.dataset,))
     trained: list[torch.nn.Parameter] = []

@@ -22,7 +22,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.running.execute import Choices, PlannedRun, Workbench, deterministic, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import deterministic
+from benchmarks.running.plan import PlannedRun, plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import RunRequest
 from benchmarks.training.execution import Execution
@@ -60,7 +63,7 @@ def train(planned: PlannedRun, workbench: Workbench, cached: bool) -> Training:
     torch.manual_seed(derived_seed("init", spec.seed))
     dataset = workbench.dataset(spec.dataset)
     method = method_class(backbone, dataset.vocabulary, method_class.Config.model_validate(spec.method_config))
-    execution = Execution(workbench.device, spec.precision, workers=workbench.choices.workers or 0)
+    execution = Execution(workbench.device, spec.precision, workers=workbench.choices.how.workers or 0)
     store = FeatureStore(enabled=cached)
     trainer = Trainer(spec, folder, method.to(workbench.device), dataset, execution, store=store)
     start = time.perf_counter()
@@ -81,8 +84,7 @@ def compare(method: str, dataset: CompositionDataset, options: argparse.Namespac
             results=folder / f"{method}-{cached}",
             epochs=options.epochs,
             overrides=("selection=last", "augmentation=none"),  # what is compared are the tensors after the last epoch
-            device=options.device,
-            workers=options.workers,
+            how=How(device=options.device, workers=options.workers),
         )
         workbench = Workbench(choices, datasets={dataset.name: dataset})
         request = RunRequest(method, dataset.name, options.backbone, "closed", "clean", 0)
@@ -112,7 +114,8 @@ def main() -> None:
     parser.add_argument("--update", type=Path, metavar="PAGE", help="put the table into this page, too")
     options = parser.parse_args()
     deterministic()
-    dataset = Workbench(Choices(device=options.device)).dataset("icon_states")  # rendered into the user's cache, once
+    # Rendered into the user's cache, once.
+    dataset = Workbench(Choices(how=How(device=options.device))).dataset("icon_states")
     table = [
         "| method | s per epoch without | with | ratio | s to fill, once | trained tensors apart | test AUC apart |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

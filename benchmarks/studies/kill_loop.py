@@ -171,7 +171,10 @@ def record(results: Path) -> Mapping[str, bytes]:
 
 def suite_run(method: str, dataset: str, epochs: int, results: Path, report: Report) -> None:
     """Do the run that `bench.py run --methods ... --dataset ... --epochs ...` does."""
-    from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+    from benchmarks.running.choices import Choices
+    from benchmarks.running.execute import execute
+    from benchmarks.running.plan import plan_runs
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.suites import expand, load_suite
 
     requests = expand(load_suite("quick").replace(methods=(method,), datasets=(dataset,)))

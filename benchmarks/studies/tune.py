@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunRecord
 from benchmarks.runs.suites import RunRequest
 from datasets import cache

@@ -9,7 +9,10 @@ import pytest
 from in_process import here
 from test_bench import bench, results_of
 
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.suites import Suite, expand
 from datasets.miniature import make
 from errors import UserError
@@ -42,7 +45,7 @@ def test_run_and_report(root, tmp_path):
 @pytest.mark.parametrize("name", ["mit_states", "ut_zappos", "cgqa"])
 def test_every_miniature_is_trained_on_and_evaluated_in_both_worlds(root, tmp_path, monkeypatch, name, world):
     monkeypatch.setenv("CZSL_DATA", str(root))
-    workbench = Workbench(Choices(results=tmp_path, epochs=1, device="cpu"))
+    workbench = Workbench(Choices(results=tmp_path, epochs=1, how=How(device="cpu")))
     methods = ("csp", "msci") if world == "closed" else ("msci",)
     suite = Suite(methods=methods, datasets=(name,), worlds=(world,))
     for planned in plan_runs(expand(suite), workbench):
@@ -64,8 +67,8 @@ def test_missing_images_stop_a_run_until_they_may_be_missing(tmp_path, monkeypat
     lost.unlink()
     arguments = ["run", "--methods", "csp", "--dataset", "ut_zappos", "--epochs", "1", "--results", tmp_path / "r"]
     with pytest.raises(UserError, match=f"1 of the 83 images of ut_zappos is missing.*{lost.name}.*--allow-missing 1"):
-        plan_runs(expand(Suite(methods=("csp",), datasets=("ut_zappos",))), Workbench(Choices(device="cpu")))
-    assert Workbench(Choices(device="cpu", allow_missing=None)).dataset("ut_zappos").left_out == ()
+        plan_runs(expand(Suite(methods=("csp",), datasets=("ut_zappos",))), Workbench(Choices(how=How(device="cpu"))))
+    assert Workbench(Choices(how=How(device="cpu", allow_missing=None))).dataset("ut_zappos").left_out == ()
     done = here(*arguments, "--allow-missing", "1")
     assert "is missing and left out" in done.stdout
     assert "1 image that the splits list was missing and left out" in (tmp_path / "r" / "report.md").read_text()

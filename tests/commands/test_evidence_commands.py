@@ -19,7 +19,10 @@ import bench
 from benchmarks.launchers.states import state_of, states
 from benchmarks.report import comparison, prediction
 from benchmarks.report.scored_runs import scored_run, validation_bias
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.suites import RunRequest
 from benchmarks.significance.paired import predictions, right_at_own_bias
@@ -38,7 +41,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "toy_evidence" not in DATASETS.names():
         DATASETS.register("toy_evidence", title="toy icons")(lambda: toy)
     root = folder / "results"
-    workbench = Workbench(Choices(results=root, device="cpu", epochs=1))
+    workbench = Workbench(Choices(results=root, epochs=1, how=How(device="cpu")))
     requests = [
         RunRequest(method, "toy_evidence", "tiny-icons", world, "clean", seed)
         for method, world, seed in (

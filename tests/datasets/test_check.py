@@ -188,7 +188,8 @@ def test_any_registered_data_set_can_be_checked(toy, monkeypatch):
 
 def test_labels_of_one_prompt_are_noted_and_not_refused(toy, monkeypatch, tmp_path):
     """In published layouts and in data sets of a plugin, whose labels are what they are."""
-    from benchmarks.running.execute import Choices, Workbench
+    from benchmarks.running.choices import Choices, How
+    from benchmarks.running.workbench import Workbench
     from registry import DATASETS
 
     monkeypatch.setenv("CZSL_DATA", str(tmp_path))
@@ -202,7 +203,7 @@ def test_labels_of_one_prompt_are_noted_and_not_refused(toy, monkeypatch, tmp_pa
         report = check(name, fast=True)
         found = [finding for finding in report.findings if f"state '{word.upper()}' = '{word}'" in finding.text]
         assert [finding.problem for finding in found] == [False]
-        workbench = Workbench(Choices(device="cpu", allow_missing=None))
+        workbench = Workbench(Choices(how=How(device="cpu", allow_missing=None)))
         workbench.dataset(name)
         assert found[0].text in workbench.notes
 

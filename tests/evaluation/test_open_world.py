@@ -19,7 +19,9 @@ from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.open_world import ThresholdedWorld
 from benchmarks.evaluation.scoring import score_images
 from benchmarks.evaluation.thresholds import feasibility_grid, kept
-from benchmarks.running.execute import Choices, Workbench, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import THRESHOLD_GRID, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
@@ -262,7 +264,9 @@ def bench(world, monkeypatch, tmp_path):
     monkeypatch.setenv("CZSL_HOME", str(tmp_path / "home"))
 
     def plan(*overrides, world_name="open", profile="clean", method="csp", data=world):
-        workbench = Workbench(Choices(results=tmp_path / "r", device="cpu", precision="fp32", overrides=overrides))
+        workbench = Workbench(
+            Choices(results=tmp_path / "r", precision="fp32", overrides=overrides, how=How(device="cpu"))
+        )
         workbench.datasets["toy"] = dataclasses.replace(data, feasibility=None)
         request = RunRequest(method, "toy", "tiny-icons", world_name, profile, 0)
         (planned,) = plan_runs([request], workbench)

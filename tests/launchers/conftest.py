@@ -31,11 +31,14 @@ def toy_plugin(tmp_path_factory):
 @pytest.fixture(scope="session")
 def whole(toy_plugin, tmp_path_factory):
     """What (see `numbers_of`) comes of two runs of CoOp in `SLOW` and one of CLIP zero-shot, done in one go."""
-    from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+    from benchmarks.running.choices import Choices, How
+    from benchmarks.running.execute import execute
+    from benchmarks.running.plan import plan_runs
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.suites import Suite, expand
 
     results = tmp_path_factory.mktemp("whole")
-    workbench = Workbench(Choices(results=results, device="cpu", overrides=SLOW))
+    workbench = Workbench(Choices(results=results, overrides=SLOW, how=How(device="cpu")))
     suite = Suite(methods=("coop", "clip_zero_shot"), datasets=(TOY,), seeds=(0, 1))
     for item in plan_runs(expand(suite), workbench):
         if item.spec.method == "coop" or item.spec.seed == 0:

@@ -13,7 +13,7 @@ from test_repeat import photos
 from benchmarks.launchers.cancel import _named
 from benchmarks.report import comparison
 from benchmarks.report.prediction import find_run
-from benchmarks.running.execute import hidden_weights
+from benchmarks.running.workbench import hidden_weights
 from benchmarks.runs.records import find_runs
 from datasets.places import hidden_path
 from datasets.wording import limited
@@ -88,10 +88,12 @@ def test_a_data_set_wins_over_a_folder_of_its_name(place):
 def test_a_launcher_is_handed_the_data_set_and_not_the_folder(place, monkeypatch):
     photos(place / "icon_states")
     from benchmarks.launchers.job import job_of
-    from benchmarks.running.execute import Choices, Workbench, plan_runs
+    from benchmarks.running.choices import Choices, How
+    from benchmarks.running.plan import plan_runs
+    from benchmarks.running.workbench import Workbench
     from benchmarks.runs.suites import RunRequest
 
-    workbench = Workbench(Choices(results=Path("results"), device="cpu"))
+    workbench = Workbench(Choices(results=Path("results"), how=How(device="cpu")))
     request = RunRequest("clip_zero_shot", "icon_states", "tiny-icons", "closed", "clean", 0)
     (item,) = plan_runs([request], workbench)
     assert job_of(item, workbench.choices, (), ()).dataset == "icon_states"

@@ -14,7 +14,11 @@ from toy_world import make_toy
 from benchmarks.launchers.job import read_job
 from benchmarks.report.finished import load_method
 from benchmarks.report.reproduce import provenance, reproduce
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
+from benchmarks.runs.places import unknown_places
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.suites import RunRequest
 from errors import UserError
@@ -39,7 +43,7 @@ def made(tmp_path_factory):
         (root / "a/w.json").write_text(json.dumps(HALF))
         request = RunRequest("clip_zero_shot", "toy", f"tiny/{root}/a/w.pt", "closed", "clean", 0)
         workbench = Workbench(
-            Choices(results=root / "results", device="cpu", feature_cache=False), datasets={"toy": toy}
+            Choices(results=root / "results", how=How(device="cpu", feature_cache=False)), datasets={"toy": toy}
         )
         (planned,) = plan_runs([request], workbench)
         run = execute(planned, workbench)
@@ -129,12 +133,13 @@ def test_a_record_from_before_places_were_kept_is_searched_by_name(made, tmp_pat
     root, run, vocabulary = made
     folder = shutil.copytree(run.path, tmp_path / "old")
     content = json.loads((folder / "spec.json").read_text())
-    del content["starts"][0]["environment"]["backbone"]
+    del content["starts"][0]["environment"]["backbone"], content["starts"][0]["asked"]
     (folder / "spec.json").write_text(json.dumps(content))
     old = RunFolder(folder).read()
     monkeypatch.chdir(root / "a")
     assert load_method(old, vocabulary).backbone.origin.file == Path.cwd() / "w.pt"
-    assert "--backbone tiny/w.pt" in reproduce(old)
+    assert "--backbone" not in reproduce(old)  # a command without its place would not work: the page says it in words
+    assert unknown_places(old) == [("the weights of tiny/w.pt", "--backbone tiny/<path of the weights file>")]
     monkeypatch.chdir(tmp_path)
     assert "in the folder that holds it." in refusal(old, vocabulary)
 

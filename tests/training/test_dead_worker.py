@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from benchmarks.running.execute import Choices, Workbench, execute, plan_runs
+from benchmarks.running.choices import Choices, How
+from benchmarks.running.execute import execute
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.suites import RunRequest
 from benchmarks.training.loop import Trainer
 from datasets.loaders import DeadWorker
@@ -19,7 +22,7 @@ def test_it_is_recorded_in_words_when_it_comes_out_of_a_signal_handler(toy, tmp_
         raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. ")
 
     monkeypatch.setattr(Trainer, "run", die)
-    workbench = Workbench(Choices(results=tmp_path, device="cpu"), datasets={"toy": toy})
+    workbench = Workbench(Choices(results=tmp_path, how=How(device="cpu")), datasets={"toy": toy})
     (planned,) = plan_runs([RunRequest("csp", "toy", "tiny-icons", "closed", "clean", 0)], workbench)
     with pytest.raises(DeadWorker, match="--workers 0"):
         execute(planned, workbench)

@@ -1,0 +1,108 @@
+"""What the command line chose beside the names of runs, how they are to be computed, and the device that means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from errors import UserError
+
+OnExisting = Literal["resume", "skip", "redo"]
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are computed; nothing here is part of a run's identity.
+
+    device: "auto" or torch's name.
+    workers: processes that decode images; None chooses by the device.
+    recompute: see `Backbone.recompute`.
+    compiled: whether torch.compile makes the training step.
+    feature_cache: whether frozen image features are kept on disk and read from there.
+    allow_missing: up to how many missing images a data set is used without them; None does not look for images.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    recompute: bool = False
+    compiled: bool = False
+    feature_cache: bool = True
+    allow_missing: int | None = 0
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line chose beside the names. None leaves the preset's or the default's value.
+
+    results: folder of the records.
+    overrides: texts of `--set`.
+    config_file: TOML file of settings.
+    epochs: of training.
+    views: see `TrainingConfig`.
+    precision: "auto" or a name.
+    on_existing: what to do about runs that are there.
+    elsewhere: another machine does the runs, so the device is not looked for here.
+    plugins: files of `--plugin`, for the record.
+    """
+
+    results: Path = Path("results")
+    overrides: Sequence[str] = ()
+    config_file: Path | None = None
+    epochs: int | None = None
+    views: int | None = None
+    precision: str = "auto"
+    on_existing: OnExisting = "resume"
+    elsewhere: bool = False
+    plugins: Sequence[Path] = ()
+    how: How = How()
+
+
+def check_device(device: str, precision: str, count: int) -> None:
+    """Raise the `UserError` that a device or precision would be in each of `count` processes on this machine."""
+    from benchmarks.training.distributed import own_device
+
+    choose_precision(precision, own_device(choose_device(device), count))
+
+
+def choose_device(wish: str, elsewhere: bool = False) -> Any:
+    """Return the torch device: as asked, or the first of cuda, mps, cpu that is there.
+
+    elsewhere: `wish` is the device of another machine, which need not be here.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wish == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    try:
+        device = torch.device(wish)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in there or not (there[device.type] or elsewhere):
+        raise UserError(
+            f"The device '{wish}' cannot be used.",
+            f"Here there is {', '.join(name for name, available in there.items() if available)}.",
+            "Pass one of these, or --device auto.",
+        )
+    return device
+
+
+def choose_precision(wish: str, device: Any) -> str:
+    """Return the precision: as asked; or bf16 on a cuda device that can, else fp32."""
+    import torch
+
+    if wish == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if wish not in ("fp32", "bf16", "fp16"):
+        raise UserError(
+            f"There is no precision '{wish}'.", "There are fp32, bf16, fp16 and auto.", "Choose one of these."
+        )
+    if wish == "fp16" and device.type == "cpu":
+        raise UserError(
+            "Training in fp16 does not work on the CPU.",
+            "Its gradients underflow, and the CPU has no fast fp16.",
+            "Pass --precision fp32.",
+        )
+    return wish
