@@ -196,7 +196,12 @@ def test_labels_of_one_prompt_are_noted_and_not_refused(toy, monkeypatch, tmp_pa
     odd = BLANK_LISTS | {"train": (*BLANK_LISTS["train"], ("LIGHT BLUE", "orange"))}
     write_miniature(reader("vaw_czsl").published, tmp_path, odd, pictures=True, pixels=8)
     states = (toy.vocabulary.states[0].upper(), *toy.vocabulary.states[1:-1], toy.vocabulary.states[0])
-    plugin = replace(toy, vocabulary=Vocabulary(states, toy.vocabulary.objects))
+    renamed = dict(zip(toy.vocabulary.states, states, strict=True))
+    lists = {
+        name: tuple((renamed[state], obj) for state, obj in getattr(toy, name))
+        for name in ("train_pairs", "val_pairs", "test_pairs")
+    }
+    plugin = replace(toy, vocabulary=Vocabulary(states, toy.vocabulary.objects), **lists)
     get = DATASETS.get
     monkeypatch.setattr(DATASETS, "get", lambda name: (lambda: plugin) if name == "plugin" else get(name))
     for name, word in (("vaw_czsl", "light blue"), ("plugin", states[-1])):
