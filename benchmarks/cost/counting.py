@@ -19,8 +19,9 @@ from benchmarks.cost.labels import LabelSpace
 from benchmarks.cost.parts import PartMeter
 from benchmarks.cost.record import Estimate, Flops, Row, Settings
 from benchmarks.cost.reference import NAME, BackboneOnly
-from benchmarks.running.memory_estimate import ByPlace, estimate, fake_batch, fake_weights
-from benchmarks.runs.settings import resolve
+from benchmarks.running.fake_tensors import ByPlace, fake_batch, fake_weights
+from benchmarks.running.memory_estimate import estimate
+from benchmarks.runs.resolution import resolve
 from benchmarks.runs.spec import TrainingConfig
 from benchmarks.training.execution import Execution
 from datasets.base import Candidates
@@ -50,17 +51,22 @@ def build(name: str, backbone: Backbone, labels: LabelSpace) -> tuple[Method, Tr
     if name == NAME:
         return BackboneOnly(backbone, labels.dataset.vocabulary, MethodConfig()), TrainingConfig()
     method_class = METHODS.get(name)
-    training, config, _ = resolve(name, method_class.Config, labels.name)
-    built = method_class(backbone, labels.dataset.vocabulary, method_class.Config.model_validate(config))
-    return built, training
+    resolved = resolve(name, method_class.Config, labels.name)
+    built = method_class(backbone, labels.dataset.vocabulary, method_class.Config.model_validate(resolved.method))
+    return built, resolved.training
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A method without numbers and all that its cost depends on. trains: whether it has training steps at all."""
+    """A method without numbers and all that its cost depends on.
+
+    preset_batch: its own batch size, whatever that of `training` is.
+    trains: whether it has training steps at all.
+    """
 
     method: Method
     training: TrainingConfig
+    preset_batch: int
     trains: bool
     candidates: dict[str, Candidates]
     execution: Execution
@@ -86,6 +92,7 @@ def subject(name: str, settings: Settings, labels: LabelSpace) -> Subject:
     return Subject(
         method,
         training.model_copy(update={"batch_size": batch, "micro_batch": None}),
+        batch if name == NAME else training.batch_size,
         method.info.trains and training.epochs > 0,
         {
             "train": labels.dataset.candidates("train"),
@@ -106,7 +113,7 @@ def count(name: str, settings: Settings, labels: LabelSpace) -> Row:
     return Row(
         method=name,
         batch=batch,
-        preset_batch=batch if name == NAME else resolve(name, type(method).Config, labels.name)[0].batch_size,
+        preset_batch=one.preset_batch,
         epochs=one.training.epochs if one.trains else 0,
         parameters=parameters,
         flops=flops,

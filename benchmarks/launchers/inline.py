@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.launchers.base import Launcher, Watch, name_of
 from benchmarks.runs.locks import Held
+from benchmarks.runs.records import ERROR
 from benchmarks.training import stopping
 from errors import UserError
 
@@ -56,7 +57,9 @@ class Inline(Launcher):
                 watch.failed(name, str(error))
             except Exception as error:
                 failures += 1
-                watch.failed(name, f"{type(error).__name__}: {error}. See {item.folder.path / 'error.json'}.")
+                file = item.folder.path / ERROR
+                where = f" See {file}." if file.is_file() else ""  # a run may fail before its record begins
+                watch.failed(name, f"{type(error).__name__}: {error}.{where}")
             else:
                 watch.done(name, record, time.perf_counter() - start)
             if failures and workbench.group.size > 1:

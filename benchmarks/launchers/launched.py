@@ -116,9 +116,10 @@ def handing_out(root: Path) -> Iterator[None]:
 
 
 def free(planned: Sequence[PlannedRun], root: Path, watch: Watch) -> tuple[list[PlannedRun], int]:
-    """Return the runs that are to be done and that nobody is at, and the number of those that somebody is at.
+    """Return (runs to hand out, how many are left out because somebody is at them already).
 
-    Finished ones are tidied. A run that is to be done anew is cleared here, once: its process may be started again.
+    Finished runs are tidied. A run that is to be redone is cleared here and not by its process: that may be started
+    several times, and must keep what it had saved.
     """
     for item in planned:
         if item.action == "nothing":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
@@ -24,6 +24,8 @@ from benchmarks.training import stopping
 from datasets.wording import counted
 
 if TYPE_CHECKING:
+    import torch
+
     from benchmarks.running.plan import PlannedRun
     from benchmarks.running.workbench import Workbench
 
@@ -149,7 +151,7 @@ class _Pool:
                 process.send_signal(number)
 
 
-def gpus(device: Any) -> list[str]:
+def gpus(device: torch.device) -> list[str]:
     """Return the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them; none off cuda."""
     if device.type != "cuda" or device.index is not None:
         return []

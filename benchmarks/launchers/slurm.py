@@ -1,9 +1,10 @@
-"""A job array of a SLURM cluster, through submitit: a run a job, so many at a time.
+"""Runs as a job array of a SLURM cluster, through submitit. Each job does one run.
 
-Data and weights are prepared before anything is submitted, for compute nodes often have no network; that is why the
-cache (CZSL_HOME) and the results have to lie on a file system that the nodes share. A job that is to make room (the
-pre-emption signal, the end of its time) saves its run within the epoch, queues itself again and goes on where it was.
-The records say what became of a run; SLURM is asked about the queue alone, and accounting (sacct) never.
+Data and weights are prepared before the jobs are submitted, because compute nodes often have no network. The cache
+(CZSL_HOME) and the results must therefore lie on a file system that the nodes share.
+
+A job that SLURM pre-empts, or whose time ends, saves its run, queues itself again and goes on from there. What became
+of a run is read from its record: SLURM is only asked what is in the queue, never its accounting (sacct).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -25,12 +25,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
 from benchmarks.launchers.job import JOB, job_of, reason, start_run, write_job
+from benchmarks.launchers.slurm_queue import ask, in_queue, still_runs
 from benchmarks.launchers.slurm_settings import judge, parameters, refusal
 from benchmarks.runs.environment import PROJECT
 from benchmarks.runs.records import RunFolder
 from errors import UserError
 
 if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+    from submitit.helpers import DelayedSubmission
+
     from benchmarks.running.choices import Choices
     from benchmarks.running.plan import PlannedRun
     from benchmarks.running.workbench import Workbench
@@ -126,7 +130,7 @@ class Slurm(Launcher):
             raise refusal(said) from error
         return [job.job_id for job in handed]
 
-    def _executor(self, root: Path) -> Any:
+    def _executor(self, root: Path) -> SlurmExecutor:
         """Return submitit's executor with all that the jobs are asked for."""
         import submitit
 
@@ -155,7 +159,7 @@ class Slurm(Launcher):
     @classmethod
     def cancel(cls, root: Path, job: str) -> None:
         """Take a job out of the queue, or have it save its run and end."""
-        _ask("scancel", job)
+        ask("scancel", job)
 
 
 class RunJob:
@@ -196,7 +200,7 @@ class RunJob:
             time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
         raise RuntimeError(f"{path.name}: {reason(folder, code)}")
 
-    def checkpoint(self) -> Any:
+    def checkpoint(self) -> DelayedSubmission | None:
         """Return what the next start of the job does: the same, for the run goes on by itself. None: nothing is left.
 
         submitit calls it in its handler of the signal. The run has got that signal too, and is given the time to save.
@@ -241,36 +245,3 @@ def own_number() -> str:
     """Return the number of the job that this process belongs to, as `squeue` shows it."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
-
-
-def in_queue(numbers: Collection[str]) -> dict[str, str]:
-    """Return the jobs and array tasks with these job numbers that SLURM has not finished, with their states."""
-    if not numbers:
-        return {}
-    try:
-        said = _ask("squeue", "--noheader", "--array", "--format=%i|%T", f"--jobs={','.join(sorted(numbers))}")
-    except UserError as error:
-        if "Invalid job id" in str(error):  # the only one asked about is long gone
-            return {}
-        raise
-    return dict(line.strip().split("|", 1) for line in said.splitlines() if "|" in line)
-
-
-def still_runs(job: str) -> bool:
-    """Return whether SLURM says that a job runs on; where it cannot be asked, it is believed to."""
-    try:
-        return in_queue({job.partition("_")[0]}).get(job) == "RUNNING"
-    except UserError:
-        return True
-
-
-def _ask(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except FileNotFoundError:
-        there = f"The command {command[0]} is not found"
-    except subprocess.TimeoutExpired:
-        there = f"{command[0]} does not answer"
-    except subprocess.CalledProcessError as error:
-        there = " ".join(error.stderr.split()) or f"{command[0]} ended with code {error.returncode}"
-    raise UserError("SLURM cannot be asked.", f"{there}.", "Try again, from a login node of the cluster.")

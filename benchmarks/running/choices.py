@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from benchmarks.runs.spec import Precision
 from errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 OnExisting = Literal["resume", "skip", "redo"]
 
@@ -66,7 +70,7 @@ def check_device(device: str, precision: str, count: int) -> None:
     choose_precision(precision, own_device(choose_device(device), count))
 
 
-def choose_device(wish: str, elsewhere: bool = False) -> Any:
+def choose_device(wish: str, elsewhere: bool = False) -> torch.device:
     """Return the torch device: as asked, or the first of cuda, mps, cpu that is there.
 
     elsewhere: `wish` is the device of another machine, which need not be here.
@@ -89,20 +93,21 @@ def choose_device(wish: str, elsewhere: bool = False) -> Any:
     return device
 
 
-def choose_precision(wish: str, device: Any) -> str:
+def choose_precision(wish: str, device: torch.device) -> Precision:
     """Return the precision: as asked; or bf16 on a cuda device that can, else fp32."""
     import torch
 
     if wish == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if wish not in ("fp32", "bf16", "fp16"):
+    precision = next((known for known in get_args(Precision) if known == wish), None)
+    if precision is None:
         raise UserError(
             f"There is no precision '{wish}'.", "There are fp32, bf16, fp16 and auto.", "Choose one of these."
         )
-    if wish == "fp16" and device.type == "cpu":
+    if precision == "fp16" and device.type == "cpu":
         raise UserError(
             "Training in fp16 does not work on the CPU.",
             "Its gradients underflow, and the CPU has no fast fp16.",
             "Pass --precision fp32.",
         )
-    return wish
+    return precision

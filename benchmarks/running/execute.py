@@ -1,7 +1,4 @@
-"""From requests to finished records: resolve settings, see what is there already, run the rest.
-
-Nothing here prints. `plan_runs` is light enough to answer "nothing to do" quickly; `execute` does one run.
-"""
+"""Does one planned run under its lock, and leaves its record, or why it failed or stopped. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.running.plan import PlannedRun
 from benchmarks.running.workbench import Workbench
@@ -23,17 +20,26 @@ from datasets.system import is_posix
 from errors import UserError
 from registry import METHODS
 
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.training.execution import Report
+
 
 def execute(
     planned: PlannedRun,
     workbench: Workbench,
-    report: Any = None,
+    report: Report | None = None,
     command_line: Sequence[str] = (),
     notify: Callable[[str], None] = lambda message: None,
 ) -> RunRecord:
     """Do one planned run and return its record; a failure or a stop is recorded in its folder and raised again.
 
-    notify: told what else a user should know. `locks.Held` if another process is at the run.
+    `locks.Held` is raised where another process is at the run.
+
+    report: told how far it is.
+    command_line: what the record says that the run was started as.
+    notify: told what else a user should know.
     """
     group, folder = workbench.group, planned.folder
     if planned.action == "nothing":
@@ -64,7 +70,7 @@ def execute(
 def _execute(
     planned: PlannedRun,
     workbench: Workbench,
-    report: Any,
+    report: Report | None,
     command_line: Sequence[str],
     notify: Callable[[str], None],
 ) -> RunRecord:
@@ -79,7 +85,7 @@ def _execute(
     folder = group.folder(planned.folder)
     device = workbench.device
     choices = workbench.choices
-    how = workbench.choices.how
+    how = choices.how
     workers = _workers(how.workers, device)
     execution = Execution(device, spec.precision, workers=workers, compiled=how.compiled, group=group)
     deterministic()
@@ -91,7 +97,7 @@ def _execute(
     folder.start(
         spec, provenance=planned.provenance, command_line=list(command_line), environment=environment, asked=asked
     )
-    trainer = None
+    trainer: training.Trainer | None = None
     try:
         group.barrier()  # until the folder is what this start makes of it
         method_class = METHODS.get(spec.method)
@@ -138,7 +144,7 @@ def deterministic() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
-def _workers(wish: int | None, device: Any) -> int:
+def _workers(wish: int | None, device: torch.device) -> int:
     """Return the number of decoding processes: as asked, else 0 on the CPU, where the model needs the cores itself."""
     if wish is not None:
         return wish
@@ -154,7 +160,7 @@ def here(workbench: Workbench) -> dict[str, Any]:
     return {**own, **_device_facts(workbench.device), **workbench.group.facts}
 
 
-def _device_facts(device: Any) -> Mapping[str, Any]:
+def _device_facts(device: torch.device) -> Mapping[str, Any]:
     import torch
 
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}

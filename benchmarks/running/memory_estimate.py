@@ -7,22 +7,18 @@ layers, pairs, precision and recomputation by itself, for a method of somebody e
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from benchmarks.running.fake_tensors import bytes_of, fake_batch, fake_weights, fullest
 from benchmarks.runs.spec import TrainingConfig
 from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from errors import UserError
-from methods.base import Batch, Method
+from methods.base import Method
 from registry import METHODS
 
 if TYPE_CHECKING:
@@ -35,8 +31,13 @@ OPTIMIZER_NUMBERS = 2
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes. weights: of method and backbone. gradients, optimizer: of what is trained. training, evaluation: what else
-    is alive at the fullest moment of a step and of an evaluation batch.
+    """Bytes.
+
+    weights: of method and backbone.
+    gradients: of what is trained.
+    optimizer: what it keeps of what is trained.
+    training: what else is alive at the fullest moment of a step.
+    evaluation: what else is alive at the fullest moment of an evaluation batch.
     """
 
     weights: int
@@ -57,11 +58,12 @@ def estimate(
 ) -> MemoryEstimate:
     """Return the estimate of a run. `method` is used up: its weights lose their values.
 
-    candidates: those of "train" and "test". What a method does with values (not with indices) cannot be followed; it
-    raises whatever torch says of that.
+    candidates: those of "train" and "test".
+
+    What a method does with values (not with indices) cannot be followed; it raises whatever torch says of that.
     """
-    weights = _bytes(method.parameters()) + _bytes(method.buffers())
-    trained = _bytes(method.trained().values()) if config.epochs > 0 else 0
+    weights = bytes_of(method.parameters()) + bytes_of(method.buffers())
+    trained = bytes_of(method.trained().values()) if config.epochs > 0 else 0
     execution = replace(execution, device=torch.device("cpu"))
     mode = fake_weights(method)
 
@@ -76,7 +78,7 @@ def estimate(
             with torch.no_grad(), execution.autocast():
                 batch = method.encode(batch)  # once per run, see `PhaseBatches`
         method.train()
-        training = max(0, _fullest(step, method, execution, batch) - trained)
+        training = max(0, fullest(step, method, execution, batch) - trained)
     method.eval()
     images = fake_batch(method, mode, execution.eval_batch)
 
@@ -86,16 +88,8 @@ def estimate(
         method.score(method.encode(images), prepared, chunk).float()
 
     with torch.no_grad():
-        evaluation = _fullest(score, method, execution, images)
+        evaluation = fullest(score, method, execution, images)
     return MemoryEstimate(weights, trained, OPTIMIZER_NUMBERS * trained, training, evaluation)
-
-
-_INDEXED = (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_)
-
-
-def _places(index: Tensor | None) -> Tensor | None:
-    """Return where a mask is true instead of the mask: of a fake tensor's rows only the number is known then."""
-    return index.nonzero().squeeze(1) if index is not None and index.dtype == torch.bool and index.ndim == 1 else index
 
 
 def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | None:
@@ -139,77 +133,3 @@ def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:
     step = estimate.gradients + estimate.optimizer + estimate.training
     parts = (f"{size / 1e9:.2f}" for size in (estimate.weights, step, estimate.evaluation))
     return (*parts, f"~{estimate.total / 1e9:.1f}")
-
-
-class ByPlace(TorchDispatchMode):
-    """Lets fake tensors be indexed with real masks: by the places where a mask is true."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.overloadpacket in _INDEXED:
-            args = (args[0], [_places(index) for index in args[1]], *args[2:])
-        return function(*args, **(kwargs or {}))
-
-
-class _Alive(ByPlace):
-    """Follows which storages are alive beside those that were there, and remembers the most bytes there were."""
-
-    def __init__(self, there: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in there)
-        self.alive = self.fullest = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_dispatch__(function, types, args, kwargs)
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor) and (storage := value.untyped_storage()) not in self.known:
-                self.known.add(storage)
-                self.alive += storage.nbytes()
-                weakref.finalize(storage, self._died, storage.nbytes())
-        self.fullest = max(self.fullest, self.alive)
-        return result
-
-    def _died(self, size: int) -> None:
-        self.alive -= size
-
-
-def _fullest(work: Callable[[], None], method: Method, execution: Execution, batch: Batch) -> int:
-    """Return the most bytes alive during `work` beside the weights, with those of the batch."""
-    values = [value for value in (batch.images, *(batch.features or {}).values()) if value is not None]
-    with _Alive([*method.parameters(), *method.buffers(), *values]) as alive, execution.autocast():
-        work()
-    return alive.fullest + _bytes(values)
-
-
-def fake_weights(method: Method) -> FakeTensorMode:
-    """Replace the weights, wherever they are, by fake tensors on the CPU, and return their mode.
-
-    The mode itself stays off: index tensors are real and have their values. A tensor that modules share stays shared.
-    """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes: dict[int, tuple[Tensor, Tensor]] = {}  # by identity; the original is held so that its identity stays taken
-    for module in method.modules():
-        held: Sequence[dict[str, Any]] = (module._parameters, module._buffers)
-        for tensors in held:
-            for name, tensor in tensors.items():
-                if tensor is None or not tensor.is_floating_point():
-                    continue
-                if id(tensor) not in fakes:
-                    with mode:
-                        fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-                        if isinstance(tensor, nn.Parameter):
-                            fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
-                    fakes[id(tensor)] = (tensor, fake)
-                tensors[name] = fakes[id(tensor)][1]
-    return mode
-
-
-def fake_batch(method: Method, mode: FakeTensorMode, images: int) -> Batch:
-    """Return a batch of fake images with real labels."""
-    labels = torch.zeros(images, dtype=torch.int64)
-    size = method.backbone.image_size
-    with mode:
-        return Batch(labels, labels, labels, images=torch.empty(images, 3, size, size))
-
-
-def _bytes(tensors: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

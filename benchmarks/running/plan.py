@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal, cast
 
 from benchmarks.evaluation.feasibility import open_world, refuse_open_world_settings
 from benchmarks.evaluation.selection import empty_group_notes
-from benchmarks.running.choices import OnExisting
+from benchmarks.running.choices import Choices, OnExisting
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.overrides import load_config_file, parse_overrides
 from benchmarks.runs.records import RunFolder, Status
-from benchmarks.runs.settings import Provenance, resolve, resolve_open_world
+from benchmarks.runs.resolution import Given, Resolved, Resolver
+from benchmarks.runs.settings import Provenance
 from benchmarks.runs.spec import RunSpec, TrainingConfig
-from benchmarks.runs.suites import RunRequest, changes, changes_nothing
+from benchmarks.runs.suites import RunRequest
 from registry import METHODS
+
+Action = Literal["run", "resume", "nothing"]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A run with everything that decides its numbers.
 
-    dataset, backbone: as asked for; a data set may be a path, the specification has the name it gives itself. action:
-    what will be done about it. feasibility: the setting that names the source of an open world's scores, which a
-    specification knows by kind and digest alone.
+    dataset: as asked for, which may be a path; the specification has the name that the data set gives itself.
+    backbone: as asked for.
+    provenance: where each setting comes from.
+    status: of its folder when it was planned.
+    action: what will be done about it.
+    feasibility: the setting that names the source of an open world's scores; the specification has kind and digest.
     """
 
     spec: RunSpec
@@ -34,7 +40,7 @@ class PlannedRun:
     provenance: Provenance
     folder: RunFolder
     status: Status
-    action: Literal["run", "resume", "nothing"]
+    action: Action
     feasibility: str = "none"
 
 
@@ -52,68 +58,19 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
     except Exception as error:
         group.end(error)
         raise
-    return [replace(item, action=action) for item, action in zip(planned, actions, strict=True)]
+    return [replace(item, action=cast(Action, action)) for item, action in zip(planned, actions, strict=True)]
 
 
 def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[PlannedRun]:
-    choices = workbench.choices
-    configs = {request.method: METHODS.get(request.method).Config for request in requests}
-    line = parse_overrides(choices.overrides, configs)
-    file = load_config_file(choices.config_file, configs) if choices.config_file is not None else {}
-    if all(request.world == "closed" for request in requests):
-        refuse_open_world_settings(line)
+    resolver = Resolver(_given(requests, workbench.choices))
     planned = []
     idle: dict[str, dict[str, None]] = {}
     for request in requests:
-        values = dict(line.get(request.method, {}))
-        if choices.epochs is not None:
-            values["epochs"] = choices.epochs
-        if choices.views is not None:
-            values["views"] = choices.views
-        sources: dict[str, Any] = {
-            "profile": request.profile,
-            "file_values": file.get(request.method, {}),
-            "command_line_values": values,
-            "file_name": str(choices.config_file),
-        }
-        names = (request.method, configs[request.method], request.dataset)
-        training, method_config, provenance = resolve(*names, **sources, ablation=changes(request))
-        if request.ablation is not None and changes_nothing(request, **sources):
+        resolved = resolver.resolved(request)
+        if request.ablation is not None and resolver.changes_nothing(request):
             idle.setdefault(request.method, {})[request.ablation] = None
-            continue
-        world, source = None, "none"
-        if request.world == "open":
-            settings, places = resolve_open_world(*names, **sources, ablation=changes(request))
-            provenance, source = provenance | places, settings.feasibility
-            table = partial(workbench.feasibility, request.dataset, source, request.backbone)
-            world = open_world(settings, places, request.profile, workbench.dataset(request.dataset), table)
-        if not METHODS.get(request.method).info.trains:
-            # How a method without training would be trained does not make another run of it.
-            training = TrainingConfig(epochs=0)
-        backbone, digest = workbench.backbone_identity(request.backbone)
-        dataset = workbench.dataset(request.dataset)
-        spec = RunSpec(
-            method=request.method,
-            method_config=method_config,
-            training=training,
-            dataset=dataset.name,
-            dataset_digest=dataset.digest,
-            backbone=backbone,
-            backbone_digest=digest,
-            world=request.world,
-            profile=request.profile,
-            seed=request.seed,
-            precision=workbench.precision,
-            ablation=request.ablation,
-            open_world=world,
-        )
-        folder = RunFolder(choices.results / spec.run_id)
-        action = action_for(folder.status, choices.on_existing)
-        planned.append(
-            PlannedRun(
-                spec, request.dataset, request.backbone, provenance, folder, folder.status, action, feasibility=source
-            )
-        )
+        else:
+            planned.append(_planned_run(request, resolved, workbench))
     note_empty_groups(workbench, planned)
     workbench.notes += [
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
@@ -121,7 +78,56 @@ def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[Plann
     return planned
 
 
-def action_for(status: Status, policy: OnExisting) -> Literal["run", "resume", "nothing"]:
+def _given(requests: Sequence[RunRequest], choices: Choices) -> dict[str, Given]:
+    """Return for each method what the user set in a file and on the command line."""
+    configs = {request.method: METHODS.get(request.method).Config for request in requests}
+    line = parse_overrides(choices.overrides, configs)
+    file = load_config_file(choices.config_file, configs) if choices.config_file is not None else {}
+    if all(request.world == "closed" for request in requests):
+        refuse_open_world_settings(line)
+    options = {"epochs": choices.epochs, "views": choices.views}
+    own = {key: value for key, value in options.items() if value is not None}
+    return {
+        method: Given(file.get(method, {}), str(choices.config_file), {**line.get(method, {}), **own})
+        for method in configs
+    }
+
+
+def _planned_run(request: RunRequest, resolved: Resolved, workbench: Workbench) -> PlannedRun:
+    """Return a request with the digests of its data and weights, and what is to be done about it."""
+    world, source = None, "none"
+    if resolved.open_world is not None:
+        source = resolved.open_world.feasibility
+        table = partial(workbench.feasibility, request.dataset, source, request.backbone)
+        dataset = workbench.dataset(request.dataset)
+        world = open_world(resolved.open_world, resolved.provenance, request.profile, dataset, table)
+    backbone, digest = workbench.backbone_identity(request.backbone)
+    dataset = workbench.dataset(request.dataset)
+    spec = RunSpec(
+        method=request.method,
+        method_config=resolved.method,
+        # How a method without training would be trained does not make another run of it.
+        training=resolved.training if METHODS.get(request.method).info.trains else TrainingConfig(epochs=0),
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        backbone=backbone,
+        backbone_digest=digest,
+        world=request.world,
+        profile=request.profile,
+        seed=request.seed,
+        precision=workbench.precision,
+        ablation=request.ablation,
+        open_world=world,
+    )
+    folder = RunFolder(workbench.choices.results / spec.run_id)
+    status = folder.status
+    action = action_for(status, workbench.choices.on_existing)
+    return PlannedRun(
+        spec, request.dataset, request.backbone, resolved.provenance, folder, status, action, feasibility=source
+    )
+
+
+def action_for(status: Status, policy: OnExisting) -> Action:
     """Return what is to be done about a run."""
     if status == "empty" or policy == "redo":
         return "run"

@@ -5,37 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.empty_groups import check_not_empty
 from benchmarks.evaluation.feasibility import feasibility
 from benchmarks.running.choices import Choices, choose_device, choose_precision
+from benchmarks.runs.spec import Precision
+from datasets.base import CompositionDataset
 from datasets.checking.presence import with_images_there
+from datasets.feasibility import Feasibility
 from datasets.places import hidden_path, plainly_a_path
 from datasets.spelling import spelling_notes
 from datasets.system import is_posix
 from errors import UserError
 from registry import BACKBONES, DATASETS
 
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.training.distributed import Group
+    from benchmarks.training.frozen_features import FeatureStore
+    from methods.backbone.clip import Backbone
+
 
 @dataclass
 class Workbench:
     """What runs share: the device, the processes, loaded data sets, digests of weights, frozen features of images.
 
+    datasets: by the names that they were asked for by; so are backbones.
+    backbone_digests: (name to record, digest of the weights).
     backbone_facts: where the weights of a backbone that was loaded come from, for records.
     notes: what a user should know of the plan.
+    tables: of feasibility, by (data set, setting, backbone).
     """
 
     choices: Choices
-    device: Any = None
-    group: Any = None
-    precision: str = "fp32"
-    datasets: dict[str, Any] = field(default_factory=dict)
+    datasets: dict[str, CompositionDataset] = field(default_factory=dict)
     backbone_digests: dict[str, tuple[str, str]] = field(default_factory=dict)
     backbone_facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    features: Any = None
     notes: list[str] = field(default_factory=list)
-    tables: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    tables: dict[tuple[str, str, str], Feasibility] = field(default_factory=dict)
+    device: torch.device = field(init=False)
+    group: Group = field(init=False)
+    precision: Precision = field(init=False)
+    features: FeatureStore = field(init=False)
 
     def __post_init__(self) -> None:
         from benchmarks.training.distributed import own_device, start_group
@@ -52,10 +65,10 @@ class Workbench:
         self.group = start_group(self.device)
         self.precision = choose_precision(self.choices.precision, self.device)
 
-    def dataset(self, name: str) -> Any:
+    def dataset(self, name: str) -> CompositionDataset:
         """Return a data set, loaded (or prepared) once, with all its images there but for those that may be missing."""
         if name not in self.datasets:
-            dataset = DATASETS.get(name)()
+            dataset: CompositionDataset = DATASETS.get(name)()
             if self.choices.how.allow_missing is not None:
                 dataset = with_images_there(dataset, self.choices.how.allow_missing)
             check_not_empty(dataset)
@@ -65,9 +78,9 @@ class Workbench:
             self.datasets[name] = dataset
         return self.datasets[name]
 
-    def backbone(self, name: str) -> Any:
+    def backbone(self, name: str) -> Backbone:
         """Return a freshly loaded backbone; methods may change what they are given, so none is shared."""
-        backbone = BACKBONES.get(name)()
+        backbone: Backbone = BACKBONES.get(name)()
         self.backbone_digests[name] = (backbone.name, backbone.digest)
         origin = getattr(backbone, "origin", None)  # a plugin's backbone has none
         if origin is not None and name not in self.backbone_facts:
@@ -93,7 +106,7 @@ class Workbench:
         if text and text not in self.notes:
             self.notes.append(text)
 
-    def feasibility(self, dataset: str, setting: str, backbone: str) -> Any:
+    def feasibility(self, dataset: str, setting: str, backbone: str) -> Feasibility:
         """Return a data set's feasibility scores from the source that a setting names."""
         key = (dataset, setting, backbone)
         if key not in self.tables:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.runs.settings import resolve, resolve_open_world
+from benchmarks.runs.resolution import resolve
 from benchmarks.runs.spec import Profile
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -41,14 +41,12 @@ class Description:
 def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean") -> Description:
     """Return a method's description on a data set and backbone; an unknown name is a `UserError`."""
     method_class = METHODS.get(method)
-    training, config, provenance = resolve(method, method_class.Config, dataset, profile=profile)
+    resolved = resolve(method, method_class.Config, dataset, profile=profile, world="open")
     vocabulary = DATASETS.get(dataset)().vocabulary
-    built = method_class(BACKBONES.get(backbone)(), vocabulary, method_class.Config.model_validate(config))
-    open_world, places = resolve_open_world(method, method_class.Config, dataset, profile=profile)
-    values, provenance = {**training.model_dump(), **config, **open_world.model_dump()}, provenance | places
-    where = {key: note.get("where", note["origin"]) for key, note in sorted(provenance.items())}
-    settings = [(key, values[key], place) for key, place in where.items()]
-    sources = {note["where"]: note["source"] for note in provenance.values() if note.get("source")}
+    built = method_class(BACKBONES.get(backbone)(), vocabulary, method_class.Config.model_validate(resolved.method))
+    notes = dict(sorted(resolved.provenance.items()))
+    settings = [(key, resolved.values[key], note.get("where", note["origin"])) for key, note in notes.items()]
+    sources = {note["where"]: note["source"] for note in notes.values() if note.get("source")}
     return Description(built.info, grouped(built.trained()), settings, dict(sorted(sources.items())))
 
 

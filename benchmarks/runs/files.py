@@ -121,7 +121,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise TypeError(f"array '{name}' holds Python objects; give it a plain dtype")
-    write_aside(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_aside(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]  # numpy's `allow_pickle`: no array of ours is called that
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -83,11 +83,6 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"it does not divide batch_size, which is {batch_size}")
         return micro_batch
 
-    @property
-    def accumulation(self) -> int:
-        """Number of micro-batches in a full batch."""
-        return 1 if self.micro_batch is None else self.batch_size // self.micro_batch
-
 
 class OpenWorldSettings(BaseModel):
     """What a user says about the open world; a run in the closed world does not read it.

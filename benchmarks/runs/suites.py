@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from benchmarks.runs.settings import read_toml, resolve
+from benchmarks.runs.settings import read_toml
 from benchmarks.runs.spec import Profile
 from datasets.base import World
 from errors import UserError, did_you_mean
@@ -34,6 +34,12 @@ class RunRequest:
     profile: Profile
     seed: int
     ablation: str | None = None
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """The settings that the ablation switches."""
+        declared = {ablation.name: ablation.changes for ablation in METHODS.get(self.method).info.ablations}
+        return {} if self.ablation is None else declared[self.ablation]
 
 
 class Suite(BaseModel):
@@ -102,24 +108,6 @@ def expand(suite: Suite) -> list[RunRequest]:
         for ablation in switches[method]
     ]
     return list(dict.fromkeys([*requests, *(request for part in suite.also for request in expand(part))]))
-
-
-def changes(request: RunRequest) -> Mapping[str, Any]:
-    """Return the settings that the request's ablation switches."""
-    declared = {ablation.name: ablation.changes for ablation in METHODS.get(request.method).info.ablations}
-    return {} if request.ablation is None else declared[request.ablation]
-
-
-def changes_nothing(request: RunRequest, **sources: Any) -> bool:
-    """Return whether the request's ablation sets what its full model has already: it would be the same run twice.
-
-    sources: of settings beside defaults and presets, see `settings.layers`.
-    """
-    if request.ablation is None:
-        return False
-    names = (request.method, METHODS.get(request.method).Config, request.dataset)
-    sources = {"profile": request.profile, **sources}
-    return resolve(*names, **sources, ablation=changes(request))[:2] == resolve(*names, **sources)[:2]
 
 
 def _methods(suite: Suite) -> list[str]:

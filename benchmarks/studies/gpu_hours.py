@@ -20,7 +20,7 @@ from benchmarks.cost.counting import count, subject
 from benchmarks.cost.labels import label_space
 from benchmarks.cost.record import Row, Settings
 from benchmarks.runs import files
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.layout import LayoutReader
 from datasets.published import Published
 from registry import DATASETS, METHODS
@@ -66,7 +66,7 @@ def cost(method: str, name: str, backbone: str) -> Cost:
     reader = DATASETS.get(name)
     assert isinstance(reader, LayoutReader)  # `DATA` are
     about: Published = reader.published
-    training, _, _ = resolve(method, METHODS.get(method).Config, name)
+    training = resolve(method, METHODS.get(method).Config, name).training
     micro = training.micro_batch or training.batch_size
     settings = Settings(methods=(method,), backbone=backbone, labels=name, batch=micro)
     labels = label_space(name)

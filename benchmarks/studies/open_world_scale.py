@@ -22,6 +22,7 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.legacy import official_feasibility_mask
 from benchmarks.evaluation.metrics import Labels, evaluate
 from benchmarks.evaluation.open_scoring import score_thresholds
+from benchmarks.evaluation.scoring import PAIR_CHUNK
 from benchmarks.evaluation.thresholds import ThresholdScores, choose_threshold, feasibility_grid, feasibility_of
 from benchmarks.runs.spec import Masking
 from benchmarks.training.memory import peak_memory
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=8.0, help="in an image, times the length of its pair's feature")
     parser.add_argument("--thresholds", type=int, default=50)
     parser.add_argument("--batch", type=int, default=256, help="images at once")
-    parser.add_argument("--chunk", type=int, default=2048, help="pairs at once")
+    parser.add_argument("--chunk", type=int, default=PAIR_CHUNK, help="pairs at once")
     parser.add_argument("--check", choices=shipped_names(), default="mit_states", help="table of the comparison")
     parser.add_argument("--check-images", type=int, default=100, help="0: no comparison")
     options = parser.parse_args()

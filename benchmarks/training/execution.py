@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.evaluation.scoring import PAIR_CHUNK
 from benchmarks.runs.spec import Precision
 from benchmarks.training.distributed import ALONE, Group
 
@@ -29,7 +30,7 @@ class Execution:
     precision: Precision = "fp32"
     workers: int = 0
     eval_batch: int = 256
-    pair_chunk: int = 2048
+    pair_chunk: int = PAIR_CHUNK
     compiled: bool = False
     group: Group = ALONE
 

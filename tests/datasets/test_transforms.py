@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.icons.render import stream
 from datasets.loaders import image_batches
 from datasets.transforms import build_transform, with_stream
@@ -71,7 +71,7 @@ def test_half_of_the_views_are_mirrored_and_half_are_distorted():
 @pytest.mark.parametrize("dataset", PUBLISHED)
 def test_both_profiles_see_the_same_views(name, dataset):
     chosen = {
-        profile: resolve(name, METHODS.get(name).Config, dataset, profile=profile)[0].augmentation
+        profile: resolve(name, METHODS.get(name).Config, dataset, profile=profile).training.augmentation
         for profile in ("clean", "official")
     }
     assert chosen == {"clean": "clip", "official": "clip"}

@@ -348,15 +348,16 @@ def test_a_data_set_without_unseen_pairs_has_no_open_world(bench, toy):
 
 
 def test_released_thresholds_are_presets_of_the_official_profile():
-    from benchmarks.runs.settings import resolve_open_world
+    from benchmarks.runs.resolution import resolve
     from registry import METHODS
 
     wanted = {"dfsp": (0.4, 0.4, 0.4), "msci": (0.36183673, 0.46312938, 0.40613617), "troika": ("search",) * 3}
     for method, thresholds in wanted.items():
         config = METHODS.get(method).Config
         for data, threshold in zip(("mit_states", "ut_zappos", "cgqa"), thresholds, strict=True):
-            assert resolve_open_world(method, config, data, profile="official")[0].threshold == threshold
-            assert resolve_open_world(method, config, data)[0] == OpenWorldSettings()
+            official = resolve(method, config, data, profile="official", world="open").open_world
+            assert official is not None and official.threshold == threshold
+            assert resolve(method, config, data, world="open").open_world == OpenWorldSettings()
 
 
 # Sources

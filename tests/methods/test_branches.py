@@ -11,7 +11,7 @@ from branch_cases import VOCABULARY, all_pairs, eight_images, perturb
 from pydantic import ValidationError
 
 from benchmarks.evaluation.scoring import score_images
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.msci import MSCI, MSCIConfig
@@ -266,7 +266,8 @@ def test_checkpoint_round_trip(kind, backbone):
 @pytest.mark.parametrize("profile", ["clean", "official"])
 @pytest.mark.parametrize("dataset", ["mit_states", "ut_zappos", "cgqa"])
 def test_presets_hold_valid_settings(kind, profile, dataset):
-    training, values, provenance = resolve(kind.info.name, kind.Config, dataset, profile=profile)
+    resolved = resolve(kind.info.name, kind.Config, dataset, profile=profile)
+    training, values, provenance = resolved.training, resolved.method, resolved.provenance
     assert provenance["lr"]["origin"] == "preset" and all(p.get("source") for p in provenance.values() if "where" in p)
     assert training.micro_batch is None, "BatchNorm sees the micro-batch"
     config = kind.Config.model_validate(values)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from methods.backbone import Backbone, build_clip
 from methods.base import Batch
 from registry import METHODS
@@ -30,7 +30,7 @@ def make(toy):
             build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(context_length=16), "tiny", "random"
         )
         method_class = METHODS.get(name)
-        _, config, _ = resolve(name, method_class.Config, "icon_states")
+        config = resolve(name, method_class.Config, "icon_states").method
         torch.manual_seed(0)
         return method_class(backbone, toy.vocabulary, method_class.Config.model_validate(config))
 

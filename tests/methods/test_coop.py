@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from small_world import VOCABULARY, every_pair, scores, some_images
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
@@ -147,7 +147,7 @@ def test_presets_and_ablations_hold_valid_settings():
     for dataset in ("mit_states", "ut_zappos", "cgqa"):
         assert tables[dataset]["source"]
         for profile in ("clean", "official"):
-            training, _, _ = resolve("coop", CoOpConfig, dataset, profile=profile)
+            training = resolve("coop", CoOpConfig, dataset, profile=profile).training
             assert training.batch_size == 128
     for ablation in CoOp.info.ablations:
         assert ablation.question.endswith("?") and CoOpConfig(**ablation.changes) != CoOpConfig()

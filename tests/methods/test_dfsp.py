@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from small_world import VOCABULARY, every_pair, scores, some_images
 from torch import nn
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates
 from errors import UserError
 from methods.base import Batch
@@ -345,7 +345,8 @@ def test_presets_and_ablations_hold_valid_settings():
     for dataset in ("mit_states", "ut_zappos", "cgqa"):
         assert tables[dataset]["source"]
         for profile in ("clean", "official"):
-            training, config, _ = resolve("dfsp", DFSPConfig, dataset, profile=profile)
+            resolved = resolve("dfsp", DFSPConfig, dataset, profile=profile)
+            training, config = resolved.training, resolved.method
             assert training.batch_size == 256 and training.step_size == 3
             found[dataset, profile] = config["fusion"], config["layout"], training.selection
     assert found["ut_zappos", "clean"] == ("t2i", "per_image", "val_auc")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from branch_cases import full_size_backbone
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import Given, resolve
 from datasets.base import Vocabulary
 from registry import METHODS
 
@@ -41,7 +41,7 @@ def trained(method: str, dataset: str, changes: dict | None = None) -> int:
     states, objects = SIZES[dataset]
     vocabulary = Vocabulary(tuple(f"s{n}" for n in range(states)), tuple(f"o{n}" for n in range(objects)))
     method_class = METHODS.get(method)
-    _, config, _ = resolve(method, method_class.Config, dataset, command_line_values=changes)
+    config = resolve(method, method_class.Config, dataset, given=Given(command_line=changes)).method
     built = method_class(full_size_backbone(), vocabulary, method_class.Config.model_validate(config))
     return sum(parameter.numel() for parameter in built.trained().values())
 

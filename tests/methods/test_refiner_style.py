@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from small_world import VOCABULARY, every_pair, scores, some_images
 
-from benchmarks.runs.settings import resolve
+from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
@@ -302,6 +302,7 @@ def test_presets_hold_valid_settings():
     tables = tomllib.loads((Path(__file__).parents[2] / "benchmarks" / "presets" / "refiner_style.toml").read_text())
     for dataset in ("mit_states", "ut_zappos", "cgqa"):
         assert tables[dataset]["source"]
-        training, config, _ = resolve("refiner_style", RefinerStyleConfig, dataset)
+        resolved = resolve("refiner_style", RefinerStyleConfig, dataset)
+        training, config = resolved.training, resolved.method
         assert training.epochs == 15 and config["queries"] == 8
     assert config["head_lr_factor"] * training.lr == pytest.approx(5e-5)

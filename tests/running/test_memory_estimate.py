@@ -9,8 +9,9 @@ import pytest
 import torch
 from toy_runs import CPU, make_backbone
 
-from benchmarks.running.memory_estimate import _Alive, estimate
-from benchmarks.runs.settings import resolve
+from benchmarks.running.fake_tensors import Alive
+from benchmarks.running.memory_estimate import estimate
+from benchmarks.runs.resolution import resolve
 from benchmarks.runs.spec import TrainingConfig
 from methods.base import Batch
 from registry import METHODS
@@ -20,8 +21,8 @@ EXECUTION = dataclasses.replace(CPU, eval_batch=8, pair_chunk=2048)
 
 def build(name, toy):
     method_class = METHODS.get(name)
-    _, config, _ = resolve(name, method_class.Config, "icon_states")
-    return method_class(make_backbone(), toy.vocabulary, method_class.Config.model_validate(config))
+    config = method_class.Config.model_validate(resolve(name, method_class.Config, "icon_states").method)
+    return method_class(make_backbone(), toy.vocabulary, config)
 
 
 def candidates(toy):
@@ -48,7 +49,7 @@ def test_an_estimate_is_what_a_real_step_keeps_alive(name, toy):
         assert found.total == found.weights + found.evaluation
         return
     images = torch.zeros(32, 3, 64, 64)
-    with _Alive([*method.parameters(), *method.buffers(), images]) as alive:
+    with Alive([*method.parameters(), *method.buffers(), images]) as alive:
         real_step(method, toy, images)()
     assert found.training + found.gradients == pytest.approx(alive.fullest + images.nbytes, rel=0.02)
     assert found.optimizer == 2 * found.gradients == 8 * sum(p.numel() for p in method.trained().values())

@@ -1,189 +1,21 @@
-"""Settings: precedence and provenance, presets, what a user sets, and errors a user can act on."""
+"""Settings: presets, what a user sets by file and command line, and errors a user can act on."""
 
 import json
 import math
-from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, model_validator
+from test_resolution import EmptyConfig, PromptConfig, refused
 
-import registry
 from benchmarks.runs.overrides import load_config_file, parse_overrides, parse_value
-from benchmarks.runs.settings import PRESETS, known_keys, preset_layers, read_toml, resolve
-from benchmarks.runs.spec import TrainingConfig
-from errors import UserError
-
-
-class PromptConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dropout: float = 0.3
-    init: Literal["words", "random"] = "words"
-    learn_context: bool = False
-    blocks: tuple[int, ...] = (3, 6)
-
-
-class EmptyConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+from benchmarks.runs.settings import known_keys, preset_layers
 
 METHODS = {"csp": PromptConfig, "zero": EmptyConfig}
 
-PRESET = """
-[default]
-source = "the paper"
-lr = 1e-4
-dropout = 0.1
-epochs = 7
 
-[mit_states]
-source = "README"
-lr = 2e-4
-micro_batch = 64
-
-[default.official]
-epochs = 9
-selection = "last"
-
-[mit_states.official]
-source = "train.py"
-selection = "val_hm"
-"""
-
-
-@pytest.fixture
-def presets(tmp_path):
-    folder = tmp_path / "presets"
-    folder.mkdir()
-    (folder / "csp.toml").write_text(PRESET)
-    return folder
-
-
-def refused(call, *arguments, **keywords):
-    """Return the message of the `UserError` that a call raises; it is always one line."""
-    with pytest.raises(UserError) as caught:
-        call(*arguments, **keywords)
-    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
-    return str(caught.value)
-
-
-# Precedence and provenance
-
-
-def test_defaults_alone(tmp_path):
-    training, config, provenance = resolve("csp", PromptConfig, "mit_states", presets=tmp_path)
-    assert training == TrainingConfig()
-    assert config == {"dropout": 0.3, "init": "words", "learn_context": False, "blocks": [3, 6]}
-    assert set(provenance) == {*TrainingConfig.model_fields, *PromptConfig.model_fields}
-    assert all(note == {"origin": "default"} for note in provenance.values())
-
-
-def test_later_sources_win_and_are_named(presets):
-    training, config, provenance = resolve(
-        "csp",
-        PromptConfig,
-        "mit_states",
-        file_values={"epochs": 8, "dropout": 0.2},
-        file_name="mine.toml",
-        command_line_values={"epochs": 0, "learn_context": True},
-        presets=presets,
-    )
-    assert (training.epochs, training.lr, training.micro_batch) == (0, 2e-4, 64)
-    assert (config["dropout"], config["learn_context"], config["init"]) == (0.2, True, "words")
-    assert provenance["epochs"] == {"origin": "command line"}
-    assert provenance["dropout"] == {"origin": "file", "where": "mine.toml"}
-    assert provenance["lr"] == {"origin": "preset", "where": "presets/csp.toml [mit_states]", "source": "README"}
-    assert provenance["init"] == {"origin": "default"}
-
-
-def test_a_value_equal_to_the_default_still_has_its_source(presets):
-    _, _, provenance = resolve("csp", PromptConfig, "x", command_line_values={"gamma": 0.5}, presets=presets)
-    assert provenance["gamma"] == {"origin": "command line"}
-
-
-@pytest.mark.parametrize(
-    ("dataset", "profile", "epochs", "selection", "lr"),
-    [
-        ("mit_states", "clean", 7, "val_auc", 2e-4),
-        ("mit_states", "official", 9, "val_hm", 2e-4),
-        ("elsewhere", "clean", 7, "val_auc", 1e-4),
-        ("elsewhere", "official", 9, "last", 1e-4),
-    ],
-)
-def test_preset_tables(presets, dataset, profile, epochs, selection, lr):
-    training, _, _ = resolve("csp", PromptConfig, dataset, profile=profile, presets=presets)
-    assert (training.epochs, training.selection, training.lr) == (epochs, selection, lr)
-
-
-def test_missing_preset_is_no_error(presets):
-    assert preset_layers("other", "mit_states", "clean", [], presets) == []
-
-
-# Wrong presets and values
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[mit_states]\nlrr = 1", r"'lrr' (from presets/csp.toml [mit_states]). The settings are"),
-        ("[unused]\nlrr = 1", "Did you mean 'lr'?"),
-        ("[mit_states.official]\nepoch = 1", "presets/csp.toml [mit_states.official]"),
-        ("lr = 1", "has 'lr' as a value"),
-        ("[mit_states]\nofficial = 1", "has 'mit_states.official' as a value"),
-        ("[mit_states]\nlr = ", "is not valid TOML"),
-        ("[mit_states]\nlr = nan", "no finite number"),
-        ("[mit_states]\nlr = 2020-01-01", "no finite number"),
-        ("[mit_states]\nlr = '1e-3'", "Input should be a valid number"),
-        ("[mit_states]\nepochs = true", "Input should be a valid integer"),
-    ],
-)
-def test_wrong_presets_are_refused(presets, text, message):
-    (presets / "csp.toml").write_text(text)
-    assert message in refused(resolve, "csp", PromptConfig, "mit_states", presets=presets)
-
-
-@pytest.mark.parametrize("origin", ["file_values", "command_line_values"])
-def test_unknown_keys_are_refused_with_the_nearest(presets, origin):
-    message = refused(resolve, "csp", PromptConfig, "x", presets=presets, **{origin: {"drop_out": 1}})
-    assert "No setting of csp is called 'drop_out'" in message and "Did you mean 'dropout'?" in message
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"lr": -1},
-            "The value -1 of 'lr' for csp (from the command line) is refused. Input should be greater than or",
-        ),
-        ({"lr": None}, "The default is"),
-        ({"epochs": 1.5}, "valid integer"),
-        ({"optimizer": "sgd"}, "'adam', 'adamw' or 'early_adamw'"),
-        ({"micro_batch": 48}, "It does not divide batch_size, which is 128"),
-        ({"learn_context": "yes"}, "valid boolean"),
-        ({"blocks": [1, "a"]}, "valid integer"),
-        ({"init": 3}, "'words' or 'random'"),
-    ],
-)
-def test_wrong_values_are_refused_in_one_line(tmp_path, values, message):
-    told = refused(resolve, "csp", PromptConfig, "x", presets=tmp_path, command_line_values=values)
-    assert message.lower() in told.lower()
-
-
-def test_settings_that_do_not_fit_together(tmp_path):
-    class PickyConfig(EmptyConfig):
-        low: int = 0
-        high: int = 1
-
-        @model_validator(mode="after")
-        def _ordered(self):
-            if self.low > self.high:
-                raise ValueError("low is above high")
-            return self
-
-    message = refused(resolve, "picky", PickyConfig, "x", presets=tmp_path, command_line_values={"low": 2})
-    assert message == "The settings of picky do not fit together. Low is above high. Change one of them."
+def test_missing_preset_is_no_error(tmp_path):
+    assert preset_layers("other", "mit_states", "clean", [], tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["lr", "source", "official"])
@@ -310,23 +142,3 @@ def test_wrong_config_files_are_refused_by_name(tmp_path, content, message):
         path.write_bytes(content)
     told = refused(load_config_file, path, METHODS)
     assert message in told and "mine.toml" in told
-
-
-# What this project ships
-
-
-SHIPPED = [path for path in sorted(PRESETS.glob("*.toml")) if path.stem in registry.METHODS.names()]
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_presets_resolve_in_both_profiles(path):
-    config_class = registry.METHODS.get(path.stem).Config
-    for dataset in read_toml(path):
-        for profile in ("clean", "official"):
-            resolve(path.stem, config_class, dataset, profile=profile)
-
-
-def test_none_is_a_word_where_the_setting_has_that_word(tmp_path):
-    values = {"augmentation": parse_value("none"), "micro_batch": parse_value("none")}
-    training, _, _ = resolve("zero", EmptyConfig, "icons", command_line_values=values, presets=tmp_path)
-    assert (training.augmentation, training.micro_batch) == ("none", None)

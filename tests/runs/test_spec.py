@@ -175,12 +175,11 @@ def test_specifications_are_frozen():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "micro_batch", "kept", "accumulation"),
-    [(128, None, None, 1), (128, 64, 64, 2), (128, 128, None, 1), (32, 64, None, 1), (12, 4, 4, 3)],
+    ("batch_size", "micro_batch", "kept"),
+    [(128, None, None), (128, 64, 64), (128, 128, None), (32, 64, None), (12, 4, 4)],
 )
-def test_micro_batches(batch_size, micro_batch, kept, accumulation):
-    config = TrainingConfig(batch_size=batch_size, micro_batch=micro_batch)
-    assert (config.micro_batch, config.accumulation) == (kept, accumulation)
+def test_micro_batches(batch_size, micro_batch, kept):
+    assert TrainingConfig(batch_size=batch_size, micro_batch=micro_batch).micro_batch == kept
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.runs.suites import RunRequest, Suite, changes_nothing, expand, load_suite, suite_names
+from benchmarks.runs.suites import RunRequest, Suite, expand, load_suite, suite_names
 from errors import UserError
 from registry import METHODS
 
@@ -102,12 +102,3 @@ def test_parts_of_a_suite_are_narrowed():
     assert [(run.method, run.seed) for run in expand(official)][:2] == [("troika", 0), ("coop", 0)]
     assert [part.methods for part in official.also] == [("troika",)]
     assert len(suite.replace(ablations="none").also) == 2
-
-
-def test_a_switch_that_the_preset_has_set_changes_nothing():
-    def idle(name, **sources):
-        request = RunRequest("msci", "icon_states", "tiny-icons", "closed", "clean", 0, name)
-        return changes_nothing(request, **sources)
-
-    assert [idle(name) for name in ("low_2", "low_1", "parallel", None)] == [True, False, False, False]
-    assert idle("low_1", command_line_values={"n_low": 1})

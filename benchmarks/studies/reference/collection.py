@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.report.reproduce import given_settings
 from benchmarks.runs.records import RunRecord, find_runs
-from benchmarks.runs.suites import RunRequest, changes_nothing, expand, load_suite
+from benchmarks.runs.resolution import Resolver
+from benchmarks.runs.suites import RunRequest, expand, load_suite
 from benchmarks.studies.reference import archive
 from benchmarks.studies.reference.columns import PHASES
 from benchmarks.studies.reference.switches import switch_of
@@ -32,7 +33,8 @@ def request_of(run: RunRecord) -> RunRequest:
 @cache
 def planned() -> tuple[RunRequest, ...]:
     """Return every run of the suite; a switch that is set in the full model already is none."""
-    return tuple(request for request in expand(load_suite(SUITE)) if not changes_nothing(request))
+    resolver = Resolver()
+    return tuple(request for request in expand(load_suite(SUITE)) if not resolver.changes_nothing(request))
 
 
 def missing(runs: Iterable[RunRecord]) -> list[RunRequest]:
