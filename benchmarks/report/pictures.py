@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.report import names
 from benchmarks.report.failures import Section
+from benchmarks.report.groups import Group, Row
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.page import Picture
-from benchmarks.report.scored import Scored, read_scored
-from benchmarks.report.tables import Group, Row
+from benchmarks.report.scored_runs import Scored, read_scored
 from benchmarks.runs.records import Problem
 from errors import UserError
 

@@ -13,18 +13,12 @@ from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
 from benchmarks.report.failures import Section
 from benchmarks.report.formats import is_known
-from benchmarks.report.groups import Group, Row, group_of, groups, paired_differences, test_metric
-from benchmarks.report.main import differences_table, main_table
-from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.groups import Group, Row, groups
 from benchmarks.report.published import comparable, published_table
+from benchmarks.report.results_table import differences_table, main_table
 from benchmarks.report.slices import slice_tables
+from benchmarks.report.table_model import Table
 from benchmarks.runs.records import RunRecord
-
-__all__ = [
-    "Cell", "Column", "Group", "Question", "Row", "Table", "group_of", "group_tables", "groups", "paired_differences",
-    "summary", "tables", "test_metric",
-]  # fmt: skip
-
 
 T = TypeVar("T")
 

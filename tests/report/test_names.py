@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from in_process import here
-from test_repeat import photos
+from own_photos import photos
 
 from benchmarks.launchers.cancel import _named
 from benchmarks.report import comparison

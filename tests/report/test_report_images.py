@@ -10,10 +10,10 @@ import torch
 
 from benchmarks.report import attention_maps, gallery, pictures
 from benchmarks.report.finished import load_method
+from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
 from benchmarks.report.rescoring import load
-from benchmarks.report.scored import read_scored
-from benchmarks.report.tables import groups
+from benchmarks.report.scored_runs import read_scored
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
 from benchmarks.training.execution import Execution

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import record
-from test_report_files import stored
+from made_reports import record, stored
 
 from benchmarks.evaluation.curve import exact_curve
 from benchmarks.report.evidence import Question
 from benchmarks.report.figures import ablation_bars
 from benchmarks.report.groups import group_of
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.scored_runs import scored_runs
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import compare

@@ -18,9 +18,9 @@ import jinja2
 from benchmarks.report import figures, style, uncertainty
 from benchmarks.report.figures import Change
 from benchmarks.report.groups import Row, paired_differences, test_metric
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.render import markdown
-from benchmarks.report.scored import read_scored
+from benchmarks.report.scored_runs import read_scored
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RESULT, RunRecord
 from benchmarks.runs.suites import RunRequest
