@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.report import attention_maps, gallery, pictures
+from benchmarks.report import attention_maps, figure_plans, gallery, pictures
 from benchmarks.report.finished import load_method
 from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
@@ -125,7 +125,7 @@ def test_gallery_and_attention_of_a_group(runs, library, tmp_path):
     assert "whether right or wrong" in captions["Attention of MSCI"]
     scored = [(row.label, [read_scored(run) for run in row.done]) for row in group.full]
     again = pictures.Drawn()
-    for plan in pictures._of_images(scored, library):
+    for plan in figure_plans.of_images(scored, library):
         pictures._write(plan, tmp_path / "again", again)
     assert again.files
     assert all(path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes() for path in again.files)
