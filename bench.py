@@ -36,7 +36,8 @@ from benchmarks.training.processes import rank
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.report import Question, Report
+    from benchmarks.report.evidence import Question
+    from benchmarks.report.writing import Report
 
 app = typer.Typer(
     help="Benchmark suite for compositional zero-shot learning.",
@@ -256,7 +257,8 @@ def show_plan(planned: list, workbench) -> None:
 
 def show_report(results: Path, run_ids: set[str] | None = None, question: Question | None = None) -> Report:
     """Print the main tables of the runs asked for (None: of all), write the report of all records and return it."""
-    from benchmarks.report import read_report, terminal
+    from benchmarks.report.render import terminal
+    from benchmarks.report.writing import read_report
 
     found = read_report(results, question)
     tables = found.tables if run_ids is None else found.tables_of(run_ids)
@@ -298,7 +300,8 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
-    from benchmarks.report import Question, write_files
+    from benchmarks.report.evidence import Question
+    from benchmarks.report.writing import write_files
 
     load_plugins(plugin)
     found = show_report(results, question=Question(baseline, resamples))

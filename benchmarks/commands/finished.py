@@ -56,10 +56,10 @@ def compare(
 ) -> None:
     """Compare two runs, methods or result folders on the same images: paired tests, and which images flip."""
     load_plugins(plugin)
-    from benchmarks.report import comparison
+    from benchmarks.report import comparison, named_runs
 
     only = {"dataset": dataset, "world": world, "profile": profile, "backbone": backbone}
-    sides = [comparison.side(results, name, only) for name in (a, b)]
+    sides = [named_runs.side(results, name, only) for name in (a, b)]
     found = comparison.face_offs(*sides, resamples=resamples)
     if flips is not None:
         comparison.write_flips(found, flips)
@@ -138,10 +138,10 @@ def predict(
 ) -> None:
     """Name the pairs that a finished run sees in images."""
     load_plugins(plugin)
-    from benchmarks.report import prediction
+    from benchmarks.report import named_runs, prediction, prediction_figure
     from benchmarks.running.choices import choose_device
 
-    record = prediction.find_run(results, run)
+    record = named_runs.find_run(results, run)
     if note := hidden_path(run, "run", record.path):
         err.print(note, style="yellow", soft_wrap=True)
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
@@ -149,7 +149,7 @@ def predict(
     if note := prediction.bias_note(record, bias):
         err.print(note, style="yellow", soft_wrap=True)
     if picture is not None:
-        lacking = prediction.draw(found, picture)
+        lacking = prediction_figure.draw(found, picture)
     if as_json:
         print(
             json.dumps([{"image": str(one.image), "pairs": [vars(g) for g in one.guesses]} for one in found], indent=1)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from benchmarks.cost.backbone_only import NAME, BackboneOnly
 from benchmarks.cost.labels import LabelSpace
 from benchmarks.cost.parts import PartMeter
 from benchmarks.cost.record import Estimate, Flops, Row, Settings
-from benchmarks.cost.reference import NAME, BackboneOnly
 from benchmarks.running.fake_tensors import ByPlace, fake_batch, fake_weights
 from benchmarks.running.memory_estimate import estimate
 from benchmarks.runs.resolution import resolve

@@ -128,7 +128,7 @@ class Decoding(Part):
 
 
 class Profile(Part):
-    """Everything. backbone: the backbone alone, `reference.py`."""
+    """Everything. backbone: the backbone alone, `backbone_only.py`."""
 
     schema_version: int = SCHEMA
     settings: Settings
@@ -156,22 +156,3 @@ class Profile(Part):
                 f"{type(error).__name__}: {str(error).splitlines()[0]}.",
                 "Pass a profile.json that 'python bench.py profile' wrote.",
             ) from error
-
-
-def training_flops(row: Row, images: int, epochs: int | None = None) -> float:
-    """Return the FLOPs of training on so many images for some epochs (None: those of the preset).
-
-    A step's text is counted with its share of the batch, so the number belongs to the row's batch size.
-    """
-    if row.flops is None:
-        raise ValueError(f"nothing was counted of {row.method}")
-    return row.flops.train_image * images * (row.epochs if epochs is None else epochs)
-
-
-def hours(flops: float, flops_per_second: float, utilisation: float) -> float:
-    """Return the hours that FLOPs take on a device of some peak rate that reaches a share of it.
-
-    >>> hours(3.6e18, 1e15, 0.5)
-    2.0
-    """
-    return flops / (flops_per_second * utilisation) / 3600

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.cost.backbone_only import NAME
 from benchmarks.cost.children import with_timing
 from benchmarks.cost.counting import backbone_name, count_or_say, empty_backbone
 from benchmarks.cost.decoding import measure_decoding
 from benchmarks.cost.labels import label_space
 from benchmarks.cost.record import Labels, Profile, Row, Settings
-from benchmarks.cost.reference import NAME
 from benchmarks.runs.environment import capture_environment
 from errors import UserError
 from registry import BACKBONES, METHODS

@@ -12,7 +12,7 @@ from benchmarks.report.cells import mean, mean_of, number
 from benchmarks.report.evidence import SHOWN, Evidence, Question, bounds, evidence
 from benchmarks.report.groups import Group, Row, paired_differences, test_metric
 from benchmarks.report.machines import mixture_notes
-from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
 from registry import METHODS
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from benchmarks.report.images import Library
-from benchmarks.report.scored import Scored
+from benchmarks.report.scored_runs import Scored
 from benchmarks.report.style import SMALLEST, WIDTH, new, words
 from datasets.streams import stream
 from errors import UserError

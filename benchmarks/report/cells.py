@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.report.captions import seeds, wanted_seeds
 from benchmarks.report.evidence import bounds
 from benchmarks.report.groups import Reader, Row, test_metric
-from benchmarks.report.model import GAP, Cell, Column, ranked
+from benchmarks.report.table_model import GAP, Cell, Column, ranked
 
 if TYPE_CHECKING:
     from benchmarks.significance import Difference

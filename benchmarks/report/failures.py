@@ -85,3 +85,8 @@ class Section:
     def sentences(self) -> list[str]:
         """What the page says of them."""
         return [str(failure) for failure in self.every.found if failure.where == self.where]
+
+
+def attempt(failures: Section | None, what: str, make: Callable[[], T]) -> T | None:
+    """Return what `make` gives. If it raises: None, and the section has a failure more; without a section the error."""
+    return make() if failures is None else failures.attempt(what, make)

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.report import fonts
 from benchmarks.report.bands import Band
+from benchmarks.report.groups import Row
 from benchmarks.report.style import SMALLEST, WIDTH, Style, method_style, new, words
-from benchmarks.report.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from benchmarks.report.model import GAP, Cell, Table
 from benchmarks.report.render import narrow
+from benchmarks.report.table_model import GAP, Cell, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

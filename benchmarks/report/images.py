@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from benchmarks.report.scored import Scored
+from benchmarks.report.scored_runs import Scored
 from benchmarks.runs.records import RunRecord
 from datasets.base import CompositionDataset
 from errors import UserError

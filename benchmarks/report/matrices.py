@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.evaluation.metrics import primitive_credit
-from benchmarks.report.scored import Scored
+from benchmarks.report.scored_runs import Scored
 from benchmarks.report.style import SMALLEST, WIDTH, new, words
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ import jinja2
 
 from benchmarks.report import names
 from benchmarks.report.failures import Failures
+from benchmarks.report.groups import Group, Row
 from benchmarks.report.render import shown
 from benchmarks.report.reproduce import commands, provenance, unrepeatable
-from benchmarks.report.tables import Group, Row, Table
+from benchmarks.report.table_model import Table
 from benchmarks.runs.records import Problem, RunRecord
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")

@@ -16,18 +16,16 @@ from PIL import Image
 
 from benchmarks.report.finished import load_method
 from benchmarks.report.scored_runs import phase_arrays, validation_bias
-from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
+from benchmarks.runs.records import RunFolder, RunRecord
 from datasets.base import Candidates, Vocabulary
 from datasets.own.walking import images_below
 from datasets.pictures import UnreadablePicture, read_picture
-from datasets.places import plainly_a_path
-from errors import UserError, did_you_mean
+from errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH = 32  # images at once
-DRAWN = 512  # pixels of the longer side of an image in a figure
 
 
 @dataclass(frozen=True)
@@ -50,32 +48,6 @@ class Prediction:
 
     image: Path
     guesses: tuple[Guess, ...]
-
-
-def find_run(results: Path, name: str) -> RunRecord:
-    """Return the run that a word means: its id, else its folder, else the beginning of one id alone.
-
-    A word that is plainly a path (see `plainly_a_path`) is no id.
-    """
-    place = Path(name).expanduser()
-    if (place / SPEC).is_file() and not is_run_id(results, name):
-        return RunFolder(place).read()
-    runs, _ = find_runs(results)
-    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    ids = [run.run_id for run in found or runs]
-    raise UserError(
-        f"'{name}' names {'no run' if not found else f'{len(found)} runs'}.",
-        f"In {results} there {'is' if len(ids) == 1 else 'are'} {', '.join(ids[:8]) or 'none'}"
-        + (f" and {len(ids) - 8} more." if len(ids) > 8 else "."),
-        did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
-    )
-
-
-def is_run_id(results: Path, word: str) -> bool:
-    """Return whether a word is the whole id of a run that lies in the results folder."""
-    return not plainly_a_path(word) and (results / word / SPEC).is_file()
 
 
 def image_files(paths: Sequence[Path], notify: Callable[[str], None] = lambda message: None) -> list[Path]:
@@ -235,63 +207,3 @@ def score_images(
             ]
             scores = torch.cat(parts, dim=1).double().numpy()
         yield scores
-
-
-def _thumbnail(image: Path) -> Image.Image:
-    """Return the picture as it was scored, upright, no larger than a figure shows."""
-    try:
-        picture = read_picture(image, turned=True)
-    except UnreadablePicture as error:
-        raise UserError(
-            f"The image {image} cannot be drawn.", f"It could be read before, and now: {error}.", "Restore the file."
-        ) from error
-    picture.thumbnail((DRAWN, DRAWN))
-    return picture
-
-
-def draw(predictions: Sequence[Prediction], path: Path) -> str:
-    """Draw each image beside bars of its candidates' probabilities into a picture file.
-
-    Return a sentence on letters that no installed font has, "" if there are none.
-    """
-    from benchmarks.report import fonts
-    from benchmarks.report.style import pyplot, words
-
-    pictures = [_thumbnail(prediction.image) for prediction in predictions]
-    plot = pyplot()
-    figure, axes = plot.subplots(
-        len(predictions),
-        2,
-        figsize=(6.6, 1.7 * len(predictions)),
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1, 2]},
-        layout="constrained",
-    )
-    for (left, right), prediction, picture in zip(axes, predictions, pictures, strict=True):
-        left.imshow(picture)
-        left.set_axis_off()
-        left.set_title(words(prediction.image.name), fontsize=7)
-        guesses = prediction.guesses[::-1]
-        right.barh(
-            range(len(guesses)),
-            [guess.probability for guess in guesses],
-            color=["#0072B2" if guess.seen else "#E69F00" for guess in guesses],
-        )
-        right.set_yticks(
-            range(len(guesses)),
-            [f"{words(f'{guess.state} {guess.object}')}{'' if guess.seen else ' (unseen)'}" for guess in guesses],
-        )
-        right.set_xlim(0, 1)
-        right.tick_params(labelsize=7)
-        right.set_xlabel("probability; orange: unseen pair", fontsize=7)
-    lacking = fonts.supply(fonts.texts_of(figure))
-    try:
-        with plot.rc_context({"pdf.fonttype": fonts.pdf_type(fonts.texts_of(figure))}):
-            figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The picture {path} cannot be written.", f"The reason: {error}.", "Pass a .png, .pdf or .svg file."
-        ) from error
-    finally:
-        plot.close(figure)
-    return fonts.sentence(lacking)

@@ -15,18 +15,20 @@ from benchmarks.report.captions import caption
 from benchmarks.report.cells import mean, number
 from benchmarks.report.groups import Group, Reader, Row
 from benchmarks.report.machines import mixture_notes
-from benchmarks.report.model import GAP, Cell, Column, Table
+from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs.records import RunRecord
 from registry import DATASETS
 
 FILE = Path(__file__).parents[1] / "published_results.csv"
 
-BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
-"""The backbones that papers report, by our names."""
+PAPERS_BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
+"""What papers call backbones, by our names."""
 
-NAMES = {"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"}
-DFSP = {"t2i": "DFSP(t2i)", "i2t": "DFSP(i2t)", "bif": "DFSP(BiF)"}
+PAPERS_METHODS = {"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"}
+"""What papers call methods, by our names; DFSP is of several fusions."""
+
+PAPERS_FUSIONS = {"t2i": "DFSP(t2i)", "i2t": "DFSP(i2t)", "bif": "DFSP(BiF)"}
 
 NUMBERS = {"seen": ("S", "best_seen"), "unseen": ("U", "best_unseen"), "hm": ("HM", "best_hm"), "auc": ("AUC", "auc")}
 """Columns of the file, with their names in a table and in a run's `legacy` result."""
@@ -65,7 +67,7 @@ def comparable(group: Group) -> list[PublishedResult] | str:
     of_data = [entry for entry in published_results() if entry.dataset == spec.dataset]
     if not of_data:
         return f"No published numbers stand beside these: there are none of {spec.dataset}."
-    backbone = BACKBONES.get(spec.backbone)
+    backbone = PAPERS_BACKBONES.get(spec.backbone)
     found = [entry for entry in of_data if entry.backbone == backbone and entry.world == spec.world]
     if not found:
         there = ", ".join(sorted({entry.backbone for entry in of_data if entry.world == spec.world}))
@@ -90,8 +92,8 @@ def _other_images(group: Group) -> str:
 def published_name(row: Row) -> str | None:
     """Return what papers call a row's method; None if they do not have it."""
     if row.method == "dfsp":
-        return DFSP.get(str(row.runs[0].spec.method_config.get("fusion", "t2i")))
-    return NAMES.get(row.method)
+        return PAPERS_FUSIONS.get(str(row.runs[0].spec.method_config.get("fusion", "t2i")))
+    return PAPERS_METHODS.get(row.method)
 
 
 def published_table(group: Group, entries: Sequence[PublishedResult]) -> Table:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.report.figures import auc_values
+from benchmarks.report.groups import Group
 from benchmarks.report.style import SMALLEST, WIDTH, method_style, new, words
-from benchmarks.report.tables import Group
 from registry import DATASETS, METHODS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmarks.report.failures import Failure
-from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import Problem
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.report.captions import caption
 from benchmarks.report.cells import LABELS, known, lines
 from benchmarks.report.groups import Reader, Row
-from benchmarks.report.model import Column, Table
+from benchmarks.report.table_model import Column, Table
 from benchmarks.runs.records import RunRecord
 
 

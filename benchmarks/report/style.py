@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import fonts
-from benchmarks.report.tables import Row
+from benchmarks.report.groups import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from benchmarks.report.ablations import ablation_table
 from benchmarks.report.cells import MAIN
 from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
-from benchmarks.report.failures import Section
+from benchmarks.report.failures import Section, attempt
 from benchmarks.report.formats import is_known
-from benchmarks.report.groups import Group, Row, group_of, groups, paired_differences, test_metric
-from benchmarks.report.main import differences_table, main_table
-from benchmarks.report.model import Cell, Column, Table
+from benchmarks.report.groups import Group, Row, groups
 from benchmarks.report.published import comparable, published_table
+from benchmarks.report.results_table import differences_table, main_table
 from benchmarks.report.slices import slice_tables
+from benchmarks.report.table_model import Table
 from benchmarks.runs.records import RunRecord
-
-__all__ = [
-    "Cell", "Column", "Group", "Question", "Row", "Table", "group_of", "group_tables", "groups", "paired_differences",
-    "summary", "tables", "test_metric",
-]  # fmt: skip
-
-
-T = TypeVar("T")
 
 
 def tables(runs: Iterable[RunRecord], question: Question | None = None) -> list[Table]:
@@ -41,40 +32,37 @@ def group_tables(group: Group, question: Question | None = None, failures: Secti
     """
     question = Question() if question is None else question
 
-    def made(what: str, make: Callable[[], T]) -> T | None:
-        return make() if failures is None else failures.attempt(what, make)
-
     full = group.full
-    found = _of_full_models(group, full, question, made) if full else []
+    found = _of_full_models(group, full, question, failures) if full else []
     shown: list[int] = []
     for row in full:
         title = f"Ablations of {row.label}"
-        if switches := made(title, partial(group.switches, row)):
-            found.append(made(title, partial(ablation_table, group, row, switches, question)))
+        if switches := attempt(failures, title, partial(group.switches, row)):
+            found.append(attempt(failures, title, partial(ablation_table, group, row, switches, question)))
             shown += map(id, switches)
     alone = [row for row in group.rows if row.ablation is not None and id(row) not in shown]
     if alone:  # ablations whose full model was not run are shown without a comparison
         title = "Results of ablations without their full model"
-        found.append(made(title, lambda: main_table(group, alone, evidence(alone, None, question), title)))
+        found.append(attempt(failures, title, lambda: main_table(group, alone, evidence(alone, None, question), title)))
     return [_told_apart(table, group) for table in found if table is not None]
 
 
-def _of_full_models(group: Group, full: list[Row], question: Question, made: Callable) -> list[Table | None]:
+def _of_full_models(group: Group, full: list[Row], question: Question, failures: Section | None) -> list[Table | None]:
     baseline = choose_baseline(full, question)
-    known = made("Intervals and tests", lambda: evidence(full, baseline, question))
+    known = attempt(failures, "Intervals and tests", lambda: evidence(full, baseline, question))
     known = known or Evidence(question, None, {"": "they could not be made."})
-    papers = made("Published numbers", lambda: comparable(group)) or ""
+    papers = attempt(failures, "Published numbers", lambda: comparable(group)) or ""
     notes = [papers] if isinstance(papers, str) and papers else []
     several = sum(bool(row.done) for row in full) > 1
     if several and baseline is None:
         notes.append(f"No differences: the baseline {question.baseline} has no finished run under these conditions.")
-    found = [made("Results", lambda: main_table(group, full, known, notes=notes))]
+    found = [attempt(failures, "Results", lambda: main_table(group, full, known, notes=notes))]
     if several and baseline is not None:
-        found.append(made("Differences", lambda: differences_table(full, baseline, known)))
+        found.append(attempt(failures, "Differences", lambda: differences_table(full, baseline, known)))
     if not isinstance(papers, str) and any(row.done for row in full):
-        found.append(made("Published numbers", lambda: published_table(group, papers)))
-    found += made("Slices", lambda: slice_tables(full)) or []
-    return [*found, made("Cost", lambda: cost_table(full))]
+        found.append(attempt(failures, "Published numbers", lambda: published_table(group, papers)))
+    found += attempt(failures, "Slices", lambda: slice_tables(full)) or []
+    return [*found, attempt(failures, "Cost", lambda: cost_table(full))]
 
 
 def _told_apart(table: Table, group: Group) -> Table:

@@ -8,10 +8,9 @@ import numpy as np
 
 from benchmarks.report.bands import Band, curve_band
 from benchmarks.report.figures import Bounds, Change, CurveLine
-from benchmarks.report.scored import Scored
-from benchmarks.report.scored_runs import scored_runs
+from benchmarks.report.groups import Row
+from benchmarks.report.scored_runs import Scored, scored_runs
 from benchmarks.report.style import Style
-from benchmarks.report.tables import Row
 from benchmarks.runs.records import RunRecord
 from benchmarks.significance import RESAMPLES, Estimate, ScoredRun, check_same_images, compare
 from errors import UserError

@@ -7,7 +7,7 @@ One call makes the same resamples for all methods, so that values and difference
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,20 +52,19 @@ def compare(
         raise ValueError(f"{sorted(set(tested) - set(statistics))} are tested, but not among the statistics")
     every = [run for own in ordered.values() for run in own]
     units = (Units.images(every[0].scores), Units.pairs(every[0].scores, every[0].labels))
-    found: dict[str, dict[str, list[Resampled]]] = {}
-    for unit in units:
-        parts = iter(bootstrap(every, statistics, unit, resamples=resamples, seed=seed))
-        found[unit.name] = {name: [next(parts) for _ in own] for name, own in ordered.items()}
+    drawn = [iter(bootstrap(every, statistics, unit, resamples=resamples, seed=seed)) for unit in units]
+    resampled = {
+        name: _Resampled(own, [[next(parts) for _ in own] for parts in drawn]) for name, own in ordered.items()
+    }
     methods = {}
     for name, own in ordered.items():
         differences: Mapping[str, Difference] = {}
         mcnemar: Mapping[int, Mapping[str, McNemar]] = {}
         if baseline is not None and name != baseline:
             pairs = _paired(own, ordered[baseline])
-            mine, theirs = ([by_name[key] for by_name in found.values()] for key in (name, baseline))
-            differences = _differences(own, ordered[baseline], mine, theirs, pairs, decided_by, level, seed)
+            differences = _differences(resampled[name], resampled[baseline], pairs, decided_by, level, seed)
             mcnemar = _mcnemar(own, ordered[baseline], pairs)
-        summaries = _summaries(own, [by_name[name] for by_name in found.values()], differences, level, seed)
+        summaries = _summaries(resampled[name], differences, level, seed)
         methods[name] = MethodSummary(name, tuple(run.seed for run in own), own[0].trained, summaries, mcnemar)
     methods, family = _adjusted(methods, tested)
     counts = [(int(unit.is_seen.sum()), int((~unit.is_seen).sum())) for unit in units]
@@ -86,14 +85,19 @@ def _check(runs: Mapping[str, Sequence[ScoredRun]], baseline: str | None) -> Non
     check_same_images((f"{name}, seed {run.seed},", run) for name, own in runs.items() for run in own)
 
 
+@dataclass(frozen=True)
+class _Resampled:
+    """A method's runs with their resampled statistics. parts: by unit (images, pairs), then by run."""
+
+    runs: Sequence[ScoredRun]
+    parts: Sequence[Sequence[Resampled]]
+
+
 def _summaries(
-    runs: Sequence[ScoredRun],
-    parts: Sequence[Sequence[Resampled]],
-    differences: Mapping[str, Difference],
-    level: float,
-    seed: int,
+    method: _Resampled, differences: Mapping[str, Difference], level: float, seed: int
 ) -> dict[str, StatisticSummary]:
-    """The statistics of one method's runs. parts: by unit (images, pairs), then by run."""
+    """The statistics of one method's runs."""
+    runs, parts = method.runs, method.parts
     seeds = [run.seed for run in runs]
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own in zip(_SOURCES, parts, strict=True):
@@ -118,16 +122,19 @@ def _summaries(
 
 
 def _differences(
-    runs: Sequence[ScoredRun],
-    others: Sequence[ScoredRun],
-    parts: Sequence[Sequence[Resampled]],
-    other_parts: Sequence[Sequence[Resampled]],
+    method: _Resampled,
+    baseline: _Resampled,
     pairs: Sequence[tuple[int, int]],
     decided_by: Source,
     level: float,
     seed: int,
 ) -> dict[str, Difference]:
-    """The statistics of `runs` less those of `others`, not adjusted yet. pairs: places of runs that belong together."""
+    """The statistics of a method less those of the baseline, not adjusted yet.
+
+    pairs: places of runs that belong together.
+    """
+    runs, parts = method.runs, method.parts
+    others, other_parts = baseline.runs, baseline.parts
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own, theirs in zip(_SOURCES, parts, other_parts, strict=True):
         drawn[plain] = difference(average(own) - average(theirs), level)

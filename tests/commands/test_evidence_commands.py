@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import bench
 from benchmarks.launchers.states import state_of, states
-from benchmarks.report import comparison, prediction
+from benchmarks.report import comparison, named_runs, prediction, prediction_figure
 from benchmarks.report.scored_runs import scored_run, validation_bias
 from benchmarks.running.choices import Choices, How
 from benchmarks.running.execute import execute
@@ -30,7 +30,7 @@ from datasets.own.walking import images_below
 from errors import UserError
 from registry import DATASETS
 
-NONE = dict.fromkeys(comparison.CONDITIONS)
+NONE = dict.fromkeys(named_runs.CONDITIONS)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +110,10 @@ def test_what_stands_in_the_way_is_said_before_anything_is_scored(results, tmp_p
     with pytest.raises(UserError, match="'much' is no bias"):
         prediction.predict(run, [broken], bias="much")
     with pytest.raises(UserError, match="'csp' names 3 runs"):
-        prediction.find_run(results, "csp")
+        named_runs.find_run(results, "csp")
     with pytest.raises(UserError, match="names no run"):
-        prediction.find_run(results, "csq")
-    assert prediction.find_run(results, str(run.path)).run_id == prediction.find_run(results, run.run_id).run_id
+        named_runs.find_run(results, "csq")
+    assert named_runs.find_run(results, str(run.path)).run_id == named_runs.find_run(results, run.run_id).run_id
 
 
 def test_predict_holds_one_picture_at_its_full_size_and_names_all_that_are_unreadable_together(tmp_path):
@@ -159,7 +159,7 @@ def test_a_sideways_photograph_and_deep_grey_are_predicted_and_drawn_as_they_are
     a, b, c, d = prediction.predict(run, [tmp_path / f"{name}.png" for name in "abcd"])
     assert a.guesses == b.guesses
     assert c.guesses == d.guesses
-    prediction.draw([b, d], tmp_path / "drawn.png")
+    prediction_figure.draw([b, d], tmp_path / "drawn.png")
     assert (tmp_path / "drawn.png").stat().st_size > 1000
 
 
@@ -173,7 +173,7 @@ def test_whatever_a_decoder_raises_is_a_sentence_of_predict(results, tmp_path):
         (found,) = prediction.predict(run, [tmp_path / "b.png"])
         file.rename(tmp_path / "b.png")
         with pytest.raises(UserError, match=r"b\.png cannot be drawn"):
-            prediction.draw([found], tmp_path / "drawn.png")
+            prediction_figure.draw([found], tmp_path / "drawn.png")
 
 
 def test_the_command_predicts_into_a_table_json_and_a_picture(results, tmp_path):
@@ -222,7 +222,7 @@ def test_predictions_leave_out_what_own_data_leave_out(results, tmp_path):
 
 
 def test_a_comparison_of_methods_counts_the_images_that_flip(results, tmp_path):
-    sides = [comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot")]
+    sides = [named_runs.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot")]
     (found,) = comparison.face_offs(*sides, resamples=200)
     assert (found.a, found.b) == ("csp", "clip_zero_shot")
     ours = [scored_run(run) for run in sides[0].runs]
@@ -248,29 +248,29 @@ def test_a_comparison_of_methods_counts_the_images_that_flip(results, tmp_path):
 
 def test_runs_of_other_conditions_are_noted_or_refused(results):
     one = [
-        comparison.side(results, run_of(results, f"csp-toy-tiny-icons-{w}").run_id, NONE) for w in ("closed", "open")
+        named_runs.side(results, run_of(results, f"csp-toy-tiny-icons-{w}").run_id, NONE) for w in ("closed", "open")
     ]
     with pytest.raises(UserError, match="world differs"):
         comparison.face_offs(*one, resamples=100)
-    closed = comparison.side(results, "csp", NONE | {"world": "closed"})
+    closed = named_runs.side(results, "csp", NONE | {"world": "closed"})
     with pytest.raises(UserError, match="are the same runs"):
         comparison.face_offs(closed, closed)
     with pytest.raises(UserError, match="'csp' has no finished run with profile official"):
-        comparison.side(results, "csp", NONE | {"profile": "official"})
-    opened = comparison.side(results, "csp", NONE | {"world": "open"})
+        named_runs.side(results, "csp", NONE | {"profile": "official"})
+    opened = named_runs.side(results, "csp", NONE | {"world": "open"})
     with pytest.raises(UserError, match="No runs of csp and clip_zero_shot belong together"):
         comparison.face_offs(
-            comparison.Side("csp", closed.runs + opened.runs),
-            comparison.Side("clip_zero_shot", opened.runs[:0] or _other_profile(results)),
+            named_runs.Side("csp", closed.runs + opened.runs),
+            named_runs.Side("clip_zero_shot", opened.runs[:0] or _other_profile(results)),
         )
 
 
 def test_data_sets_of_one_name_are_compared_each_with_itself(results):
-    csp, zero_shot = (comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
+    csp, zero_shot = (named_runs.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
 
-    def other_data(one: comparison.Side) -> comparison.Side:
+    def other_data(one: named_runs.Side) -> named_runs.Side:
         specs = [(run, run.spec.model_copy(update={"dataset_digest": "f" * 64})) for run in one.runs]
-        return comparison.Side(
+        return named_runs.Side(
             one.label, (*one.runs, *(type(run)(**(vars(run) | {"spec": spec})) for run, spec in specs))
         )
 
@@ -283,7 +283,7 @@ def test_data_sets_of_one_name_are_compared_each_with_itself(results):
 
 
 def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
-    csp, zero_shot = (comparison.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
+    csp, zero_shot = (named_runs.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
     (expected,) = comparison.face_offs(csp, zero_shot, resamples=100)
 
     def other(run, origin: str):
@@ -293,12 +293,12 @@ def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
     # The results of this folder were made with --epochs, so one of the two kinds is made to come from presets alone.
     own = [type(run)(**(vars(run) | {"provenance": {}})) for run in csp.runs]
     several = [*own, other(csp.runs[0], "command line")]
-    (found,) = comparison.face_offs(comparison.Side("csp", tuple(several)), zero_shot, resamples=100)
+    (found,) = comparison.face_offs(named_runs.Side("csp", tuple(several)), zero_shot, resamples=100)
     assert found.comparison.methods["csp"].statistics["auc"].value == (
         expected.comparison.methods["csp"].statistics["auc"].value
     )
     assert found.notes[0].startswith("Left out of csp: 1 run with settings that no preset has")
-    unclear = comparison.Side("csp", (*own, other(csp.runs[0], "preset")))
+    unclear = named_runs.Side("csp", (*own, other(csp.runs[0], "preset")))
     with pytest.raises(UserError, match="The runs of csp have 2 different settings, and which are meant is not clear"):
         comparison.face_offs(unclear, zero_shot)
 
@@ -310,8 +310,8 @@ def _other_profile(results: Path):
 
 
 def test_two_folders_are_compared_method_by_method(results):
-    a, b = comparison.side(results, str(results), NONE | {"world": "closed"}), comparison.side(results, "csp", NONE)
-    copied = comparison.Side("copy", tuple(run for run in a.runs if run.spec.seed == 0))
+    a, b = named_runs.side(results, str(results), NONE | {"world": "closed"}), named_runs.side(results, "csp", NONE)
+    copied = named_runs.Side("copy", tuple(run for run in a.runs if run.spec.seed == 0))
     found = comparison.face_offs(a, copied, resamples=100)
     assert {one.a.split(",")[0] for one in found} == {"csp", "clip_zero_shot"}
     assert all(not one.flips for one in found if one.a.startswith("clip_zero_shot")), "the same run flips nothing"

@@ -15,6 +15,7 @@ from in_process import here
 from rich.console import Console
 
 from benchmarks.cost import children, counting, tables
+from benchmarks.cost.backbone_only import NAME, BackboneOnly
 from benchmarks.cost.counting import backbone_name, build, count, empty_backbone
 from benchmarks.cost.counting import counting as counted_flops
 from benchmarks.cost.decoding import picture, workers_needed
@@ -30,10 +31,7 @@ from benchmarks.cost.record import (
     Settings,
     Spread,
     Timing,
-    hours,
-    training_flops,
 )
-from benchmarks.cost.reference import NAME, BackboneOnly
 from errors import UserError
 from methods.base import MethodConfig
 
@@ -133,12 +131,6 @@ def test_label_spaces_are_the_real_ones():
         )
         assert test >= train
     assert label_space("mit_states").train_images == 30338
-
-
-def test_hours_of_training():
-    found = row("csp")
-    assert training_flops(found, 10, epochs=3) == 30 * found.flops.train_image
-    assert hours(7.2e18, 1e15, 0.5) == 4.0
 
 
 # Which part a cost belongs to ---------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_report import record
+from made_reports import record
 
-from benchmarks.report import Report, write_report, write_tables
 from benchmarks.report.formats import latex
 from benchmarks.report.groups import groups
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.published import comparable, published_table
+from benchmarks.report.table_model import Cell, Column, Table
+from benchmarks.report.writing import Report, read_report, write_tables
 
 GOLDEN = Path(__file__).parent.parent / "golden/report"
 RECORDS, EXPECTED = GOLDEN / "records", GOLDEN / "expected"
@@ -30,7 +30,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report of a copy of the records, in a folder of another name."""
     root = tmp_path_factory.mktemp("somewhere else") / "my results"
     shutil.copytree(RECORDS, root)
-    return write_report(root)
+    found = read_report(root)
+    found.write()
+    return found
 
 
 def test_the_golden_report_byte_for_byte(report, request):

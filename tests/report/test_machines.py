@@ -10,9 +10,11 @@ import pytest
 from in_process import here
 from report_records import make_run
 
-from benchmarks.report.comparison import face_offs, side
+from benchmarks.report.comparison import face_offs
+from benchmarks.report.evidence import Question
 from benchmarks.report.machines import elsewhere_note, facts, mixture_notes
-from benchmarks.report.tables import Question, tables
+from benchmarks.report.named_runs import side
+from benchmarks.report.tables import tables
 from benchmarks.runs.records import RunFolder, RunRecord
 
 CPU = {"device": "cpu", "threads": 2, "cpu": {"name": "A CPU", "count": 4}, "packages": {"torch": "2.9"}}

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from in_process import here
-from test_repeat import photos
+from own_photos import photos
 
 from benchmarks.launchers.cancel import _named
-from benchmarks.report import comparison
-from benchmarks.report.prediction import find_run
+from benchmarks.report import named_runs
+from benchmarks.report.named_runs import find_run
 from benchmarks.running.workbench import hidden_weights
 from benchmarks.runs.records import find_runs
 from datasets.places import hidden_path
 from datasets.wording import limited
 
-NONE = dict.fromkeys(comparison.CONDITIONS)
+NONE = dict.fromkeys(named_runs.CONDITIONS)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def place(done, tmp_path, monkeypatch) -> Path:
 
 def test_a_method_wins_over_a_folder_of_its_name(place):
     shutil.copytree("results", "clip_zero_shot")
-    side = comparison.side(Path("results"), "clip_zero_shot", NONE)
+    side = named_runs.side(Path("results"), "clip_zero_shot", NONE)
     assert {run.path.parent.name for run in side.runs} == {"results"}
     assert side.note == (
         "'clip_zero_shot' is taken for the method; for the folder of that name write ./clip_zero_shot."
     )
     for path in ("./clip_zero_shot", str(place / "clip_zero_shot"), "../place/clip_zero_shot"):
-        side = comparison.side(Path("results"), path, NONE)
+        side = named_runs.side(Path("results"), path, NONE)
         assert {run.path.parent.name for run in side.runs} == {"clip_zero_shot"} and side.note == ""
     Path("csp").mkdir()
     refused = here("compare", "clip_zero_shot", "csp", check=False)
@@ -57,7 +57,7 @@ def test_a_method_wins_over_a_folder_of_its_name(place):
 
 def test_a_word_that_is_no_name_is_a_folder(place):
     shutil.copytree("results", "older")
-    assert {run.path.parent.name for run in comparison.side(Path("results"), "older", NONE).runs} == {"older"}
+    assert {run.path.parent.name for run in named_runs.side(Path("results"), "older", NONE).runs} == {"older"}
 
 
 def test_a_run_wins_over_a_folder_of_its_id(place):

@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-from pathlib import Path
 
 import pytest
-from rich.console import Console
+from made_reports import drawn, record
 
-from benchmarks.report import terminal, write_report
 from benchmarks.report.render import markdown
 from benchmarks.report.tables import tables
+from benchmarks.report.writing import read_report
 from benchmarks.runs.records import RunFolder, RunRecord
-from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
-
-
-def record(method: str = "csp", seed: int = 0, auc: float | None = 0.25, **changes) -> RunRecord:
-    """A run as if it had been done; auc None: one that failed."""
-    training = TrainingConfig(**{"epochs": 5, **changes.pop("training", {})})
-    known = {"dataset": "icon_states", "dataset_digest": "d" * 64, "backbone": "tiny-icons"}
-    spec = RunSpec(
-        method=method,
-        method_config=changes.pop("method_config", {"dropout": 0.3}),
-        training=training,
-        seed=seed,
-        **(known | {"backbone_digest": "b" * 64} | changes),
-    )
-    result = None
-    if auc is not None:
-        test = {"auc": auc, "best_hm": auc + 0.1, "best_seen": 0.6, "best_unseen": 0.5, "gate": 0.9}
-        test |= {"at_bias": {"hm": auc}, "at_zero": {"state": 0.7, "object": 0.8}, "unseen_cap": 1.0}
-        slices = [
-            {"tag": "kind", "value": value, "group": group, "own_pair": 0.5}
-            for value in ("global", "local")
-            for group in ("seen", "unseen")
-        ]
-        cost = {"trained_parameters": 1234, "train_seconds": 5.0, "test_images_per_second": 400.0}
-        result = {"metrics": {"test": test}, "slices": slices, "cost": cost | {"peak_memory_bytes": 5e8}}
-        if spec.open_world is not None:
-            result["open_world"] = {"unseen_cap": {"val": 0.5, "test": 0.4575}}
-    return RunRecord(
-        path=Path("somewhere"),
-        status="failed" if auc is None else "done",
-        spec=spec,
-        provenance={},
-        starts=[{"environment": {"device": "cpu"}}],
-        result=result,
-        error={"message": "The loss became nan."} if auc is None else None,
-    )
-
-
-def drawn(found, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    for table in found:
-        console.print(terminal(table))
-    return console.file.getvalue()
+from benchmarks.runs.spec import OpenWorld
 
 
 def test_mean_and_spread_over_seeds():
@@ -152,7 +108,8 @@ def test_report_of_a_folder(tmp_path):
     folder.finish(record().result)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/spec.json").write_text("{")
-    report = write_report(tmp_path)
+    report = read_report(tmp_path)
+    report.write()
     assert [run.run_id for run in report.runs] == [spec.run_id]
     assert len(report.problems) == 1
     page = report.path.read_text()

@@ -9,21 +9,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_report import record
+from made_reports import record
 from typer.testing import CliRunner
 
 import bench
 from benchmarks import report as reports
 from benchmarks.evaluation.image_scores import ImageScores
-from benchmarks.report import Question, figures, fonts, matrices, pictures, ranking, style, uncertainty
+from benchmarks.report import figures, fonts, matrices, pictures, ranking, style, uncertainty
+from benchmarks.report.evidence import Question
 from benchmarks.report.failures import LOG, Failures
 from benchmarks.report.formats import escaped, is_known, latex
+from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.names import LONGEST, file_name, folders, unique
 from benchmarks.report.render import markdown, prose
-from benchmarks.report.scored import read_scored
-from benchmarks.report.tables import group_tables, groups
+from benchmarks.report.scored_runs import read_scored
+from benchmarks.report.table_model import Cell, Column, Table
+from benchmarks.report.tables import group_tables
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import nemenyi
 from errors import UserError

@@ -6,16 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_report import record
-from test_report_files import stored, switched
+from made_reports import record, stored, switched
 
 from benchmarks.evaluation.curve import exact_curve
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report import attention_maps, figures, matrices, pictures, ranking, style, uncertainty
 from benchmarks.report.bands import curve_band, resampled_seen
+from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
-from benchmarks.report.scored import read_scored
-from benchmarks.report.tables import groups
+from benchmarks.report.scored_runs import read_scored
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import compare, friedman, nemenyi
 from benchmarks.significance.bootstrap import draws

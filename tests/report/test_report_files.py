@@ -9,47 +9,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from test_report import record
+from made_reports import THREE, record, stored, switched
 
-from benchmarks.evaluation.image_scores import ImageScores
-from benchmarks.report import write_files, write_report
 from benchmarks.report.formats import csv_text, escaped, latex, slug
+from benchmarks.report.groups import groups
 from benchmarks.report.render import markdown
 from benchmarks.report.reproduce import commands, reproduce
-from benchmarks.report.scored import read_scored
-from benchmarks.report.tables import groups, tables
-from benchmarks.runs.records import RunFolder
+from benchmarks.report.scored_runs import read_scored
+from benchmarks.report.tables import tables
+from benchmarks.report.writing import read_report, write_files
 from benchmarks.runs.spec import OpenWorld
-
-THREE = [record(seed=seed, auc=auc) for seed, auc in enumerate((0.2, 0.3))]
-THREE += [record("clip_zero_shot", auc=0.1), record("coop", auc=0.15)]
-
-
-def switched(name: str, seed: int = 0, auc: float = 0.2, **config):
-    return record(seed=seed, auc=auc, ablation=name, method_config={"dropout": 0.3, **config})
-
-
-def stored(root, run, seed: int = 0, given: str = "lr"):
-    """Write a run with a per-image record of two states and two objects, whose unseen pair is (1, 1).
-
-    given: the setting that came from the command line.
-    """
-    stream = np.random.default_rng(seed)
-    pairs = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    columns = np.arange(40) % 4
-    matrix = stream.normal(size=(40, 4)) + 2 * np.eye(4)[columns]
-    scores = ImageScores.from_matrix(matrix, np.arange(4) < 3, columns)
-    arrays = scores.to_arrays() | {"states": pairs[columns, 0], "objects": pairs[columns, 1]}
-    arrays |= {"candidate_pairs": pairs, "candidate_seen": np.arange(4) < 3, "images": np.array(["a.png"] * 40)}
-    folder = RunFolder(root / run.spec.run_id)
-    folder.start(
-        run.spec, provenance={given: {"origin": "command line"}}, command_line=[], environment={"device": "cpu"}
-    )
-    names = {"names.states": np.array(["dry", "wet"]), "names.objects": np.array(["cat", "dog"])}
-    folder.write_arrays(names | {f"test.{name}": value for name, value in arrays.items()})
-    metrics = run.result["metrics"]["test"] | {"at_bias": {"hm": 0.5, "seen_pair": 0.5, "unseen_pair": 0.5}}
-    folder.finish(dict(run.result) | {"metrics": {"test": metrics}, "selection": {"bias": 0.25}})
-    return folder
 
 
 def test_csv_has_every_digit_and_the_spread():
@@ -153,7 +122,7 @@ def test_files_of_a_results_folder(tmp_path):
         stored(tmp_path, run, number)
     broken = stored(tmp_path, record("msci", auc=0.4), 9)
     (broken.path / "scores.npz").write_bytes(b"not an archive")
-    written = write_files(write_report(tmp_path))
+    written = write_files(read_report(tmp_path))
     assert all(path.is_file() and path.stat().st_size > 0 for path in written)
     names = {path.name for path in written}
     for stem in (
@@ -177,7 +146,7 @@ def test_files_of_a_results_folder(tmp_path):
     assert "--seeds 0 1" in page
     assert "Successes and failures: left out" in page and "No ranking over data sets" in page
     before = {path: path.read_bytes() for path in written}
-    again = write_files(write_report(tmp_path))
+    again = write_files(read_report(tmp_path))
     assert {path: path.read_bytes() for path in again} == before, "same records, same files"
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.report import attention_maps, gallery, pictures
+from benchmarks.report import attention_maps, figure_plans, gallery, pictures
 from benchmarks.report.finished import load_method
+from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
 from benchmarks.report.rescoring import load
-from benchmarks.report.scored import read_scored
-from benchmarks.report.tables import groups
+from benchmarks.report.scored_runs import read_scored
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
 from benchmarks.training.execution import Execution
@@ -125,7 +125,7 @@ def test_gallery_and_attention_of_a_group(runs, library, tmp_path):
     assert "whether right or wrong" in captions["Attention of MSCI"]
     scored = [(row.label, [read_scored(run) for run in row.done]) for row in group.full]
     again = pictures.Drawn()
-    for plan in pictures._of_images(scored, library):
+    for plan in figure_plans.of_images(scored, library):
         pictures._write(plan, tmp_path / "again", again)
     assert again.files
     assert all(path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes() for path in again.files)

@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_report_files import THREE, stored, switched
+from made_reports import THREE, stored, switched
 
-from benchmarks.report import write_files, write_report
 from benchmarks.report.page import TEMPLATE
+from benchmarks.report.writing import read_report, write_files
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = 390  # pixels
@@ -56,7 +56,7 @@ def page(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("results")
     for number, run in enumerate([*THREE, switched("no_dropout", dropout=0.0)]):
         stored(root, run, number)
-    write_files(write_report(root))
+    write_files(read_report(root))
     return root / "report.html"
 
 

@@ -8,19 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_reports import drawn, record
 from report_records import make_run
-from test_report import drawn, record
 
-from benchmarks.report import of_runs, write_report
 from benchmarks.report.ablations import changes
 from benchmarks.report.evidence import Question, choose_baseline, evidence
 from benchmarks.report.formats import csv_text
 from benchmarks.report.groups import check_comparable, group_of, groups
-from benchmarks.report.model import Cell, Column
-from benchmarks.report.published import NAMES, comparable, published_results
+from benchmarks.report.published import PAPERS_METHODS, comparable, published_results
 from benchmarks.report.render import markdown, narrow, shown
 from benchmarks.report.scored_runs import scored_runs
+from benchmarks.report.table_model import Cell, Column
 from benchmarks.report.tables import group_tables, tables
+from benchmarks.report.writing import read_report
 from benchmarks.runs.spec import OpenWorld
 from benchmarks.significance import compare
 from errors import UserError
@@ -78,7 +78,7 @@ def test_one_table_of_runs_that_differ_is_refused_with_the_reason(name):
         with pytest.raises(UserError, match=f"cannot stand in one table. Their {name} differs: "):
             refused([first, other])
     assert len(groups([first, other])) == 2
-    shown_together = of_runs([first, other], {first.run_id, other.run_id}, QUICK)
+    shown_together = tables([first, other], QUICK)
     assert [len(table.rows) for table in shown_together if table.title == "Results"] == [1, 1]
 
 
@@ -163,7 +163,7 @@ def test_the_baseline_is_a_choice(runs):
 def test_a_baseline_that_is_nowhere_is_refused_and_nothing_written(runs, tmp_path):
     shutil.copytree(runs[0].path, tmp_path / "run")
     with pytest.raises(UserError, match=r"The baseline 'clip_zero' has no finished run here.*Did you mean"):
-        write_report(tmp_path, Question("clip_zero", 100))
+        read_report(tmp_path, Question("clip_zero", 100))
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -294,7 +294,7 @@ def test_the_published_file_is_sound():
     assert len(set(keys)) == len(keys) > 170
     assert {entry.dataset for entry in entries} <= set(DATASETS.names())
     assert {entry.world for entry in entries} == {"closed", "open"}
-    assert set(NAMES.values()) <= {entry.method for entry in entries}
+    assert set(PAPERS_METHODS.values()) <= {entry.method for entry in entries}
     for entry in entries:
         numbers = np.array(list(entry.numbers.values()))
         assert entry.source and np.isfinite(entry.numbers["auc"])
@@ -371,7 +371,7 @@ def test_stars_are_no_markup_in_markdown(runs):
 def test_the_report_makes_the_tables_of_some_runs_without_doing_it_again(runs, tmp_path):
     for run in runs:
         shutil.copytree(run.path, tmp_path / run.run_id)
-    report = write_report(tmp_path, QUICK)
+    report = read_report(tmp_path, QUICK)
     every = {run.run_id for run in report.runs}
     assert report.tables_of(every) == report.tables
     assert all(one is other for one, other in zip(report.tables_of(every), report.tables, strict=True))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from in_process import here
-from PIL import Image
+from made_reports import record
+from own_photos import OBJECTS, STATES, photos
 from test_bench import PLUGIN, ROOT
-from test_report import record
 
 import bench
 from benchmarks.launchers.job import read_job
@@ -25,7 +25,6 @@ from benchmarks.runs.spec import OpenWorld
 from benchmarks.studies.reference.archive import packed
 from errors import UserError
 
-STATES, OBJECTS = ("dry", "old", "wet"), ("cat", "dog", "fox")
 QUICK = ["--methods", "clip_zero_shot"]
 CSP = ["--methods", "csp", "--epochs", "1"]
 METHOD = """
@@ -47,18 +46,6 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(there)
     monkeypatch.setattr(bench.out, "_width", 400)
     return there
-
-
-def photos(folder: Path, images: int = 3) -> Path:
-    number = 0
-    for state in STATES:
-        for thing in OBJECTS:
-            below = folder / f"{state} {thing}"
-            below.mkdir(parents=True)
-            for name in range(images):
-                number += 1
-                Image.new("RGB", (2, 2), (number, 9, 7)).save(below / f"{name}.png")
-    return folder
 
 
 def vectors(path: Path) -> Path:

@@ -12,7 +12,7 @@ import torch
 from toy_runs import make_backbone, make_trainer, numbers, without_times
 
 from benchmarks.evaluation.selection import SELECTIONS
-from benchmarks.report import read_report
+from benchmarks.report.writing import read_report
 from benchmarks.runs.checkpoints import BEST, PREVIOUS, STATE
 from errors import UserError
 

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from benchmarks.report.model import Cell, Column, ranked
+from benchmarks.report.table_model import Cell, Column, ranked
 from benchmarks.significance import friedman, nemenyi, pairwise_wilcoxon
 from benchmarks.significance.equality import differences, settled, signed
 from benchmarks.significance.intervals import bca_interval, bootstrap_p_value

@@ -11,19 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import record
-from test_report_files import stored
+from made_reports import record, stored
 
 from benchmarks.evaluation.curve import exact_curve
 from benchmarks.report.evidence import Question
 from benchmarks.report.figures import ablation_bars
 from benchmarks.report.groups import group_of
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.scored_runs import scored_runs
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import compare
-from benchmarks.studies.reference import archive, collection, deviations, documents, findings, switches
+from benchmarks.studies.reference import (
+    archive,
+    collection,
+    deviations,
+    documents,
+    drawings,
+    findings,
+    page_parts,
+    records_page,
+    switches,
+)
 from benchmarks.studies.reference.columns import (
     LEFT_OUT,
     PHASES,
@@ -34,7 +43,7 @@ from benchmarks.studies.reference.columns import (
     to_differences,
     to_planes,
 )
-from benchmarks.studies.reference.material import Material
+from benchmarks.studies.reference.material import Material, cost
 from benchmarks.studies.reference.slice_tests import slice_table, slice_tests
 from errors import UserError
 
@@ -231,7 +240,7 @@ def test_shared_switches_are_those_of_several_methods():
     found = findings.shared_switches(tables)
     assert [column.name for column in found.columns] == ["switch", "A", "B"]
     assert [[cell.text or cell.value for cell in row] for row in found.rows] == [["y", 0.2, -0.3]]
-    assert "y | +20.0\\* | -30.0\\*" in documents.section(found)
+    assert "y | +20.0\\* | -30.0\\*" in page_parts.section(found)
     assert findings.shared_switches({"A": tables["A"]}) is None
 
 
@@ -247,25 +256,25 @@ def test_the_archives_are_small_and_hold_no_path():
 
 
 def test_the_committed_pages_are_of_the_committed_records(committed):
-    digest = documents.digest(committed.every)
+    digest = page_parts.digest(committed.every)
     page = (ROOT / "docs/results.md").read_text()
     assert f"({len(committed.every)} runs, digest {digest})" in page
-    assert (collection.FOLDER / "README.md").read_text() == documents.records_page(committed)
+    assert (collection.FOLDER / "README.md").read_text() == records_page.records_page(committed)
     for key in (("closed", "clean"), ("open", "clean"), ("closed", "official")):
         for row in committed.groups[key].full:
             for run in row.done:
                 assert run.result["metrics"]["test"]["images"] == 2050
     for table in committed.results("closed", "clean").slices():
-        assert documents.section(table) in page, table.title
-    assert documents.section(documents.cost(committed.quiet(committed.groups["closed", "clean"]))) in page
+        assert page_parts.section(table) in page, table.title
+    assert page_parts.section(cost(committed.quiet(committed.groups["closed", "clean"]))) in page
 
 
 def test_the_main_tables_are_what_the_committed_records_say():
     page, readme = (ROOT / "docs/results.md").read_text(), (ROOT / "README.md").read_text()
     with Material(only="*-closed-clean") as material:
         results = material.results("closed", "clean")
-        assert documents.section(results.main()) in page
-        assert documents.section(results.differences()) in page
+        assert page_parts.section(results.main()) in page
+        assert page_parts.section(results.differences()) in page
         assert findings.standing(results) in page
         assert f"{documents.BEGIN}\n{documents.readme_part(results)}\n{documents.END}" in readme
 
@@ -279,5 +288,5 @@ def test_figures_are_there_and_can_be_drawn(committed):
     assert sum(path.stat().st_size for path in drawn) < 1_000_000
     group = committed.groups["closed", "clean"]
     full = next(row for row in group.full if row.method == "msci")
-    changes = documents.changes_of(committed.ablations["msci"], full, group.switches(full))
+    changes = drawings.changes_of(committed.ablations["msci"], full, group.switches(full))
     assert changes and ablation_bars("msci", changes).axes

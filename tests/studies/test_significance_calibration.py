@@ -1,4 +1,4 @@
-"""Tests keep their level and intervals hold the truth, in a small simulation with wide bounds; both scripts run."""
+"""Tests keep their level and intervals hold the truth, in a small simulation with wide bounds; the script runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.significance.simulation import Population
 from benchmarks.studies import significance_calibration as calibration
-from benchmarks.studies import significance_speed as speed
 from datasets.streams import stream
 
 
@@ -59,12 +58,3 @@ def test_the_calibration_script_prints_tables(monkeypatch, capsys) -> None:
     printed = capsys.readouterr().out
     assert printed.count("| wrong in percent |") == 5 and "| auc: t over seeds |" in printed
     assert "| Nemenyi, any pair |" in printed
-
-
-def test_the_speed_script_measures_and_checks(monkeypatch, capsys) -> None:
-    arguments = ["--methods", "2", "--images", "60", "70", "--resamples", "30", "--check", "3"]
-    monkeypatch.setattr(sys, "argv", ["speed", *arguments])
-    speed.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("30 resamples of 130 images (130 images), 2 methods")
-    assert float(lines[1].split()[-1]) < 1e-12 and float(lines[3].split()[-1]) < 1e-12

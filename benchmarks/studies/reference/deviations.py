@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.report.evidence import Question
-from benchmarks.report.model import Table
+from benchmarks.report.table_model import Table
 from benchmarks.significance import Difference
 from benchmarks.studies.reference.findings import points
 

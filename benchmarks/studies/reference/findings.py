@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.report.evidence import TESTED, Question
 from benchmarks.report.figures import auc_values
 from benchmarks.report.groups import Group, Row
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.render import SMALLEST_P
 from benchmarks.report.scored_runs import scored_runs
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs.records import RunRecord
 from benchmarks.significance import Difference, Estimate, compare, holm
 from benchmarks.studies.reference.material import QUESTION, Material, Results

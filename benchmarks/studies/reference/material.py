@@ -13,9 +13,9 @@ from benchmarks.report.ablations import ablation_table
 from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
 from benchmarks.report.groups import Group, Row, groups
-from benchmarks.report.main import differences_table, main_table
-from benchmarks.report.model import Table
+from benchmarks.report.results_table import differences_table, main_table
 from benchmarks.report.slices import slice_tables
+from benchmarks.report.table_model import Table
 from benchmarks.runs.records import RunRecord, find_runs
 from benchmarks.studies.reference.collection import FOLDER, expand_to
 from benchmarks.studies.reference.switches import switch_of

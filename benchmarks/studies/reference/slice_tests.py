@@ -6,7 +6,7 @@ inside a slice, and the difference of two such differences. Both come from the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.report.captions import caption
 from benchmarks.report.evidence import TESTED, Question
 from benchmarks.report.groups import Row
-from benchmarks.report.model import Cell, Column, Table
 from benchmarks.report.scored_runs import scored_run
+from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs.records import RunFolder
 from benchmarks.significance import (
     Estimate,
@@ -112,8 +112,3 @@ def slice_table(
         f"the {3 * len(tests)} comparisons of this table; *: p Holm at most {1 - question.level:.2g}."
     )
     return Table(f"Differences by {tag}", text, columns, lines)
-
-
-def by_label(tests: Sequence[SliceTest]) -> Mapping[str, SliceTest]:
-    """Return tests by the labels of their rows."""
-    return {test.label: test for test in tests}

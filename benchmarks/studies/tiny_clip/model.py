@@ -109,7 +109,6 @@ def to_input(images: np.ndarray, rng: np.random.Generator | None) -> Tensor:
 
 
 def losses(
-    model: CLIP,
     text: TrainedText,
     head: LabelHead,
     stage: data.Stage,
@@ -119,17 +118,16 @@ def losses(
     speaker: data.Speaker,
 ) -> Tensor:
     """Return the losses of a batch that count in a stage: labels (state, object), captions (pair, object, state)."""
-    features = functional.normalize(model.encode_image(images), dim=-1)
+    features = functional.normalize(text.model.encode_image(images), dim=-1)
     terms = []
     if stage.labels:
         terms.append(head(features, torch.from_numpy(pairs)))
     if stage.captions:
-        terms.append(caption_losses(model, text, features, pairs, rng, speaker))
+        terms.append(caption_losses(text, features, pairs, rng, speaker))
     return torch.cat(terms)
 
 
 def caption_losses(
-    model: CLIP,
     text: TrainedText,
     features: Tensor,
     pairs: np.ndarray,
@@ -141,7 +139,7 @@ def caption_losses(
     texts = data.captions(rng, pairs, speaker) + object_texts + state_texts
     words = functional.normalize(text(texts), dim=-1)
     own, things, states = words.split([len(pairs), len(object_texts), len(state_texts)])
-    features = features * model.logit_scale.exp()
+    features = features * text.model.logit_scale.exp()
     state, thing = torch.from_numpy(pairs[:, 0]), torch.from_numpy(pairs[:, 1])
     same = (state[:, None] == state) & (thing[:, None] == thing)
     target = same.float() / same.sum(dim=1, keepdim=True)

@@ -110,7 +110,7 @@ def relearn_text(
         rows = rng.choice(len(features), size=min(batch, len(features)), replace=False)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, 1e-3)
-        terms = caption_losses(model, text, features[torch.from_numpy(rows)], pairs[rows], rng, speaker)
+        terms = caption_losses(text, features[torch.from_numpy(rows)], pairs[rows], rng, speaker)
         optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -166,7 +166,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, options.steps, options.lr)
         batch = to_input(images[rows], rng)
-        terms = losses(model, text, head, data.STAGES[stage], batch, pairs[rows], rng, speaker)
+        terms = losses(text, head, data.STAGES[stage], batch, pairs[rows], rng, speaker)
         optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)

@@ -10,7 +10,7 @@ from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines
 from benchmarks.report.evidence import SHOWN, Evidence
 from benchmarks.report.groups import Group, Row, test_metric
 from benchmarks.report.machines import mixture_notes
-from benchmarks.report.model import GAP, Cell, Column, Table
+from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs.records import RunRecord
 

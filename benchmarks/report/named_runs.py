@@ -1,0 +1,103 @@
+"""The runs that a word of the command line means: a method, a run's id or the beginning of one, a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
+from datasets.places import hidden_path, plainly_a_path
+from datasets.wording import counted
+from errors import UserError, did_you_mean
+from registry import METHODS
+
+CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")
+"""What a method's runs may differ in, and what a person can choose among."""
+
+AGREEING = (*CONDITIONS, "dataset_digest", "backbone_digest")
+"""What makes a comparison: the same, and the same data and weights, whatever their names."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Runs of one method under the same conditions.
+
+    name: the method and the ablation, "" for the full model.
+    conditions: the values of what must agree, in the order of `AGREEING`.
+    """
+
+    name: tuple[str, str]
+    conditions: tuple[str, ...]
+    runs: Sequence[RunRecord]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its runs, of one method or of several in a folder. note: on what its name was taken for."""
+
+    label: str
+    runs: tuple[RunRecord, ...]
+    note: str = ""
+
+    def kinds(self) -> list[Kind]:
+        """Return the finished runs by method, ablation and what must agree."""
+        found: dict[tuple[str, ...], list[RunRecord]] = {}
+        for run in self.runs:
+            key = (run.spec.method, run.spec.ablation or "", *(str(getattr(run.spec, name)) for name in AGREEING))
+            found.setdefault(key, []).append(run)
+        return [Kind((key[0], key[1]), key[2:], runs) for key, runs in found.items()]
+
+
+def find_run(results: Path, name: str) -> RunRecord:
+    """Return the run that a word means: its id, else its folder, else the beginning of one id alone.
+
+    A word that is plainly a path (see `plainly_a_path`) is no id.
+    """
+    place = Path(name).expanduser()
+    if (place / SPEC).is_file() and not is_run_id(results, name):
+        return RunFolder(place).read()
+    runs, _ = find_runs(results)
+    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    ids = [run.run_id for run in found or runs]
+    raise UserError(
+        f"'{name}' names {'no run' if not found else f'{len(found)} runs'}.",
+        f"In {results} there {'is' if len(ids) == 1 else 'are'} {', '.join(ids[:8]) or 'none'}"
+        + (f" and {len(ids) - 8} more." if len(ids) > 8 else "."),
+        did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
+    )
+
+
+def is_run_id(results: Path, word: str) -> bool:
+    """Return whether a word is the whole id of a run that lies in the results folder."""
+    return not plainly_a_path(word) and (results / word / SPEC).is_file()
+
+
+def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
+    """Return the runs that a word means: a method or a run's id, else a results folder or the beginning of an id.
+
+    A word that is plainly a path (see `plainly_a_path`) is no name.
+
+    only: conditions that runs must have, by name; None is no condition. A name without finished runs is a `UserError`.
+    """
+    place, note = Path(name).expanduser(), ""
+    if not plainly_a_path(name) and name in METHODS.names():
+        label, runs = name, [run for run in find_runs(results)[0] if run.spec.method == name and not run.spec.ablation]
+        note = hidden_path(name, "method")
+    elif place.is_dir() and not (place / SPEC).is_file() and not is_run_id(results, name):
+        label, runs = place.resolve().name or name, find_runs(place)[0]
+    else:
+        run = find_run(results, name)
+        label, runs, note = run.run_id, [run], hidden_path(name, "run", run.path)
+    done = [run for run in runs if run.result is not None]
+    kept = [run for run in done if all(v is None or str(getattr(run.spec, k)) == v for k, v in only.items())]
+    if not kept:
+        given = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
+        raise UserError(
+            f"'{name}' has no finished run{f' with {given}' if given else ''}.",
+            f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done.",
+            note or "Finish it with bench.py run, or pass another method, run or folder.",
+        )
+    return Side(label, tuple(kept), note)

@@ -1,0 +1,158 @@
+"""The report of a results folder: read, then written as a Markdown page, files of tables and figures, and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import IO
+
+from benchmarks.report.evidence import Question, check_baseline
+from benchmarks.report.failures import Failures
+from benchmarks.report.formats import csv_text, latex
+from benchmarks.report.groups import Group, groups
+from benchmarks.report.names import folders, unique
+from benchmarks.report.render import markdown, write_markdown
+from benchmarks.report.table_model import Table
+from benchmarks.report.tables import group_tables, tables
+from benchmarks.runs import files
+from benchmarks.runs.records import Problem, RunRecord, find_runs
+
+REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found below a results folder.
+
+    groups: the runs that may be compared. unread: other records. failures: parts that could not be made, so far.
+    notices: sentences for the reader of the whole report.
+    """
+
+    root: Path
+    runs: Sequence[RunRecord]
+    groups: Sequence[Group]
+    unread: Sequence[Problem]
+    question: Question = field(default_factory=Question)
+    failures: Failures = field(default_factory=Failures)
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """Where the Markdown page is written."""
+        return self.root / REPORT
+
+    @cached_property
+    def by_group(self) -> list[list[Table]]:
+        """The tables of each group; made once, for they resample. What cannot be made is among the `failures`."""
+        return [group_tables(group, self.question, self.failures.within(group.title)) for group in self.groups]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of all groups."""
+        return [table for found in self.by_group for table in found]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each record that could not be read."""
+        return [f"{problem.path}: {problem.message}" for problem in self.unread]
+
+    @property
+    def origin(self) -> str:
+        """What the report was made from: nothing of the time or place of its making."""
+        started = max((str(start.get("time", "")) for run in self.runs for start in run.starts), default="")
+        latest = f", the latest of them started {started}" if started else ""
+        return f"From {len(self.runs)} run records{latest}."
+
+    def tables_of(self, run_ids: set[str]) -> list[Table]:
+        """Return the tables of some of the runs, without making again what is there."""
+        found: list[Table] = []
+        for group, made in zip(self.groups, self.by_group, strict=True):
+            own = [run for run in group.runs if run.run_id in run_ids]
+            found += made if len(own) == len(group.runs) else tables(own, self.question)
+        return found
+
+    def write(self) -> None:
+        """Write the Markdown page, if there is anything to say."""
+        if self.runs or self.unread:
+            write_markdown(self.path, self.tables, self.unread, self.origin, self.failures.found)
+            self.failures.write(self.root)
+
+
+def read_report(root: Path, question: Question | None = None) -> Report:
+    """Return the report of every record below `root`; nothing is written.
+
+    A `question` with a baseline that was not run is a `UserError`.
+    """
+    runs, problems = find_runs(root)
+    report = Report(root, runs, groups(runs), problems, question or Question())
+    if runs:
+        check_baseline((row for group in report.groups for row in group.full), report.question)
+    return report
+
+
+def write_files(report: Report) -> list[Path]:
+    """Write below its root every table as Markdown, LaTeX and CSV, every figure, and report.html; return the files.
+
+    Figures need what runs keep per image; a run whose file is missing or damaged is named on the page and left out. So
+    is whatever cannot be made, see `Report.failures`.
+    """
+    from benchmarks.report import fonts, page
+    from benchmarks.report.images import Library
+    from benchmarks.report.pictures import Drawn, draw, draw_ranks
+
+    library = Library()
+    problems = list(report.unread)
+    written = write_tables(report)
+    sections = []
+    lacking: set[str] = set()
+    for group, made, name in zip(report.groups, report.by_group, folders(report.groups), strict=True):
+        own = report.failures.within(group.title)
+        drawn = own.attempt("Figures", partial(draw, group, report.root / FOLDER / name, library, own)) or Drawn()
+        written += drawn.files
+        problems += drawn.problems
+        lacking |= drawn.lacking
+        sections.append(page.Section(group.title, name, made, group, drawn.pictures, drawn.absent))
+    own = report.failures.within("Across data sets")
+    ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
+    written += ranks.files
+    sections.append(page.Section(own.where, "across-data-sets", [], None, ranks.pictures, ranks.absent))
+    if lack := fonts.sentence(lacking | ranks.lacking):
+        report.notices.append(lack)
+    path = report.root / PAGE
+    content = page.page(sections, report.runs, problems, report.failures, report.notices)
+    files.write_aside(path, lambda file: file.write(content.encode("utf-8", "replace")))
+    report.failures.write(report.root)
+    return [*written, path]
+
+
+def write_tables(report: Report) -> list[Path]:
+    """Write every table as Markdown, LaTeX and CSV into a folder per group; return the files."""
+    written: list[Path] = []
+    for group, made, folder in zip(report.groups, report.by_group, folders(report.groups), strict=True):
+        own = report.failures.within(group.title)
+        for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):
+            path = report.root / FOLDER / folder / name
+            written += own.attempt(f"Files of {table.title}", partial(_write_table, path, table)) or []
+    return written
+
+
+def _write_table(path: Path, table: Table) -> list[Path]:
+    """Write a table as files beside each other; path: without an ending."""
+    contents = {
+        ".md": markdown(table),
+        ".tex": latex(table, f"{path.name}-{path.parent.name}"),
+        ".csv": csv_text(table),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, content in contents.items():
+        target = path.with_name(path.name + suffix)
+        files.write_aside(target, partial(_put, content.encode("utf-8", "replace")))
+        paths.append(target)
+    return paths
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
