@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import RunSpec, TrainingConfig
-from benchmarks.training import loop as training
+from benchmarks.training.batches import Surroundings, untold
 from benchmarks.training.execution import Execution
+from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.loop import Trainer
 from datasets.transforms import derived_seed
 from methods.backbone.clip import Backbone
@@ -18,6 +19,12 @@ from methods.backbone.loading import build_clip
 from methods.csp import CSP, CSPConfig
 
 CONFIG = json.loads((Path(__file__).parents[1] / "methods/backbone/tiny-icons.json").read_text())
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without another word."""
+
+
 CPU = Execution(torch.device("cpu"), eval_batch=7, pair_chunk=5)
 
 
@@ -30,7 +37,7 @@ def make_backbone() -> Backbone:
 
 
 def make_trainer(
-    folder, toy, backbone, *, method=CSP, config=None, report=training.silent, execution=CPU, store=None, **settings
+    folder, toy, backbone, *, method=CSP, config=None, report=untold, execution=CPU, store=None, **settings
 ):
     config = CSPConfig(dropout=0.3) if config is None else config
     settings = {"epochs": 3, "batch_size": 16, "lr": 3e-3, "augmentation": "clip", **settings}
@@ -48,7 +55,8 @@ def make_trainer(
     record.start(spec, provenance={}, command_line=[], environment={})
     torch.manual_seed(derived_seed("init", spec.seed))
     built = method(backbone, toy.vocabulary, config if isinstance(config, method.Config) else method.Config())
-    return Trainer(spec, record, built, toy, execution, report, store)
+    surroundings = Surroundings(FeatureStore() if store is None else store, report)
+    return Trainer(spec, record, built, toy, execution, surroundings)
 
 
 def numbers(result: dict) -> str:

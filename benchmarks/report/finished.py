@@ -27,7 +27,7 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from benchmarks.training.loop import BEST
+    from benchmarks.runs.checkpoints import BEST
 
     asked = f"The method of {run.run_id} cannot be loaded."
     if run.result is None:

@@ -77,6 +77,7 @@ def _execute(
     import torch
 
     from benchmarks.training import loop as training
+    from benchmarks.training.batches import Surroundings, untold
     from benchmarks.training.execution import Execution
     from datasets.loaders import dead_worker
     from datasets.transforms import derived_seed
@@ -110,9 +111,8 @@ def _execute(
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
-        trainer = training.Trainer(
-            spec, folder, method, dataset, execution, report or training.silent, workbench.features, notify
-        )
+        surroundings = Surroundings(workbench.features, report or untold, notify)
+        trainer = training.Trainer(spec, folder, method, dataset, execution, surroundings)
         with stopping.deferred():
             folder.finish(trainer.run())
             folder.tidy()

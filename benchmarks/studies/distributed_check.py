@@ -27,7 +27,7 @@ from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import Suite, expand
-from benchmarks.training import distributed
+from benchmarks.training import batch_norm, distributed
 from benchmarks.training.processes import launch
 from registry import load_plugin
 
@@ -56,7 +56,7 @@ def observe(arguments: argparse.Namespace, results: Path) -> None:
     for path in arguments.plugin:
         load_plugin(path)
     if arguments.apart:
-        setattr(distributed, "_BatchNorm", ())  # noqa: B010  # no module is one of these
+        setattr(batch_norm, "_BatchNorm", ())  # noqa: B010  # no module is one of these
         setattr(distributed.Group, "check_equal", lambda *_: None)  # noqa: B010  # running statistics differ then
     choices = Choices(
         results, overrides=arguments.set, epochs=arguments.epochs, precision="fp32", how=How(device="cpu")

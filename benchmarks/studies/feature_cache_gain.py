@@ -28,6 +28,7 @@ from benchmarks.running.plan import PlannedRun, plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import RunRequest
+from benchmarks.training.batches import Surroundings
 from benchmarks.training.execution import Execution
 from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.loop import Trainer
@@ -65,7 +66,7 @@ def train(planned: PlannedRun, workbench: Workbench, cached: bool) -> Training:
     method = method_class(backbone, dataset.vocabulary, method_class.Config.model_validate(spec.method_config))
     execution = Execution(workbench.device, spec.precision, workers=workbench.choices.how.workers or 0)
     store = FeatureStore(enabled=cached)
-    trainer = Trainer(spec, folder, method.to(workbench.device), dataset, execution, store=store)
+    trainer = Trainer(spec, folder, method.to(workbench.device), dataset, execution, Surroundings(store))
     start = time.perf_counter()
     for batches in trainer.batches.values() if cached else ():
         next(batches.ordered())

@@ -8,6 +8,7 @@ as the image is not augmented, or comes in a fixed number of augmented views. Th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,13 +30,44 @@ if TYPE_CHECKING:
 LABELS = ("label.state", "label.object", "label.pair")
 
 
+@dataclass(frozen=True)
+class Views:
+    """How the images of a training epoch are drawn.
+
+    augmentation: what is done to each image
+    seed: of the order of the images and of their augmented views
+    views: the augmented views of an image are those of so many epochs; None draws new ones in every epoch
+    """
+
+    augmentation: Augmentation = "none"
+    seed: int = 0
+    views: int | None = None
+
+
+def untold(what: str, done: int, total: int, note: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run shares with others, and who is told of it.
+
+    store: where frozen features are looked for and left for other runs
+    report: takes in the progress of what is being done
+    notify: takes in what else a user should know
+    """
+
+    store: FeatureStore = field(default_factory=FeatureStore)
+    report: Report = untold
+    notify: Callable[[str], None] = silent
+
+
 class PhaseBatches:
     """The images of one phase for one method.
 
-    seed: of the order and the augmented views. views: the augmented views of an image are those of so many epochs, None
-    draws new ones in every epoch. store: where frozen features are looked for and left for other runs; None keeps none.
-    report: progress of computing them. notify: told what else a user should know of them. cached: whether batches came
-    from kept features.
+    views: how the images of a training epoch are drawn
+    surroundings: None keeps no features and tells nobody
+    cached: whether batches came from kept features
     """
 
     def __init__(
@@ -45,18 +77,13 @@ class PhaseBatches:
         phase: Phase,
         candidates: Candidates,
         execution: Execution,
-        *,
-        augmentation: Augmentation = "none",
-        seed: int = 0,
-        views: int | None = None,
-        store: FeatureStore | None = None,
-        report: Report = lambda what, done, total, note: None,
-        notify: Callable[[str], None] = silent,
+        views: Views = Views(),  # frozen
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.method, self.dataset, self.phase, self.execution = method, dataset, phase, execution
-        self.augmentation, self.seed, self.views = augmentation, seed, views
-        self.report, self.notify = report, notify
-        self.store = FeatureStore(enabled=False) if store is None else store
+        self.augmentation, self.seed, self.views = views.augmentation, views.seed, views.views
+        around = Surroundings(FeatureStore(enabled=False)) if surroundings is None else surroundings
+        self.store, self.report, self.notify = around.store, around.report, around.notify
         self.cached = False
         self._keys: dict[tuple[Augmentation, int, int], FeatureKey] = {}
         split = dataset.splits[phase]
@@ -125,8 +152,6 @@ class PhaseBatches:
         if self.execution.device.type != "cuda":
             return tensors
         return {name: values.pin_memory() for name, values in tensors.items()}
-
-    # Frozen features --------------------------------------------------------------------------------------------------
 
     def _kept(self, augmentation: Augmentation, view: int) -> StoredFeatures | None:
         """Return the kept features of a view of the images; None where features may not or can not be kept."""

@@ -14,29 +14,19 @@ from __future__ import annotations
 
 import atexit
 import datetime
-import hashlib
-import json
 import os
-import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.distributed as dist
-
-# Before there is a group: its functions keep the one that is there when they are imported, which could not close then.
-import torch.distributed.nn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.evaluation.image_scores import ImageScores
-from benchmarks.evaluation.thresholds import ThresholdScores
 from benchmarks.runs.records import RunFolder
+from benchmarks.training import batch_norm, failing
+from benchmarks.training.collectives import Processes
 from benchmarks.training.processes import on_this_machine, processes
 from datasets.wording import counted
 from errors import UserError
@@ -45,47 +35,14 @@ from methods.parts import own_draws, shares
 from methods.parts.shares import Share
 
 PATIENCE = datetime.timedelta(hours=2)  # for a first process that renders a data set or writes a report
-GRACE = 20.0  # seconds that the others give the first process to record why the run ended
-FAILURE, SETTLED = "failure", "settled"
-
-Record = TypeVar("Record", ImageScores, ThresholdScores)
-
-
-class ProcessLost(UserError):
-    """Another process of the run has ended, so that nothing can be exchanged with it any more."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(
-            f"One of the {size} processes of this run has ended without a word.",
-            "Its launcher says how.",
-            "The same command goes on from the last finished epoch.",
-        )
 
 
 @dataclass(frozen=True)
-class Group:
-    """The processes that make one run: this one's rank, how many there are, and what connects them.
+class Group(Processes):
+    """The processes that make one run, and how they share its work.
 
-    device: of the tensors that are exchanged. store: where a failing process leaves word. The default is one process,
-    for which everything here does nothing.
+    The default is one process, for which everything here does nothing.
     """
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device | None = None
-    store: Any = None
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and prints."""
-        return self.rank == 0
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a record says of the processes."""
-        return {"processes": self.size} | ({"communication": dist.get_backend()} if self.size > 1 else {})
-
-    # Shares -----------------------------------------------------------------------------------------------------------
 
     def shares(self, images: int, micro_batch: int) -> Iterator[Share]:
         """Yield this process's share of every micro-batch of an epoch, the first processes taking what is left over."""
@@ -173,187 +130,21 @@ class Group:
         with torch.no_grad():
             for tensor in method.checkpoint().values():
                 self._exchange(dist.broadcast, tensor, src=0)
-        for module in method.modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_pre_hook(_before_norm)
-                module.register_forward_hook(_after_norm)
-
-    # Exchange ---------------------------------------------------------------------------------------------------------
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.sums([0.0])
-
-    def sums(self, values: Iterable[float]) -> list[float]:
-        """Return the sums of the numbers over all processes, in double precision."""
-        values = list(values)
-        if self.size == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        self._exchange(dist.all_reduce, total)
-        return total.tolist()
-
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the sum over all processes in the place of each gradient; they are of one type and travel together."""
-        if self.size == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if not gradients:
-            return
-        buffer = torch.cat([gradient.flatten() for gradient in gradients])
-        self._exchange(dist.all_reduce, buffer)
-        for gradient, total in zip(gradients, buffer.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
-
-    def gather(self, content: bytes) -> list[bytes]:
-        """Return what every process gave, in the order of their ranks."""
-        if self.size == 1:
-            return [content]
-        own = torch.tensor([len(content)], device=self.device)
-        lengths = [torch.empty_like(own) for _ in range(self.size)]
-        self._exchange(dist.all_gather, lengths, own)
-        sizes = [int(length) for length in lengths]
-        padded = np.zeros(max(1, *sizes), dtype=np.uint8)
-        padded[: len(content)] = np.frombuffer(content, dtype=np.uint8)
-        sent = torch.from_numpy(padded).to(self.device)
-        parts = [torch.empty_like(sent) for _ in range(self.size)]
-        self._exchange(dist.all_gather, parts, sent)
-        return [part.cpu().numpy()[:size].tobytes() for part, size in zip(parts, sizes, strict=True)]
-
-    def join(self, record: Record) -> Record:
-        """Return a record of all images from each process's record of its own.
-
-        Arrays [N] or [T, N] are joined along their last axis in the order of the ranks; other fields are kept.
-        """
-        if self.size == 1:
-            return record
-        joined: dict[str, Any] = {}
-        for item in fields(record):
-            own = getattr(record, item.name)
-            if isinstance(own, np.ndarray):
-                parts = self.gather(np.ascontiguousarray(own).tobytes())
-                arrays = [np.frombuffer(part, dtype=own.dtype).reshape(*own.shape[:-1], -1) for part in parts]
-                joined[item.name] = np.concatenate(arrays, axis=-1)
-        return replace(record, **joined)
-
-    def check_equal(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise RuntimeError if a tensor is not the same, bit for bit, in every process."""
-        if self.size == 1:
-            return
-        digests = {name: _digest(tensor) for name, tensor in tensors.items()}
-        first = json.loads(self.gather(json.dumps(digests).encode())[0])
-        differing = [name for name in digests if digests[name] != first[name]]
-        if self.sums([len(differing)])[0]:
-            raise RuntimeError(f"the processes' tensors have drifted apart: {', '.join(differing) or 'elsewhere'}")
-
-    def _join(self, values: Tensor, share: Share) -> Tensor:
-        return _Join.apply(values, share, self)
-
-    def _exchange(self, operation: Any, *tensors: Any, **options: Any) -> None:
-        try:
-            operation(*tensors, **options)
-        except RuntimeError as error:  # what gloo and nccl raise when a process has gone
-            raise ProcessLost(self.size) from error
-
-    # Order and failure ------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """Let the first process go through alone: what it prepares on disk the others find."""
-        if not self.leads:
-            self.barrier()
-        yield
-        if self.leads:
-            self.barrier()
-
-    def agree(self, choices: Sequence[tuple[str, str]]) -> list[str]:
-        """Return the first process's second words, once all have them; unlike first words are a `UserError`."""
-        if self.size == 1:
-            return [choice for _, choice in choices]
-        every = [json.loads(content) for content in self.gather(json.dumps(list(choices)).encode())]
-        if any([name for name, _ in found] != [name for name, _ in every[0]] for found in every):
-            raise UserError(
-                f"The {self.size} processes do not plan the same runs.",
-                "They see other files, settings or plug-ins.",
-                "Start them from one folder with one command line.",
-            )
-        return [choice for _, choice in every[0]]
+        batch_norm.see_all_rows(method)
 
     def folder(self, folder: RunFolder) -> RunFolder:
         """Return the folder for this process: the first one writes, the others only read."""
-        return folder if self.leads else ReadOnlyFolder(folder.path)
+        return folder if self.leads else failing.ReadOnlyFolder(folder.path)
 
     def end(self, error: Exception, folder: RunFolder | None = None) -> None:
-        """Record in `folder` why the run ends, once, and tell the other processes; the caller raises the error again.
-
-        The first process records its own error, or what another left word of before it ended: then that is raised. The
-        others wait until that is done and exit in silence. If the first does not answer, because it is lost itself or
-        waits where nothing can wake it, a process that failed records its own error.
-        """
-        if self.size == 1:
-            return _fail(folder, error)
-        own = not isinstance(error, ProcessLost)
-        if self.leads:
-            told = json.loads(self.store.get(FAILURE)) if not own and self.store.check([FAILURE]) else None
-            cause = error
-            if told is not None:
-                cause = UserError(*told["sentences"])
-                cause.add_note(told["traceback"])  # for the record; it is not part of the message
-            _fail(folder, cause)
-            self.store.set(SETTLED, "yes")
-            self.close()
-            if cause is not error:
-                raise cause from None
-            return
-        if own:
-            told = {"sentences": _sentences(error, self.rank)}
-            told["traceback"] = "".join(traceback.format_exception(error))
-            self.store.compare_set(FAILURE, "", json.dumps(told))
-        self.close()  # over gloo the others notice at once
-        deadline = time.monotonic() + GRACE
-        while not self.store.check([SETTLED]):
-            if time.monotonic() > deadline:
-                return _fail(folder if folder is None else RunFolder(folder.path), error) if own else None
-            time.sleep(0.05)
-        raise SystemExit(0)  # the first process ends with the code
-
-    def close(self) -> None:
-        """Leave the group in good order."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        """Record in `folder` why the run ends, see `failing.end`; the caller raises the error again."""
+        failing.end(self, error, folder)
 
 
 ALONE = Group()
 """One process, the usual case."""
 
 _group: Group | None = None
-
-
-class ReadOnlyFolder(RunFolder):
-    """A run folder for the processes that write nothing: they read what the first one wrote."""
-
-    def start(self, *_: Any, **__: Any) -> None:
-        """Write nothing."""
-
-    note = append_epoch = resume_at = write_arrays = finish = interrupt = fail = tidy = clear = start
-
-
-def _fail(folder: RunFolder | None, error: Exception) -> None:
-    if folder is not None:
-        with suppress(UserError):  # the disk that failed the run may not take in why
-            folder.fail(error)
-
-
-def _sentences(error: Exception, rank: int) -> list[str]:
-    """Return what a process says of its failure in the three sentences of a `UserError`."""
-    if isinstance(error, UserError):
-        return [error.asked, error.there, error.next_step]
-    reason = " ".join(str(error).split()).rstrip(".")
-    return [
-        f"Process {rank} of this run failed.",
-        f"{type(error).__name__}: {reason}.",
-        "The same command goes on from the last finished epoch.",
-    ]
 
 
 def start_group(device: torch.device) -> Group:
@@ -406,35 +197,3 @@ def own_device(device: torch.device, count: int | None = None) -> torch.device:
             f"Start at most {there} processes with --device cuda.",
         )
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-
-
-class _Join(torch.autograd.Function):
-    """Rows of all processes from this one's: a sum of buffers in which every process has filled its own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, share: Share, group: Group) -> Tensor:
-        ctx.share, ctx.group = share, group
-        whole = values.new_zeros(share.total, *values.shape[1:])
-        whole[share.first : share.first + share.count] = values[: share.count]
-        group._exchange(dist.all_reduce, whole)
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        ctx.group._exchange(dist.all_reduce, gradient)
-        own = gradient[ctx.share.rows]
-        return (own if ctx.share.count else torch.zeros_like(own)), None, None
-
-
-def _before_norm(module: _BatchNorm, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    return (shares.all_rows(inputs[0]), *inputs[1:]) if module.training else None
-
-
-def _after_norm(module: _BatchNorm, _: Any, output: Tensor) -> Tensor | None:
-    return shares.own_rows(output) if module.training else None
-
-
-def _digest(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(content.numpy().tobytes()).hexdigest()

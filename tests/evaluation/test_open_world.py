@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, make_backbone, numbers, without_times
+from toy_runs import CPU, make_backbone, numbers, without_times
 
 from benchmarks.evaluation.feasibility import clip_vectors, feasibility, from_clip, open_world, source_of
 from benchmarks.evaluation.feasibility_summary import summarise

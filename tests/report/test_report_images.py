@@ -14,10 +14,11 @@ from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
 from benchmarks.report.rescoring import load
 from benchmarks.report.scored_runs import read_scored
+from benchmarks.runs.checkpoints import BEST
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
 from benchmarks.training.execution import Execution
-from benchmarks.training.loop import BEST, Trainer
+from benchmarks.training.loop import Trainer
 from datasets.streams import derived_seed
 from errors import UserError
 from registry import BACKBONES, METHODS

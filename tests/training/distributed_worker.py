@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_training import CPU, Killed, make_backbone, make_trainer, numbers, without_times
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from toy_runs import CPU, Killed, make_backbone, make_trainer, numbers, without_times
 from toy_world import make_toy
 
+from benchmarks.runs.checkpoints import BEST
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import OpenWorld
 from benchmarks.training import loop as training
@@ -167,7 +168,7 @@ class Bench:
         again = self.trainer("stopped", self.group, **options)
         assert numbers(again.run()) == expected
         assert without_times(again.folder.epochs()) == without_times(whole.folder.epochs())
-        pair = [self.root / name / training.BEST for name in ("whole", "stopped")]
+        pair = [self.root / name / BEST for name in ("whole", "stopped")]
         assert pair[0].read_bytes() == pair[1].read_bytes()
 
     def refuses(self) -> None:

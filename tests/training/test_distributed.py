@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.training.distributed import ALONE, Group, _sentences, own_device
+from benchmarks.training.distributed import ALONE, Group, own_device
+from benchmarks.training.failing import _sentences
 from benchmarks.training.processes import launch, must_launch, processes, rank
 from errors import UserError
 

@@ -10,7 +10,7 @@ import torch
 from toy_runs import CPU, make_backbone, make_trainer, numbers
 
 from benchmarks.training import frozen_features
-from benchmarks.training.batches import PhaseBatches
+from benchmarks.training.batches import PhaseBatches, Surroundings, Views
 from benchmarks.training.frozen_features import FeatureStore, feature_key
 from datasets.feature_cache.entries import entries
 from methods.backbone.clip import Backbone
@@ -118,9 +118,9 @@ def test_views_follow_the_epoch_for_methods_that_read_images_too(tmp_path, toy, 
 def test_features_are_computed_once_per_image_and_view(toy, backbone, monkeypatch):
     method = CSP(backbone, toy.vocabulary, CSPConfig())
     images = count_images(monkeypatch, method)
-    options = {"augmentation": "clip", "views": 2}
+    views = Views("clip", views=2)
     for count in (96, 0):  # the second time from another store, as another process would
-        batches = PhaseBatches(method, toy, "train", toy.candidates("train"), CPU, store=FeatureStore(), **options)
+        batches = PhaseBatches(method, toy, "train", toy.candidates("train"), CPU, views, Surroundings(FeatureStore()))
         for epoch in range(5):
             assert sum(len(batch) for batch in batches.epoch(epoch, 10)) == 48
         assert sum(images) == count
@@ -131,7 +131,7 @@ def test_features_are_computed_once_per_image_and_view(toy, backbone, monkeypatc
 def test_without_the_cache_every_epoch_encodes_every_image(toy, backbone, monkeypatch, home):
     method = CSP(backbone, toy.vocabulary, CSPConfig())
     images = count_images(monkeypatch, method)
-    batches = PhaseBatches(method, toy, "train", toy.candidates("train"), CPU, store=OFF)
+    batches = PhaseBatches(method, toy, "train", toy.candidates("train"), CPU)
     for epoch in range(2):
         for batch in batches.epoch(epoch, 10):
             method.encode(batch)
@@ -147,10 +147,12 @@ def test_augmented_images_without_a_limit_are_not_kept(tmp_path, toy, backbone):
 
 def test_features_are_shared_by_methods_that_see_images_alike(toy, backbone, monkeypatch):
     csp = CSP(backbone, toy.vocabulary, CSPConfig())
-    next(PhaseBatches(csp, toy, "val", toy.candidates("val"), CPU, store=FeatureStore()).ordered())
+    next(PhaseBatches(csp, toy, "val", toy.candidates("val"), CPU, surroundings=Surroundings(FeatureStore())).ordered())
     clip = CLIPZeroShot(backbone, toy.vocabulary, CLIPZeroShot.Config())
     monkeypatch.setattr(toy.__class__, "load_image", lambda *_: pytest.fail("an image was read again"))
-    next(PhaseBatches(clip, toy, "val", toy.candidates("val"), CPU, store=FeatureStore()).ordered())
+    next(
+        PhaseBatches(clip, toy, "val", toy.candidates("val"), CPU, surroundings=Surroundings(FeatureStore())).ordered()
+    )
     assert len(entries()) == 1
 
 

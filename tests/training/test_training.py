@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toy_runs import CPU, make_backbone, make_trainer, numbers, without_times
+from toy_runs import CPU, Killed, make_backbone, make_trainer, numbers, without_times
 
 from benchmarks.evaluation.metrics import ImageScores, Labels, evaluate
 from benchmarks.runs import checkpoints
@@ -17,10 +17,6 @@ from methods.base import Losses
 from methods.clip_zero_shot import CLIPZeroShot
 from methods.csp import CSP, CSPConfig
 from methods.troika import Troika, TroikaConfig
-
-
-class Killed(BaseException):
-    """Stands for a process that ends without another word."""
 
 
 @pytest.fixture(scope="module")

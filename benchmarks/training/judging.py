@@ -1,0 +1,237 @@
+"""What a run is judged by: its scores of a phase, the numbers that select an epoch, and its final evaluation.
+
+Where memory runs out in an evaluation, it goes on with half as many images at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.evaluation.empty_groups import Sizes, shown
+from benchmarks.evaluation.image_scores import ImageScores
+from benchmarks.evaluation.metrics import Labels, Metrics, evaluate
+from benchmarks.evaluation.open_world import ThresholdedWorld
+from benchmarks.evaluation.scoring import score_images
+from benchmarks.evaluation.selection import Rule
+from benchmarks.runs.checkpoints import Progress
+from benchmarks.runs.records import RunFolder
+from benchmarks.runs.spec import RunSpec, TrainingConfig
+from benchmarks.training import stopping
+from benchmarks.training.batches import PhaseBatches, Surroundings, Views
+from benchmarks.training.execution import Execution
+from benchmarks.training.memory import in_smaller_parts, peak_memory
+from benchmarks.training.outcome import headline, judged, score_arrays
+from benchmarks.training.steps import Stepper
+from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.wording import counted
+from errors import UserError
+from methods.base import Batch, Method
+
+
+class Judge:
+    """Evaluates the method of one run folder. `method` is on the device and freshly built.
+
+    An open world with a threshold needs a data set with feasibility scores.
+
+    world: chooses and applies the threshold; None where no pair is removed
+    progress: of the training, if the method trains; it says which epoch counts
+    stepper: takes the optimizer steps; None before training begins
+    surroundings: `notify` is told what is also noted in the record
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        method: Method,
+        dataset: CompositionDataset,
+        execution: Execution,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        self.spec, self.folder, self.method = spec, folder, method
+        self.dataset, self.execution = dataset, execution
+        self.surroundings = surroundings = surroundings or Surroundings()
+        self.report, self.store = surroundings.report, surroundings.store
+        self.progress = Progress()
+        self.stepper: Stepper | None = None
+        self.config: TrainingConfig = spec.training
+        self.validation = Sizes.of(dataset, "val")
+        self.rule = Rule.of(self.config.selection, self.validation)
+        self.group = execution.group
+        self.store_seconds = self.store.seconds
+        self.candidates: dict[Phase, Candidates] = {
+            phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
+        }
+        self.batches: dict[Phase, PhaseBatches] = {
+            phase: self._phase_batches(phase, self.candidates[phase]) for phase in ("train", "val", "test")
+        }
+        self.world = None
+        if spec.open_world is not None:
+            self.world = ThresholdedWorld(spec.open_world, self.candidates["val"], self.group.join)
+        # What validation selects the epoch by: another world than the reported one where the run says so.
+        self.selection_candidates, self.selection_batches = self.candidates["val"], self.batches["val"]
+        if spec.open_world is not None and spec.open_world.selection_world != spec.world:
+            self.selection_candidates = dataset.candidates("val", spec.open_world.selection_world)
+            self.selection_batches = self._phase_batches("val", self.selection_candidates)
+
+    def _phase_batches(self, phase: Phase, candidates: Candidates) -> PhaseBatches:
+        views = Views(self.config.augmentation if phase == "train" else "none", self.spec.seed, self.config.views)
+        around = replace(self.surroundings, notify=self._notify)
+        return PhaseBatches(self.method, self.dataset, phase, candidates, self.execution, views, around)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.method.info.trains and self.config.epochs > 0
+
+    def score(self, phase: Phase) -> tuple[ImageScores, Labels]:
+        """Score a phase's images against its candidates; in a world with thresholds, "val" chooses one."""
+        candidates, chunk = self.candidates[phase], self.execution.pair_chunk
+        labels = self._labels(phase, candidates)
+
+        def score() -> ImageScores:
+            batches = self._watched(self.batches[phase].ordered())
+            with self.execution.autocast():
+                if self.world is None:
+                    return self.group.join(score_images(self.method, batches, candidates, pair_chunk=chunk))
+                if phase == "val":
+                    return self.world.validate(self.method, batches, labels, chunk)
+                return self.world.score(self.method, batches, chunk)
+
+        return in_smaller_parts(score, self._halve_eval_batch), labels
+
+    def _halve_eval_batch(self) -> None:
+        size = self.execution.eval_batch
+        if size == 1:
+            raise UserError(
+                f"Memory does not suffice to evaluate {self.method.info.name} on {self.execution.device}.",
+                "It ran out with one image at once; what was trained is kept.",
+                "Run the same command on a device with more memory, or with a smaller backbone.",
+            )
+        if self.group.size > 1:
+            raise UserError(
+                f"Memory ran out with {counted(size, 'image')} at once in evaluation.",
+                f"{self.group.size} processes make this run, and they cannot change that by themselves.",
+                "The same command without --devices goes on from what was trained, with fewer images at once.",
+            )
+        self.execution = replace(self.execution, eval_batch=(size + 1) // 2)
+        for batches in {*self.batches.values(), self.selection_batches}:
+            batches.execution = self.execution
+        same = "Scores are the same up to rounding."
+        if not self.method.info.batch_independent:
+            same = f"In {self.method.info.name} the images of a batch influence each other, so the scores change."
+        self._notify(
+            f"Memory ran out with {counted(size, 'image')} at once in evaluation: from here on there are "
+            f"{self.execution.eval_batch}. {same}"
+        )
+
+    def _labels(self, phase: Phase, candidates: Candidates) -> Labels:
+        split = self.dataset.splits[phase]
+        return Labels(candidates.states, candidates.objects, split.states, split.objects)
+
+    def selection_metrics(self) -> Metrics:
+        """Return the validation metrics that decide about the epoch, in the world that the run selects by."""
+        if self.selection_batches is self.batches["val"]:
+            return self.evaluate("val")[1]
+
+        def score() -> ImageScores:
+            batches = self._watched(self.selection_batches.ordered())
+            with self.execution.autocast():
+                return score_images(
+                    self.method, batches, self.selection_candidates, pair_chunk=self.execution.pair_chunk
+                )
+
+        scores = in_smaller_parts(score, self._halve_eval_batch)
+        return evaluate(self.group.join(scores), self._labels("val", self.selection_candidates))
+
+    def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
+        numbers = headline(metrics)
+        if not math.isnan(loss):
+            numbers["loss"] = loss
+        if self.world is not None and self.selection_batches is self.batches["val"]:
+            numbers["threshold"] = self.world.threshold
+        return numbers
+
+    def evaluate(self, phase: Phase, bias: float | None = None) -> tuple[tuple[ImageScores, Labels], Metrics]:
+        """Score a phase and return the record with its metrics."""
+        scored = self.score(phase)
+        return scored, evaluate(*scored, bias=bias)
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
+        self.method.eval()  # the next epoch begins by setting the mode it wants
+
+        def losses() -> list[float]:
+            with self.execution.autocast():
+                prepared = self.method.prepare(self.selection_candidates)
+                return [
+                    self.method.validation_losses(self.method.encode(batch), prepared).total.item()
+                    for batch in self._watched(self.selection_batches.ordered())
+                ]
+
+        own = in_smaller_parts(losses, self._halve_eval_batch)
+        found = [loss for part in self.group.gather(json.dumps(own).encode()) for loss in json.loads(part)]
+        return sum(found) / len(found)
+
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches until a stop is asked for; several processes stop together, where they meet next."""
+        return batches if self.group.size > 1 else stopping.watched(batches)
+
+    def _notify(self, message: str) -> None:
+        self.folder.note(message)
+        self.surroundings.notify(message)
+
+    def _final(self) -> dict[str, Any]:
+        self.method.on_final_evaluation()
+        self.report("evaluating", 0, 2, "")
+        (val_scores, _), val = self.evaluate("val")
+        self.report("evaluating", 1, 2, "")
+        start = time.perf_counter()
+        test_scores, test_labels = self.score("test")
+        test_seconds = time.perf_counter() - start
+        bias = val.best_hm_bias
+        no_bias = self.validation.lacks("validation")
+        test = evaluate(test_scores, test_labels, bias=bias, no_bias=no_bias)
+        scores: dict[Phase, ImageScores] = {"val": val_scores, "test": test_scores}
+        about = (self.dataset, self.candidates, self.world)
+        self.folder.write_arrays(score_arrays(*about, scores))
+        self.report("evaluating", 2, 2, f"test AUC {shown(test.auc, '{:.3f}')}")
+        return {
+            "run_id": self.spec.run_id,
+            "selection": {
+                "policy": self.config.selection if self.trains else "nothing to select",
+                "epoch": self.progress.best_epoch if self.trains else None,
+                "value": self.progress.best_value if self.trains else None,
+                "bias": bias,
+                **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
+                **({"no_bias": no_bias} if no_bias else {}),
+            },
+            **judged(*about, {"val": val, "test": test}, scores, test_labels, bias),
+            "cost": self._cost(len(test_scores), test_seconds),
+        }
+
+    def _cost(self, test_images: int, test_seconds: float) -> dict[str, Any]:
+        epochs = self.folder.epochs()
+        train_seconds = sum(record["train_seconds"] for record in epochs)
+        images = len(self.batches["train"]) * len(epochs)
+        return {
+            "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
+            "train_seconds": train_seconds,
+            "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
+            "test_seconds": test_seconds,
+            "test_images_per_second": test_images / test_seconds if test_seconds > 0 else None,
+            "peak_memory_bytes": peak_memory(self.execution.device),
+            "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
+            "eval_batch": self.execution.eval_batch,
+            "feature_cache": [phase for phase, batches in self.batches.items() if batches.cached],
+            "feature_seconds": self.store.seconds - self.store_seconds,
+            "compiled": self.stepper is not None and self.stepper.compiled,
+        }
