@@ -14,7 +14,7 @@ from PIL import Image
 from test_bench import PLUGIN, ROOT
 from test_report import record
 
-import bench
+from benchmarks.commands.console import out
 from benchmarks.launchers.job import read_job
 from benchmarks.report.reproduce import commands, unrepeatable
 from benchmarks.runs.asked import Asked
@@ -45,7 +45,7 @@ def place(tmp_path, monkeypatch):
     there = tmp_path / "there"
     there.mkdir()
     monkeypatch.chdir(there)
-    monkeypatch.setattr(bench.out, "_width", 400)
+    monkeypatch.setattr(out, "_width", 400)
     return there
 
 
