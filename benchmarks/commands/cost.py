@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,22 +53,14 @@ class Measured:
 
         print_hidden(self.labels)
         there = choose_device(self.device)
-        return Settings(
-            methods=methods,
-            backbone=self.backbone,
-            labels=self.labels,
-            world=self.world.value,
-            batch=self.batch,
-            steps=self.steps,
-            warmup=self.warmup,
-            device=str(there),
-            precision=choose_precision(self.precision, there),
-            seed=self.seed,
-            flops_only=self.flops_only,
-            recompute=self.recompute,
-            image=(int(size[1]), int(size[2])),
-            plugins=tuple(str(path.resolve()) for path in plugins),
-        )
+        changed = {
+            "methods": methods,
+            "device": str(there),
+            "precision": choose_precision(self.precision, there),
+            "image": tuple(map(int, size.groups())),
+            "plugins": tuple(str(path.resolve()) for path in plugins),
+        }
+        return Settings.model_validate(asdict(self) | changed)
 
 
 @spread

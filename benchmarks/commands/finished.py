@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.report.comparison import Faceoff
     from benchmarks.report.prediction import Prediction
 
-
 SHOWN_FLIPS = 10
 NAMES = {
     "auc": "AUC",
@@ -129,7 +128,7 @@ def show_comparison(found: Faceoff) -> None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Naming:
     """Which pairs are named, and where they are computed."""
 
     top: Annotated[int, typer.Option(min=1, help="Pairs per image.")] = 5
@@ -142,7 +141,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     run: Annotated[str, typer.Option(help="A finished run: its id, the beginning of it, or its folder.")],
     *,
-    asked: Asked,
+    naming: Naming,
     as_json: AsJson = False,
     picture: Annotated[Path | None, typer.Option(help="Draw images and pairs into this file.")] = None,
     results: Results = Path("results"),
@@ -157,8 +156,8 @@ def predict(
     if note := hidden_path(run, "run", record.path):
         err.print(note, style="yellow", soft_wrap=True)
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
-    found = prediction.predict(record, files, bias=asked.bias, top=asked.top, device=choose_device(asked.device))
-    if note := prediction.bias_note(record, asked.bias):
+    found = prediction.predict(record, files, bias=naming.bias, top=naming.top, device=choose_device(naming.device))
+    if note := prediction.bias_note(record, naming.bias):
         err.print(note, style="yellow", soft_wrap=True)
     if picture is not None:
         lacking = prediction.draw(found, picture)
@@ -168,7 +167,7 @@ def predict(
         )
         return
     out.print(predictions_table(found))
-    shift = prediction.bias_of(record, asked.bias)
+    shift = prediction.bias_of(record, naming.bias)
     out.print(
         f"By {record.run_id}, {record.spec.world} world. Scores are the method's own, with {shift:+.3f} added to "
         "unseen pairs; probability: their softmax over all candidates.",

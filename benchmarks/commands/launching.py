@@ -62,10 +62,9 @@ WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
 
 def launcher_of(launch: Launch, plugins: Sequence[Path] | None) -> Launcher:
     """Return the launcher that the command line asks for."""
-    given = LaunchOptions(
-        launch.jobs, launch.parallel, tuple(launch.slurm or ()), tuple(plugins or ()), tuple(sys.argv)
-    )
-    return LAUNCHERS.get(launch.launcher)(given)
+    settings, files = tuple(launch.slurm or ()), tuple(plugins or ())
+    options = LaunchOptions(launch.jobs, launch.parallel, settings, files, tuple(sys.argv))
+    return LAUNCHERS.get(launch.launcher)(options)
 
 
 def on_devices(count: int | None, launcher: Launcher, device: str, precision: str) -> None:
@@ -108,7 +107,7 @@ def spec_run(
         )
     if complete or not choices.plugins:
         choices = replace(choices, plugins=tuple(Path(plugin) for plugin in job.plugins))
-        load_plugins(list(choices.plugins))
+        load_plugins(choices.plugins)
     if complete:
         launcher.options = replace(launcher.options, command_line=job.command_line)
         choices = job.applied(choices)
