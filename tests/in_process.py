@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import bench
 import registry
+from benchmarks.commands.app import main
 
 
 def here(
@@ -32,7 +32,7 @@ def here(
             patch.chdir(cwd)
         code = 0
         try:
-            bench.main()
+            main()
         except SystemExit as end:
             code = int(end.code or 0)
     if check:

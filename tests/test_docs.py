@@ -59,14 +59,15 @@ def test_commands_in_documents_are_understood():
     """Each is parsed as the command line parses it, options and kinds of values; nothing is run."""
     import typer
 
-    import bench
+    from benchmarks.commands.app import app
+    from benchmarks.commands.argv import plain_flags, spread_lists
 
-    group = typer.main.get_command(bench.app)
+    group = typer.main.get_command(app)
     seen = 0
     for page in PAGES:
         for line in commands(page):
             if "bench.py" in line:
-                arguments = bench.spread_lists(bench.plain_flags(line[line.index("bench.py") + 1 :]))
+                arguments = spread_lists(plain_flags(line[line.index("bench.py") + 1 :]))
                 command = group
                 while arguments and hasattr(command, "commands"):
                     name, *arguments = arguments

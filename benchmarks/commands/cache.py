@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from benchmarks.commands.console import err, out
 from datasets.wording import counted
 from errors import UserError
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from datasets.feature_cache.entries import Entry
 
 cache = typer.Typer(help="List, check and clear the image features that runs keep on disk.", no_args_is_help=True)
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
 
 Name = Annotated[str | None, typer.Argument(help="A folder of the list, a data set or a backbone; without: all.")]
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
 
-from datasets.places import hidden_path
+from benchmarks.commands.console import err, load_plugins, out, print_hidden
+from benchmarks.commands.feasibility import feasibility
+from benchmarks.commands.options import DatasetName, Plugins
 from datasets.wording import counted
 from errors import UserError
 
@@ -32,32 +32,6 @@ if TYPE_CHECKING:
     from datasets.fetching.plan import FetchPlan
 
 data = typer.Typer(help="Fetch, check and describe data sets.", no_args_is_help=True)
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
-
-PLACES = (0, 7, 14, 21, 28, 35, 42, 49)
-"""Places of the threshold grid that `feasibility` shows."""
-
-
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or data.")]
-
-
-def load_plugins(paths: list[Path] | None) -> None:
-    """Load `--plugin` files; one that fails is named on standard error, and shown as broken by `list`."""
-    from registry import load_plugin
-
-    for path in paths or ():
-        problem = load_plugin(path)
-        if problem is not None:
-            err.print(f"The plugin {path} was skipped: {problem}.", style="yellow", soft_wrap=True)
-
-
-def print_hidden(name: str) -> None:
-    """Say where a data set's name hides a file or folder that is called so too."""
-    from registry import DATASETS
-
-    if name in DATASETS.names() and (note := hidden_path(name, "data set")):
-        err.print(note, style="yellow", soft_wrap=True)
 
 
 @data.command()
@@ -144,7 +118,7 @@ def progress_bars() -> Iterator[DownloadProgress]:
 
 
 @data.command()
-def info(name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")], plugin: Plugins = None):
+def info(name: DatasetName, plugin: Plugins = None):
     """Show a data set's sizes, source, licence, where it lies and what is special about it; offline."""
     load_plugins(plugin)
     from datasets.checking.check import about
@@ -164,7 +138,7 @@ def info(name: Annotated[str, typer.Argument(help="A data set's name, see 'list 
 
 @data.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
+    name: DatasetName,
     fast: Annotated[bool, typer.Option("--fast", help="Only whether images exist; do not read them.")] = False,
     plugin: Plugins = None,
 ):
@@ -217,55 +191,4 @@ def reading_bar() -> Iterator[Progress]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-@data.command()
-def feasibility(
-    name: Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")],
-    source: Annotated[str, typer.Option(help="auto, shipped, clip or glove:<file of word vectors>.")] = "auto",
-    backbone: Annotated[str, typer.Option(help="CLIP whose text features 'clip' takes.")] = "tiny-icons",
-    plugin: Plugins = None,
-) -> None:
-    """Show how plausible the unseen pairs of the open world are, and what thresholds would keep.
-
-    Scores that are not shipped are made and kept in the cache folder.
-    """
-    from registry import BACKBONES, DATASETS
-
-    load_plugins(plugin)
-    DATASETS.check(name)
-    BACKBONES.check(backbone)
-
-    from benchmarks.evaluation.feasibility import check_source
-    from benchmarks.evaluation.feasibility_summary import summarise
-    from benchmarks.running.choices import Choices, How
-    from benchmarks.running.workbench import Workbench
-
-    check_source(source)
-    workbench = Workbench(Choices(how=How(device="cpu", allow_missing=None)))
-    dataset = workbench.dataset(name)
-    table = workbench.feasibility(name, source, backbone)
-    print_hidden(name)
-    summary = summarise(dataset, table.scores, PLACES)
-    states, objects = table.scores.shape
-    made = {"shipped": "comes with the suite", "glove": "from word vectors", "clip": f"text features of {backbone}"}
-    out.print(f"Feasibility of {name}: source {table.source}, {made[table.source]}", soft_wrap=True)
-    out.print(f"{states} states x {objects} objects, {int((~dataset.seen).sum()):,} unseen pairs")
-    out.print("smallest, quartiles, largest: " + "  ".join(f"{value:.4f}" for value in summary.quantiles))
-    out.print(
-        "AUROC against the pairs of no list (0.5 is chance): "
-        + ", ".join(f"unseen {phase} pairs {value:.3f}" for phase, value in summary.auroc.items()),
-        soft_wrap=True,
-    )
-    for word, pairs in (("most", summary.highest), ("least", summary.lowest)):
-        named = [f"{state} {obj} {score:.3f}" for state, obj, score in pairs]
-        out.print(f"{word} feasible: {', '.join(named)}", soft_wrap=True)
-    shown = RichTable(title="What a threshold keeps", title_justify="left")
-    for head in ("grid point", "threshold", "unseen pairs", "of val", "of test"):
-        shown.add_column(head, justify="right")
-    whole = summary.kept[0]
-    for row in summary.kept:
-        counts = ((row.unseen, whole.unseen), (row.val, whole.val), (row.test, whole.test))
-        shown.add_row(str(row.place), f"{row.threshold:.6f}", *(f"{kept:,} of {total:,}" for kept, total in counts))
-    out.print(shown)
-    if summary.not_positive:
-        out.print(f"{summary.not_positive} of the grid's thresholds are 0 or less.")
-    out.print(f"Scores: {table.path} (SHA-256 {table.digest[:16]})", soft_wrap=True)
+data.command()(feasibility)

@@ -1,33 +1,27 @@
-"""The commands that look at finished runs: `compare`, `predict` and `status`. They parse, call `benchmarks`, print."""
+"""The commands that look at finished runs, `compare` and `predict`."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks.commands.data import Plugins, load_plugins
+from benchmarks.commands.console import err, load_plugins, out
+from benchmarks.commands.options import AsJson, Device, Plugins, Results, spread
 from benchmarks.evaluation.empty_groups import GAP, shown
 from datasets.places import hidden_path
-from datasets.wording import counted, limited
-from errors import UserError
+from datasets.wording import limited
 
 if TYPE_CHECKING:
-    from benchmarks.launchers.states import RunState
     from benchmarks.report.comparison import Faceoff
     from benchmarks.report.prediction import Prediction
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
-
-Results = Annotated[Path, typer.Option(help="Folder of run records.")]
 SHOWN_FLIPS = 10
 NAMES = {
     "auc": "AUC",
@@ -41,16 +35,25 @@ NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Only:
+    """Which runs are compared; None for any."""
+
+    dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None
+    world: Annotated[str | None, typer.Option(help="Only runs in this world, closed or open.")] = None
+    profile: Annotated[str | None, typer.Option(help="Only runs of this profile, clean or official.")] = None
+    backbone: Annotated[str | None, typer.Option(help="Only runs on this backbone.")] = None
+
+
+@spread
 def compare(
     a: Annotated[str, typer.Argument(help="A run's id or folder, a method, or a results folder.")],
     b: Annotated[str, typer.Argument(help="What to compare it with.")],
-    dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
-    world: Annotated[str | None, typer.Option(help="Only runs in this world, closed or open.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Only runs of this profile, clean or official.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Only runs on this backbone.")] = None,
+    *,
+    only: Only,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
     flips: Annotated[Path | None, typer.Option(help="CSV file for every image that flips.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
@@ -58,8 +61,7 @@ def compare(
     load_plugins(plugin)
     from benchmarks.report import comparison, named_runs
 
-    only = {"dataset": dataset, "world": world, "profile": profile, "backbone": backbone}
-    sides = [named_runs.side(results, name, only) for name in (a, b)]
+    sides = [named_runs.side(results, name, asdict(only)) for name in (a, b)]
     found = comparison.face_offs(*sides, resamples=resamples)
     if flips is not None:
         comparison.write_flips(found, flips)
@@ -125,14 +127,23 @@ def show_comparison(found: Faceoff) -> None:
         out.print(note, style="yellow", soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Naming:
+    """Which pairs are named, and where they are computed."""
+
+    top: Annotated[int, typer.Option(min=1, help="Pairs per image.")] = 5
+    bias: Annotated[str, typer.Option(help="Added to unseen pairs: validation, none or a number.")] = "validation"
+    device: Device = "auto"
+
+
+@spread
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     run: Annotated[str, typer.Option(help="A finished run: its id, the beginning of it, or its folder.")],
-    top: Annotated[int, typer.Option(min=1, help="Pairs per image.")] = 5,
-    bias: Annotated[str, typer.Option(help="Added to unseen pairs: validation, none or a number.")] = "validation",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    naming: Naming,
+    as_json: AsJson = False,
     picture: Annotated[Path | None, typer.Option(help="Draw images and pairs into this file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
@@ -145,8 +156,8 @@ def predict(
     if note := hidden_path(run, "run", record.path):
         err.print(note, style="yellow", soft_wrap=True)
     files = prediction.image_files(images, lambda text: err.print(text, style="yellow", soft_wrap=True))
-    found = prediction.predict(record, files, bias=bias, top=top, device=choose_device(device))
-    if note := prediction.bias_note(record, bias):
+    found = prediction.predict(record, files, bias=naming.bias, top=naming.top, device=choose_device(naming.device))
+    if note := prediction.bias_note(record, naming.bias):
         err.print(note, style="yellow", soft_wrap=True)
     if picture is not None:
         lacking = prediction_figure.draw(found, picture)
@@ -156,7 +167,7 @@ def predict(
         )
         return
     out.print(predictions_table(found))
-    shift = prediction.bias_of(record, bias)
+    shift = prediction.bias_of(record, naming.bias)
     out.print(
         f"By {record.run_id}, {record.spec.world} world. Scores are the method's own, with {shift:+.3f} added to "
         "unseen pairs; probability: their softmax over all candidates.",
@@ -183,82 +194,3 @@ def predictions_table(found: Sequence[Prediction]) -> RichTable:
             table.add_row(name, pair, seen, f"{guess.score:.2f}", f"{guess.probability:.3f}")
         table.add_section()
     return table
-
-
-def status(
-    suite: Annotated[str | None, typer.Option(help="A named set of runs; without it: every record there is.")] = None,
-    methods: Annotated[list[str] | None, typer.Option(help="Its methods, as for run.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Its data set.")] = None,
-    seeds: Annotated[list[int] | None, typer.Option(help="Its seeds.")] = None,
-    world: Annotated[str | None, typer.Option(help="Its world, closed or open.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Its profile, clean or official.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Settings of its runs.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs of its runs.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    results: Results = Path("results"),
-    plugin: Plugins = None,
-) -> None:
-    """Show which runs of a suite are planned, running, done or failed; without a suite, of all records."""
-    load_plugins(plugin)
-    from benchmarks.launchers.states import states
-
-    if suite is None and any(value is not None for value in (methods, dataset, seeds, world, profile, set_, epochs)):
-        suite = "quick"
-    found = states(
-        results,
-        None
-        if suite is None
-        else planned_runs(suite, methods, dataset, seeds, world, profile, tuple(set_ or ()), epochs, results),
-    )
-    if not found:
-        raise UserError(
-            f"There are no runs in '{results}'.", "It holds no records.", "Pass --suite to see what it would run."
-        )
-    if as_json:
-        rows = [vars(one) | {"changed": None if one.changed is None else one.changed.isoformat()} for one in found]
-        print(json.dumps(rows, indent=1))
-        return
-    show_states(found)
-
-
-def planned_runs(suite, methods, dataset, seeds, world, profile, overrides, epochs, results) -> list:
-    """Return the runs of a suite as `run` would plan them."""
-    from benchmarks.running.choices import Choices
-    from benchmarks.running.plan import plan_runs
-    from benchmarks.running.workbench import Workbench
-    from benchmarks.runs.suites import expand, load_suite
-
-    chosen = load_suite(suite).replace(
-        methods=None if methods is None else "all" if methods == ["all"] else tuple(methods),
-        datasets=None if dataset is None else (dataset,),
-        seeds=None if seeds is None else tuple(seeds),
-        worlds=None if world is None else (world,),
-        profile=profile,
-    )
-    return plan_runs(expand(chosen), Workbench(Choices(results=results, overrides=overrides, epochs=epochs)))
-
-
-def show_states(found: Sequence[RunState]) -> None:
-    """Print runs and their states, and how many there are of each."""
-    table = RichTable()
-    table.add_column("run", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("epochs", justify="right", no_wrap=True)
-    table.add_column("last written (UTC)", no_wrap=True)
-    colours = {
-        "done": "green",
-        "failed": "red",
-        "dead": "red",
-        "unreadable": "red",
-        "running": "cyan",
-        "queued": "cyan",
-    }
-    for one in found:
-        written = "" if one.changed is None else f"{one.changed:%Y-%m-%d %H:%M:%S}"
-        table.add_row(one.run_id, one.state, "{}/{}".format(*one.epochs), written, style=colours.get(one.state))
-    out.print(table)
-    for one in found:
-        if one.note:
-            out.print(f"{one.run_id} is {one.state}: {one.note}", soft_wrap=True)
-    counts = Counter(one.state for one in found)
-    out.print(f"{counted(len(found), 'run')}: {', '.join(f'{count} {state}' for state, count in counts.items())}")

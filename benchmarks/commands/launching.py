@@ -14,15 +14,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from benchmarks.commands.data import Plugins, load_plugins
+from benchmarks.commands.console import err, load_plugins, out
+from benchmarks.commands.options import HOW, Plugins, Results
 from benchmarks.evaluation.empty_groups import shown
 from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
 from benchmarks.runs.environment import PROJECT
@@ -40,30 +40,31 @@ if TYPE_CHECKING:
     from benchmarks.running.workbench import Workbench
     from benchmarks.runs.records import RunRecord
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
 
-Devices = Annotated[int | None, typer.Option("--devices", min=1, help="Make each run on so many devices at once.")]
-SpecFile = Annotated[Path | None, typer.Option("--spec", help="Do the one run of a spec.json or job.json.")]
-LauncherName = Annotated[str, typer.Option("--launcher", help="inline, local or slurm, see docs/cluster.md.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="local: runs at a time.")]
-Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="slurm: jobs at a time.")]
-SlurmSettings = Annotated[
-    list[str] | None, typer.Option("--slurm", help="slurm: gpus, time, account ...: any option of sbatch.")
-]
+@dataclass(frozen=True)
+class Launch:
+    """Who does the runs of `run`, and whether at all."""
+
+    devices: Annotated[int | None, typer.Option(min=1, help="Make each run on so many devices at once.")] = None
+    launcher: Annotated[str, typer.Option(help="inline, local or slurm, see docs/cluster.md.")] = "inline"
+    jobs: Annotated[int | None, typer.Option(min=1, help="local: runs at a time.")] = None
+    parallel: Annotated[int | None, typer.Option(min=1, help="slurm: jobs at a time.")] = None
+    slurm: Annotated[list[str] | None, typer.Option(help="slurm: gpus, time, account ...: any option of sbatch.")] = (
+        None
+    )
+    spec: Annotated[Path | None, typer.Option(help="Do the one run of a spec.json or job.json.")] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run/--no-dry-run", help="Show what would be done.")] = False
+
 
 WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
-"""Options that go with any `--spec`."""
-HOW = ("device", "workers", "recompute", "compile_", "feature_cache", "allow_missing")
-"""Options that go with a `--spec` that does not say itself how the run is to be done."""
+"""Parameters that go with any `--spec`; those of `How` go with one that does not say itself how the run is done."""
 
 
-def launcher_of(
-    name: str, jobs: int | None, parallel: int | None, settings: Sequence[str] | None, plugins: Sequence[Path] | None
-) -> Launcher:
+def launcher_of(launch: Launch, plugins: Sequence[Path] | None) -> Launcher:
     """Return the launcher that the command line asks for."""
-    options = LaunchOptions(jobs, parallel, tuple(settings or ()), tuple(plugins or ()), tuple(sys.argv))
-    return LAUNCHERS.get(name)(options)
+    settings, files = tuple(launch.slurm or ()), tuple(plugins or ())
+    options = LaunchOptions(launch.jobs, launch.parallel, settings, files, tuple(sys.argv))
+    return LAUNCHERS.get(launch.launcher)(options)
 
 
 def on_devices(count: int | None, launcher: Launcher, device: str, precision: str) -> None:
@@ -86,11 +87,11 @@ def on_devices(count: int | None, launcher: Launcher, device: str, precision: st
 
 
 def spec_run(
-    context: typer.Context, path: Path, choices: Choices, own_results: Path, launcher: Launcher
+    context: typer.Context, path: Path, choices: Choices, launcher: Launcher
 ) -> tuple[list[PlannedRun], Workbench]:
-    """Return the one run of a file, planned.
+    """Return the one run of a file, planned. Its folder is the file's own, where that is a run's, else in the results.
 
-    own_results: where it goes when its folder is not the file's own. context: says which options were given.
+    context: says which options were given.
     """
     from benchmarks.launchers.job import plan_job, read_job
     from benchmarks.running.plan import note_empty_groups
@@ -100,20 +101,20 @@ def spec_run(
     job, complete = read_job(path)
     for name in given - {*WITH_SPEC, *(() if complete else HOW)}:
         raise UserError(
-            f"The option --{name.strip('_').replace('_', '-')} does not go with --spec.",
+            f"The option {_option(context, name)} does not go with --spec.",
             f"The run in {path} says that itself.",
             "Leave one of the two out.",
         )
     if complete or not choices.plugins:
         choices = replace(choices, plugins=tuple(Path(plugin) for plugin in job.plugins))
-        load_plugins(list(choices.plugins))
+        load_plugins(choices.plugins)
     if complete:
         launcher.options = replace(launcher.options, command_line=job.command_line)
         choices = job.applied(choices)
     elif "allow_missing" not in given:
         choices = replace(choices, how=replace(choices.how, allow_missing=job.how.allow_missing))
     at_home = path.resolve().parent.name == job.spec.run_id and "results" not in given
-    folder = path.resolve().parent if at_home else own_results / job.spec.run_id
+    folder = path.resolve().parent if at_home else choices.results / job.spec.run_id
     workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))
     policy = choices.on_existing
     planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
@@ -127,6 +128,11 @@ def _given(context: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
+def _option(context: typer.Context, name: str) -> str:
+    """Return how the option of a parameter is called."""
+    return next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
+
+
 def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> int:
     """Have the runs done and say what becomes of them. Return the exit code, see `Launcher.launch`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -138,7 +144,7 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
     if note := _computed_elsewhere(planned, workbench, launcher):
         out.print(note, style="yellow", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    hidden = err.quiet or not err.is_terminal
+    hidden = not err.is_terminal
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
         watch = Printer(bars, visible=todo > 0)
         code = launcher.launch(planned, workbench, watch)
@@ -216,7 +222,7 @@ class Printer(Watch):
 
 def cancel(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs, by id or its beginning; without any: all.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
     """End runs that wait or are at work, on this machine or in SLURM's queue; what they have is kept."""

@@ -13,22 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.commands.data import Plugins, load_plugins, print_hidden
+from benchmarks.commands.console import err, load_plugins, out, print_hidden
+from benchmarks.commands.options import Plugins, Profile, Results
 from errors import UserError, did_you_mean
-
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
-
-
-class Profile(StrEnum):
-    """What is computed: what the paper says, or what the released code does."""
-
-    clean = "clean"
-    official = "official"
 
 
 class Listing(StrEnum):
@@ -44,7 +34,7 @@ class Listing(StrEnum):
 
 def list_(
     what: Annotated[str, typer.Argument(help="methods, datasets, backbones, launchers, suites or runs.")],
-    results: Annotated[Path, typer.Option(help="Folder of run records.")] = Path("results"),
+    results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
     """List what is there: methods, datasets, backbones, launchers, suites or runs."""

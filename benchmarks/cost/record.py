@@ -154,5 +154,5 @@ class Profile(Part):
             raise UserError(
                 f"'{path}' is no profile.",
                 f"{type(error).__name__}: {str(error).splitlines()[0]}.",
-                "Pass a profile.json that 'python bench.py profile' wrote.",
+                "Pass a profile.json that 'python bench.py cost' wrote.",
             ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,20 +20,23 @@ OnExisting = Literal["resume", "skip", "redo"]
 class How:
     """How runs are computed; nothing here is part of a run's identity.
 
+    A field is an option of the command line, of the name, help and least number that its metadata gives, and an entry
+    of job files: adding one takes a field here and the place that uses it.
+
     device: "auto" or torch's name.
-    workers: processes that decode images; None chooses by the device.
+    workers: None chooses by the device.
     recompute: see `Backbone.recompute`.
-    compiled: whether torch.compile makes the training step.
-    feature_cache: whether frozen image features are kept on disk and read from there.
-    allow_missing: up to how many missing images a data set is used without them; None does not look for images.
+    allow_missing: None does not look for images.
     """
 
-    device: str = "auto"
-    workers: int | None = None
-    recompute: bool = False
-    compiled: bool = False
-    feature_cache: bool = True
-    allow_missing: int | None = 0
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps."})
+    workers: int | None = field(default=None, metadata={"help": "Processes that decode images.", "min": 0})
+    recompute: bool = field(default=False, metadata={"help": "Save memory: compute activations again in backward."})
+    compiled: bool = field(
+        default=False, metadata={"help": "Have torch.compile make the training step.", "name": "--compile"}
+    )
+    feature_cache: bool = field(default=True, metadata={"help": "Keep frozen image features on disk."})
+    allow_missing: int | None = field(default=0, metadata={"help": "Leave out up to so many missing images.", "min": 0})
 
 
 @dataclass(frozen=True)

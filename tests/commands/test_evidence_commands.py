@@ -15,7 +15,8 @@ from PIL import Image
 from toy_world import make_toy
 from typer.testing import CliRunner
 
-import bench
+from benchmarks.commands.app import app
+from benchmarks.commands.argv import spread_lists
 from benchmarks.launchers.states import state_of, states
 from benchmarks.report import comparison, named_runs, prediction, prediction_figure
 from benchmarks.report.scored_runs import scored_run, validation_bias
@@ -61,7 +62,7 @@ def run_of(results: Path, start: str):
 
 
 def invoke(*arguments: object) -> str:
-    found = CliRunner().invoke(bench.app, bench.spread_lists([str(word) for word in arguments]))
+    found = CliRunner().invoke(app, spread_lists([str(word) for word in arguments]))
     assert found.exit_code == 0, found.output
     return found.output
 

@@ -12,8 +12,8 @@ import pytest
 from made_reports import record
 from typer.testing import CliRunner
 
-import bench
 from benchmarks import report as reports
+from benchmarks.commands.app import app
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report import figures, fonts, matrices, pictures, ranking, style, uncertainty
 from benchmarks.report.evidence import Question
@@ -281,7 +281,7 @@ def test_the_command_says_it_and_its_exit_code_is_1(tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(figures, "cost", lambda *_: 1 / 0)
         broken.setattr(table_makers, "cost_table", lambda *_: [][0])
-        failed = CliRunner().invoke(bench.app, ["report", "--results", str(tmp_path), "--resamples", "0"])
+        failed = CliRunner().invoke(app, ["report", "--results", str(tmp_path), "--resamples", "0"])
     assert failed.exit_code == 1 and isinstance(failed.exception, SystemExit)
     assert failed.stderr.count("left out. It cannot be made") == 2 and LOG in failed.stderr
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
@@ -289,7 +289,7 @@ def test_the_command_says_it_and_its_exit_code_is_1(tmp_path, monkeypatch):
     assert "Cost: left out. It cannot be made (IndexError" in page and "## What could not be made" in text
     assert "ZeroDivisionError" in (tmp_path / LOG).read_text()
     assert "<h3>Results" in page or "Leaderboard" in page
-    again = CliRunner().invoke(bench.app, ["report", "--results", str(tmp_path), "--resamples", "0"])
+    again = CliRunner().invoke(app, ["report", "--results", str(tmp_path), "--resamples", "0"])
     assert again.exit_code == 0 and not (tmp_path / LOG).exists()
 
 

@@ -14,7 +14,7 @@ from made_reports import record
 from own_photos import OBJECTS, STATES, photos
 from test_bench import PLUGIN, ROOT
 
-import bench
+from benchmarks.commands.console import out
 from benchmarks.launchers.job import read_job
 from benchmarks.report.reproduce import commands, unrepeatable
 from benchmarks.runs.asked import Asked
@@ -44,7 +44,7 @@ def place(tmp_path, monkeypatch):
     there = tmp_path / "there"
     there.mkdir()
     monkeypatch.chdir(there)
-    monkeypatch.setattr(bench.out, "_width", 400)
+    monkeypatch.setattr(out, "_width", 400)
     return there
 
 
