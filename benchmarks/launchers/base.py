@@ -24,8 +24,11 @@ PLACE = ".launch"
 class LaunchOptions:
     """What the command line says about launching.
 
-    jobs: processes at a time (local). parallel: jobs at a time (slurm). settings: `--slurm key=value` texts. plugins:
-    files to load in every process. command_line: what a record says that it was started as.
+    jobs: processes at a time (local).
+    parallel: jobs at a time (slurm).
+    settings: `--slurm key=value` texts.
+    plugins: files to load in every process.
+    command_line: what a record says that the run was started as.
     """
 
     jobs: int | None = None

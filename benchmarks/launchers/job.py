@@ -37,9 +37,11 @@ LOG = "log.txt"
 
 
 class Job(BaseModel):
-    """One run to be done. dataset, backbone, feasibility: as asked for, see `PlannedRun`.
+    """One run to be done.
 
-    plugins: absolute paths. command_line: what the record says the run was started as; () leaves that to the process.
+    dataset, backbone, feasibility: as asked for, see `PlannedRun`.
+    plugins: absolute paths.
+    command_line: what the record says the run was started as; () leaves that to the process.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

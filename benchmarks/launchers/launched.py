@@ -32,10 +32,12 @@ PATIENCE = 60.0  # seconds that two commands wait for each other while they hand
 
 @dataclass(frozen=True)
 class Launch:
-    """A run that was handed over. time: UTC, ISO 8601.
+    """A run that was handed over.
 
+    time: UTC, ISO 8601.
+    cancelled: by `cancel`, and not launched again since.
     state: "" where the job is over, `UNKNOWN` where its launcher cannot be asked, else the launcher's word: "queued",
-    "PENDING", "RUNNING". cancelled: by `cancel`, before a new launch.
+      "PENDING", "RUNNING".
     """
 
     launcher: str

@@ -165,8 +165,10 @@ def gpus(device: torch.device) -> list[str]:
 def shares(runs: int, jobs: int | None, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
     """Return the environment variables of each run that goes at a time.
 
-    runs: how many there are to do. jobs: how many of them at a time; None is one per GPU, or one per `CORES_PER_RUN`
-    cores. Runs take GPUs in turn. Threads are the cores divided among the runs, and no more than the user allowed.
+    runs: how many there are to do.
+    jobs: how many of them at a time; None is one per GPU, or one per `CORES_PER_RUN` cores.
+
+    Runs take GPUs in turn. Threads are the cores divided among the runs, and no more than the user allowed.
 
     >>> [place["CUDA_VISIBLE_DEVICES"] for place in shares(5, 3, ["4", "7"], 8)]
     ['4', '7', '4']

@@ -24,8 +24,9 @@ State = Literal["planned", "queued", "running", "done", "failed", "interrupted",
 class RunState:
     """A run and how far it is.
 
-    epochs: (finished, all). changed: when its folder was last written to, None for one that is only planned. note: who
-    is at it, why it failed, or what can be done.
+    epochs: (finished, all).
+    changed: when its folder was last written to; None for a run that is only planned.
+    note: who is at it, why it failed, or what can be done.
     """
 
     run_id: str

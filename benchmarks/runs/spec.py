@@ -1,7 +1,7 @@
 """What makes a run's numbers: the training settings, the full specification, and its digest, the run's identity.
 
-Everything here is a frozen record that refuses unknown keys. Where the values come from is `settings.py`; which runs a
-suite asks for is `plan.py`. Nothing here imports torch.
+Everything here is a frozen record that refuses unknown keys. Where the values come from is in `settings.py`, and which
+runs a suite asks for in `suites.py`. Nothing here imports torch.
 """
 
 from __future__ import annotations

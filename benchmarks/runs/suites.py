@@ -43,10 +43,11 @@ class RunRequest:
 
 
 class Suite(BaseModel):
-    """A named set of runs: every combination of the lists. "all" among methods is every registered one.
+    """A named set of runs: every combination of the lists, and the runs of further parts.
 
-    ablations: "all" adds to each method's full model one run for each switch it declares; names add those. also:
-    further parts, each a set of its own; a run of several parts is one run.
+    methods: "all" is every registered method.
+    ablations: switches to run beside each method's full model; "all" is every switch that the method declares.
+    also: further parts, each a suite of its own. A run that several parts ask for is made once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,8 +65,9 @@ class Suite(BaseModel):
     def replace(self, **changes: Any) -> Suite:
         """Return the suite with other values, checked; a change to None leaves what is there.
 
-        Of `also` the changes choose: a part keeps those of the methods that it has, takes the other changes over, and
-        falls away where it has none of the methods, or another profile or other worlds than those asked for.
+        The changes are made in the parts of `also` too, with two exceptions. Of the methods asked for, a part keeps
+        those that it has. A part is dropped where it has none of these methods, another profile, or not all of the
+        worlds asked for.
         """
         given = {key: value for key, value in changes.items() if value is not None}
         changed = _checked({**self.model_dump(exclude={"also"}), **given}, "the command line")
