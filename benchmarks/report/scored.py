@@ -13,6 +13,7 @@ from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import mean_or_nan, pair_credit
 from benchmarks.report.scored_runs import phase_arrays, scores_and_labels, validation_bias
 from benchmarks.runs.records import RunFolder, RunRecord
+from benchmarks.significance.paired import predictions
 from datasets.base import Phase
 
 
@@ -51,9 +52,7 @@ class Scored:
 
     def predictions(self, bias: float) -> np.ndarray:
         """Return the predicted column of each image at a bias, int64 [N]; -1 where there is no candidate at all."""
-        scores = self.scores
-        unseen = (scores.margins < bias) | (scores.seen_winner < 0)
-        return np.where(unseen & (scores.unseen_winner >= 0), scores.unseen_winner, scores.seen_winner)
+        return predictions(self.scores, bias)
 
     def predicted_states(self, bias: float) -> np.ndarray:
         """Return the state index of each image's prediction, int64 [N]; -1 without a prediction."""
