@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 
-_GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "protocol_cases.json").read_text())
+_GOLDEN = json.loads((Path(__file__).parent / "golden" / "protocol_cases.json").read_text())
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in _GOLDEN["cases"]}
 THRESHOLD_CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in _GOLDEN["threshold_cases"]}
 

@@ -30,8 +30,7 @@ def feasibility(
     DATASETS.check(name)
     BACKBONES.check(backbone)
 
-    from benchmarks.evaluation.feasibility import check_source
-    from benchmarks.evaluation.feasibility_summary import summarise
+    from benchmarks.evaluation.feasibility import check_source, summarise
     from benchmarks.running.choices import Choices, How
     from benchmarks.running.workbench import Workbench
 

@@ -115,7 +115,8 @@ def macro_accuracies(scores: ImageScores, labels: Labels, *, bias: float = 0.0) 
         per_pair = np.bincount(pair, credit[group], len(distinct)) / np.bincount(pair, minlength=len(distinct))
         counts.append(len(distinct))
         means.append(mean_or_nan(per_pair))
-    return MacroAccuracies(float(bias), *counts, *means, hm=float(harmonic_mean(*means)))  # type: ignore[misc]
+    hm = float(harmonic_mean(*means))
+    return MacroAccuracies(float(bias), counts[0], counts[1], means[0], means[1], hm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,19 @@
 """Where the feasibility scores of a run come from, and what of that belongs to the run's identity.
 
 The tables that come with the suite, or files of word vectors, need no model (`datasets/feasibility.py`); here is the
-third source, CLIP's text features of the words, and the choice between the three.
+third source, CLIP's text features of the words, the choice between the three, and what scores say about unseen pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.evaluation.thresholds import feasibility_grid, feasibility_of, kept
 from benchmarks.runs.settings import Provenance, Values
 from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, Profile
 from datasets.base import CompositionDataset, clean_label
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from methods.backbone.clip import Backbone
 
 TEMPLATE = "a photo of {}"
+EXAMPLES = 4  # pairs named at each end
 
 
 def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
@@ -133,3 +136,84 @@ def refuse_open_world_settings(values: Mapping[str, Values]) -> None:
                 "All of these runs are in the closed world, where no pair is removed.",
                 "Add --world open, or leave it out.",
             )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a threshold leaves.
+
+    place: its index in the grid, None where it is none of the grid's
+    unseen: how many of all unseen pairs
+    val, test: how many of the unseen pairs in the phase's list
+    """
+
+    place: int | None
+    threshold: float
+    unseen: int
+    val: int
+    test: int
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Scores of the unseen pairs at a glance.
+
+    quantiles: smallest, quartiles, largest. not_positive: grid thresholds of 0 or less. auroc: of a phase's own unseen
+    pairs ("val", "test") against the pairs of no list, NaN if there are none of either; 1/2 is chance. highest, lowest:
+    (state, object, score) of the first and last few pairs. kept: a row per threshold asked for.
+    """
+
+    quantiles: tuple[float, ...]
+    not_positive: int
+    auroc: dict[str, float]
+    highest: Sequence[tuple[str, str, float]]
+    lowest: Sequence[tuple[str, str, float]]
+    kept: Sequence[Kept]
+
+
+def summarise(dataset: CompositionDataset, table: np.ndarray, places: Sequence[int], *thresholds: float) -> Summary:
+    """Return what scores say: at some places of the threshold grid, and at thresholds beside it.
+
+    A data set without unseen pairs raises ValueError.
+    """
+    candidates = replace(dataset, feasibility=table).candidates("val", "open")
+    grid = feasibility_grid(candidates)
+    unseen = ~candidates.seen
+    own = {phase: _listed(dataset, phase) & ~dataset.seen for phase in ("val", "test")}
+    own = {phase: pairs[candidates.states, candidates.objects] for phase, pairs in own.items()}
+    rest = unseen & ~own["val"] & ~own["test"]
+    scores = feasibility_of(candidates)
+
+    def row(place: int | None, threshold: float) -> Kept:
+        keep = kept(candidates, threshold) & unseen
+        return Kept(place, float(threshold), *(int((keep & group).sum()) for group in (unseen, *own.values())))
+
+    order = np.flatnonzero(unseen)[np.argsort(scores[unseen], kind="stable")]
+
+    def named(columns: np.ndarray) -> list[tuple[str, str, float]]:
+        pairs = candidates.subset(columns).names()
+        return [(*pair, float(score)) for pair, score in zip(pairs, scores[columns], strict=True)]
+
+    return Summary(
+        quantiles=tuple(float(value) for value in np.quantile(scores[unseen], [0, 0.25, 0.5, 0.75, 1])),
+        not_positive=int((grid <= 0).sum()),
+        auroc={phase: _auroc(scores[pairs], scores[rest]) for phase, pairs in own.items()},
+        highest=named(order[: -1 - EXAMPLES : -1]),
+        lowest=named(order[:EXAMPLES]),
+        kept=[row(place, grid[place]) for place in places] + [row(None, threshold) for threshold in thresholds],
+    )
+
+
+def _listed(dataset: CompositionDataset, phase: str) -> np.ndarray:
+    table = np.zeros_like(dataset.seen)
+    pairs = dataset.vocabulary.indices(dataset.val_pairs if phase == "val" else dataset.test_pairs)
+    table[pairs[:, 0], pairs[:, 1]] = True
+    return table
+
+
+def _auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    from scipy.stats import mannwhitneyu
+
+    if len(positive) == 0 or len(negative) == 0:
+        return float("nan")
+    return float(mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))

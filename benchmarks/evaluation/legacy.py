@@ -3,7 +3,7 @@
 The official codes of CSP, DFSP, Troika and MSCI (and ExplainableML czsl) share one evaluator: single precision, biases
 at every (n // 20)-th margin of the unseen images that can be right, shifted by epsilon, then one bias of +1000;
 non-candidates at -10^10; a trapezoid through these points. This module computes the same numbers in its own way, taking
-the first of equal maxima. `evaluation.py` has the exact numbers.
+the first of equal maxima. `metrics.py` has the exact numbers.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def legacy_sweep(
     huge_bias: float = HUGE_BIAS,
 ) -> LegacyMetrics:
     """Return the official numbers of a full matrix [N, P] of finite scores, P being all pairs of the data set.
+
+    Tests hold it against the released evaluator, and `legacy_from_image_scores`, which runs use, against it.
 
     seen: bool [P], training pairs. candidates: bool [P]; the rest is masked. true_columns: int64 [N], -1 if the pair
     has no column (the image then counts as unseen and is never right). With topk > 1 an image is right if any of the

@@ -143,6 +143,17 @@ def score_images(
 
 def feed(stream: Stream, method: Method, batch: Batch, prepared: Prepared, count: int, pair_chunk: int) -> None:
     """Score an encoded batch against the first `count` prepared candidates, chunk by chunk, and hand on the scores."""
+    for start, scores in chunk_scores(method, batch, prepared, count, pair_chunk):
+        stream.update(scores, start)
+
+
+def chunk_scores(
+    method: Method, batch: Batch, prepared: Prepared, count: int, pair_chunk: int = PAIR_CHUNK
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the scores of an encoded batch of B images against the first `count` prepared candidates, in chunks.
+
+    With each chunk's scores [B, n] comes its first candidate. ValueError for scores of another shape.
+    """
     for start in range(0, count, pair_chunk):
         stop = min(start + pair_chunk, count)
         scores = method.score(batch, prepared, slice(start, stop))
@@ -151,7 +162,7 @@ def feed(stream: Stream, method: Method, batch: Batch, prepared: Prepared, count
                 f"{method.info.name} scored {len(batch)} images against {stop - start} candidates "
                 f"and returned the shape {tuple(scores.shape)}"
             )
-        stream.update(scores, start)
+        yield start, scores
 
 
 def check_pairs(batch: Batch, count: int) -> None:

@@ -1,7 +1,7 @@
 """Feasibility thresholds of the open world: which pairs each keeps, the images' scores under each, which one to take.
 
-Pure numpy. `scoring.score_thresholds` makes the record in one pass over the candidates; whatever the threshold and the
-way of masking, an `ImageScores` follows from it (docs/protocol.md, "Open world").
+Pure numpy. `open_scoring.score_thresholds` makes the record in one pass over the candidates; whatever the threshold and
+the way of masking, an `ImageScores` follows from it (docs/protocol.md, "Open world").
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def score_images(
     """
     import torch
 
-    from benchmarks.evaluation.scoring import PAIR_CHUNK, evaluation_mode
+    from benchmarks.evaluation.scoring import chunk_scores, evaluation_mode
     from datasets.transforms import build_transform
     from methods.base import Batch
 
@@ -201,9 +201,6 @@ def score_images(
             images = torch.stack(views).to(device)
             unknown = torch.full((len(images),), -1, device=images.device)  # nobody knows their labels
             batch = method.encode(Batch(unknown, unknown, unknown, images=images))
-            parts = [
-                method.score(batch, prepared, slice(at, min(at + PAIR_CHUNK, len(candidates)))).float().cpu()
-                for at in range(0, len(candidates), PAIR_CHUNK)
-            ]
-            scores = torch.cat(parts, dim=1).double().numpy()
+            parts = chunk_scores(method, batch, prepared, len(candidates))
+            scores = torch.cat([part.float().cpu() for _, part in parts], dim=1).double().numpy()
         yield scores

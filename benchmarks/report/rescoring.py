@@ -63,17 +63,15 @@ class Loaded:
         """
         import torch
 
-        from benchmarks.evaluation.scoring import PAIR_CHUNK, evaluation_mode
+        from benchmarks.evaluation.scoring import chunk_scores, evaluation_mode
 
         candidates = self.dataset.candidates("test", self.run.spec.world)
         with torch.inference_mode(), evaluation_mode(self.method):
             prepared = self.method.prepare(candidates)
             batch = self.method.encode(self.batch(rows))
-            parts = [
-                self.method.score(batch, prepared, slice(start, min(start + PAIR_CHUNK, len(candidates)))).float().cpu()
-                for start in range(0, len(candidates), PAIR_CHUNK)
-            ]
-        scores = torch.cat(parts, dim=1).double().numpy() + bias * ~candidates.seen
+            parts = chunk_scores(self.method, batch, prepared, len(candidates))
+            scores = torch.cat([part.float().cpu() for _, part in parts], dim=1).double().numpy()
+        scores = scores + bias * ~candidates.seen
         return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 

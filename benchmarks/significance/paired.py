@@ -58,9 +58,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
 def predictions(scores: ImageScores, bias: float) -> np.ndarray:
     """Return the predicted column of each image at a bias, int64 [N], -1 for none.
 
-    A tie inside a group gives its first column, a tie between the groups the seen one.
+    A tie inside a group gives its first column, a tie between the groups the seen one. A group without a candidate
+    never wins, whatever the bias; a bias of NaN gives the seen column where there is one.
     """
-    return np.where(bias <= scores.margins, scores.seen_winner, scores.unseen_winner)
+    unseen = (scores.margins < bias) | (scores.seen_winner < 0)
+    return np.where(unseen & (scores.unseen_winner >= 0), scores.unseen_winner, scores.seen_winner)
 
 
 def right_at_own_bias(run: ScoredRun) -> np.ndarray:

@@ -28,7 +28,7 @@ from datasets.wording import counted
 
 
 class Trainer(Judge):
-    """Trains and evaluates one method in one run folder; saves and stops where a signal asks for it (`stopping.py`)."""
+    """Trains and evaluates one method in one run folder; on a signal it saves and stops (`stopping.py`)."""
 
     def run(self) -> dict[str, Any]:
         """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded.

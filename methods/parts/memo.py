@@ -25,4 +25,4 @@ class LastCall(Generic[T]):
         if len(keys) != len(self._keys) or any(ref() is not key for ref, key in zip(self._keys, keys, strict=True)):
             self._value = compute()
             self._keys = tuple(map(weakref.ref, keys))
-        return self._value  # type: ignore[return-value]
+        return self._value  # type: ignore[return-value]  # None only before the first call

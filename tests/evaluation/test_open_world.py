@@ -11,8 +11,7 @@ import pytest
 import torch
 from toy_runs import CPU, make_backbone, numbers, without_times
 
-from benchmarks.evaluation.feasibility import clip_vectors, feasibility, from_clip, open_world, source_of
-from benchmarks.evaluation.feasibility_summary import summarise
+from benchmarks.evaluation.feasibility import clip_vectors, feasibility, from_clip, open_world, source_of, summarise
 from benchmarks.evaluation.legacy import official_feasibility_mask
 from benchmarks.evaluation.metrics import ImageScores, Labels, evaluate
 from benchmarks.evaluation.open_scoring import score_thresholds
@@ -25,6 +24,7 @@ from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.spec import THRESHOLD_GRID, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
+from benchmarks.training.batches import Surroundings
 from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.loop import Trainer
 from datasets.base import CompositionDataset, Vocabulary
@@ -92,9 +92,8 @@ def make_trainer(folder, data, backbone, method=CSP, *, config=None, profile="cl
     record = RunFolder(folder)
     record.start(spec, provenance={}, command_line=[], environment={})
     torch.manual_seed(derived_seed("init", spec.seed))
-    return Trainer(
-        spec, record, method(backbone, data.vocabulary, config or method.Config()), data, CPU, store=FEATURES
-    )
+    built = method(backbone, data.vocabulary, config or method.Config())
+    return Trainer(spec, record, built, data, CPU, Surroundings(FEATURES))
 
 
 def test_a_searched_threshold_is_chosen_on_validation_and_recorded(tmp_path, world, backbone):

@@ -10,7 +10,7 @@ import torch
 from evaluation_problems import THRESHOLD_CASES, Problem, golden_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_scoring import TableMethod, batches_of
+from table_method import TableMethod, batches_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.evaluation.curve import exact_curve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations, product
 from math import comb
 
@@ -145,6 +146,28 @@ def test_predictions_equal_a_naive_argmax(bias: float) -> None:
         assert (predictions(problem.scores, bias) == wanted).all()
         right = right_at_own_bias(ScoredRun(problem.scores, problem.labels, bias))
         assert (right == ((wanted == problem.true_columns) & (wanted >= 0))).all()
+
+
+@pytest.mark.parametrize(
+    ("best_seen", "best_unseen", "bias", "column"),
+    [
+        (1.0, 0.5, 0.5, 3),  # a tie between the groups
+        (1.0, 0.5, 0.75, 7),
+        (1.0, 0.5, np.nan, 3),
+        (1.0, -np.inf, np.inf, 3),
+        (-np.inf, 0.5, 0.0, 7),
+        (-np.inf, 0.5, -np.inf, 7),
+        (-np.inf, 0.5, np.nan, 7),
+        (-np.inf, -np.inf, 0.0, -1),
+        (-np.inf, -np.inf, np.inf, -1),
+    ],
+)
+def test_predictions_of_ties_and_empty_groups(best_seen, best_unseen, bias, column) -> None:
+    winners = {"seen_winner": 3 if best_seen > -np.inf else -1, "unseen_winner": 7 if best_unseen > -np.inf else -1}
+    best = {"best_seen": np.float32([best_seen]), "best_unseen": np.float32([best_unseen])}
+    one = random_problem(1).scores.subset(np.array([0]))
+    scores = dataclasses.replace(one, **best, **{name: np.array([winner]) for name, winner in winners.items()})
+    assert predictions(scores, bias).tolist() == [column]
 
 
 def test_mcnemar_takes_each_model_at_its_own_bias_and_the_groups_apart() -> None:
