@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from made_results import at_bias
 from test_report import record
 
 from benchmarks.evaluation.image_scores import ImageScores
@@ -19,6 +21,7 @@ from benchmarks.report.reproduce import commands, reproduce
 from benchmarks.report.scored import read_scored
 from benchmarks.report.tables import groups, tables
 from benchmarks.runs.records import RunFolder
+from benchmarks.runs.result import PhaseMetrics
 from benchmarks.runs.spec import OpenWorld
 
 THREE = [record(seed=seed, auc=auc) for seed, auc in enumerate((0.2, 0.3))]
@@ -47,8 +50,9 @@ def stored(root, run, seed: int = 0, given: str = "lr"):
     )
     names = {"names.states": np.array(["dry", "wet"]), "names.objects": np.array(["cat", "dog"])}
     folder.write_arrays(names | {f"test.{name}": value for name, value in arrays.items()})
-    metrics = run.result["metrics"]["test"] | {"at_bias": {"hm": 0.5, "seen_pair": 0.5, "unseen_pair": 0.5}}
-    folder.finish(dict(run.result) | {"metrics": {"test": metrics}, "selection": {"bias": 0.25}})
+    chosen = at_bias(hm=0.5, seen_pair=0.5, unseen_pair=0.5)
+    test = replace(run.finished.metrics.test, at_bias=chosen)
+    folder.finish(run.finished.model_copy(update={"metrics": PhaseMetrics(test=test)}))
     return folder
 
 
