@@ -199,7 +199,7 @@ def test_the_official_way_selects_the_epoch_in_the_closed_world(tmp_path, world,
 
 def test_the_cap_under_official_masking_counts_surviving_pairs(tmp_path, world, backbone):
     trainer = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0, masking="official")
-    about = trainer.run()["open_world"]
+    about = trainer.run().open_world
     assert about.unseen_cap == {"val": 0.0, "test": 0.0}
     assert about.kept == {"pairs": [0, 8], "val_pairs": [0, 2], "test_pairs": [0, 2]}
 
@@ -207,8 +207,8 @@ def test_the_cap_under_official_masking_counts_surviving_pairs(tmp_path, world, 
 def test_all_pairs_removed_leaves_seen_images_right(tmp_path, world, backbone):
     result = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0).run()
     test = result.metrics.test
-    assert (test["auc"], test["best_unseen"], test["unseen_cap"]) == (0, 0, 0)
-    assert test["best_seen"] > 0
+    assert (test.auc, test.best_unseen, test.unseen_cap) == (0, 0, 0)
+    assert test.best_seen > 0
 
 
 def test_a_threshold_below_all_scores_is_the_open_world_without_one(tmp_path, world, backbone):

@@ -112,10 +112,10 @@ def test_a_run_without_unseen_validation_images_goes_on_as_if_unbroken(tmp_path,
     whole = make_trainer(tmp_path / "whole", lacking, backbone)
     result = whole.run()
     selection, values = result.selection, values_of(whole)
-    assert selection["chosen_by"] == VAL_SEEN
-    assert selection["no_bias"] == selection["reason"] == "validation has no unseen images"
-    assert selection["epoch"] == values.index(max(values))
-    assert selection["value"] == max(values)
+    assert selection.chosen_by == VAL_SEEN
+    assert selection.no_bias == selection.reason == "validation has no unseen images"
+    assert selection.epoch == values.index(max(values))
+    assert selection.value == max(values)
 
     class Killed(BaseException):
         pass

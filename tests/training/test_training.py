@@ -79,7 +79,7 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path, toy, backbone
 def test_mixed_precision_scores_stay_float32(tmp_path, toy, backbone):
     execution = dataclasses.replace(CPU, precision="bf16")
     trainer = make_trainer(tmp_path / "bf16", toy, backbone, execution=execution, epochs=1)
-    assert 0.0 <= trainer.run()["metrics"]["test"]["auc"] <= 1.0
+    assert 0.0 <= trainer.run().metrics.test.auc <= 1.0
     scores = trainer.score("test")[0].true_score
     assert scores.dtype == np.float32
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
