@@ -109,11 +109,11 @@ def test_a_searched_threshold_is_chosen_on_validation_and_recorded(tmp_path, wor
     assert about.threshold == about.grid[int(np.argmax(about.val_aucs))]
     assert max(about.val_aucs) == result.metrics.val.auc == result.selection.value
     keep = kept(candidates, about.threshold)
-    assert about.kept.pairs == [int(keep[~candidates.seen].sum()), 8]
+    assert about.kept.pairs == (int(keep[~candidates.seen].sum()), 8)
     assert [total for _, total in (about.kept.val_pairs, about.kept.test_pairs)] == [2, 2]
     for phase in ("val", "test"):
         assert getattr(about.unseen_cap, phase) == getattr(result.metrics, phase).unseen_cap
-        assert getattr(about.unseen_cap, phase) == about.kept[f"{phase}_pairs"][0] / 2
+        assert getattr(about.unseen_cap, phase) == getattr(about.kept, f"{phase}_pairs")[0] / 2
     # Every epoch was selected in the same way.
     for epoch in trainer.folder.epochs():
         assert epoch["val"]["threshold"] in about.grid
@@ -201,7 +201,7 @@ def test_the_cap_under_official_masking_counts_surviving_pairs(tmp_path, world, 
     trainer = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0, masking="official")
     about = trainer.run().open_world
     assert about.unseen_cap == {"val": 0.0, "test": 0.0}
-    assert about.kept == {"pairs": [0, 8], "val_pairs": [0, 2], "test_pairs": [0, 2]}
+    assert about.kept.model_dump() == {"pairs": (0, 8), "val_pairs": (0, 2), "test_pairs": (0, 2)}
 
 
 def test_all_pairs_removed_leaves_seen_images_right(tmp_path, world, backbone):
