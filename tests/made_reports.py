@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from made_results import at_bias, metrics, open_world, slice_of
+from made_results import result as made_result
 from rich.console import Console
 
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report.render import terminal
 from benchmarks.report.table_model import Table
 from benchmarks.runs.records import RunFolder, RunRecord
+from benchmarks.runs.result import PhaseMetrics
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 
 
@@ -29,17 +33,14 @@ def record(method: str = "csp", seed: int = 0, auc: float | None = 0.25, **chang
     )
     result = None
     if auc is not None:
-        test = {"auc": auc, "best_hm": auc + 0.1, "best_seen": 0.6, "best_unseen": 0.5, "gate": 0.9}
-        test |= {"at_bias": {"hm": auc}, "at_zero": {"state": 0.7, "object": 0.8}, "unseen_cap": 1.0}
-        slices = [
-            {"tag": "kind", "value": value, "group": group, "own_pair": 0.5}
-            for value in ("global", "local")
-            for group in ("seen", "unseen")
-        ]
-        cost = {"trained_parameters": 1234, "train_seconds": 5.0, "test_images_per_second": 400.0}
-        result = {"metrics": {"test": test}, "slices": slices, "cost": cost | {"peak_memory_bytes": 5e8}}
-        if spec.open_world is not None:
-            result["open_world"] = {"unseen_cap": {"val": 0.5, "test": 0.4575}}
+        test = metrics(
+            auc=auc, best_hm=auc + 0.1, best_seen=0.6, best_unseen=0.5, gate=0.9, unseen_cap=1.0,
+            at_bias=at_bias(hm=auc), at_zero=at_bias(state=0.7, object=0.8),
+        )  # fmt: skip
+        parts = [(value, group) for value in ("global", "local") for group in ("seen", "unseen")]
+        there = {} if spec.open_world is None else {"open_world": open_world(0.4575)}
+        slices = [slice_of("kind", value, group, 0.5) for value, group in parts]
+        result = made_result(spec.run_id, test, slices=slices, trained_parameters=1234, **there)
     return RunRecord(
         path=Path("somewhere"),
         status="failed" if auc is None else "done",
@@ -77,8 +78,9 @@ def stored(root, run, seed: int = 0, given: str = "lr"):
     )
     names = {"names.states": np.array(["dry", "wet"]), "names.objects": np.array(["cat", "dog"])}
     folder.write_arrays(names | {f"test.{name}": value for name, value in arrays.items()})
-    metrics = run.result["metrics"]["test"] | {"at_bias": {"hm": 0.5, "seen_pair": 0.5, "unseen_pair": 0.5}}
-    folder.finish(dict(run.result) | {"metrics": {"test": metrics}, "selection": {"bias": 0.25}})
+    chosen = at_bias(hm=0.5, seen_pair=0.5, unseen_pair=0.5)
+    test = replace(run.finished.metrics.test, at_bias=chosen)
+    folder.finish(run.finished.model_copy(update={"metrics": PhaseMetrics(test=test)}))
     return folder
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from benchmarks.evaluation.breakdowns import slice_accuracies
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.legacy import legacy_from_image_scores
 from benchmarks.evaluation.metrics import evaluate
+from benchmarks.runs.numbers import LegacyHeadline
 from benchmarks.runs.records import RunFolder, RunRecord
+from benchmarks.runs.result import Cost, Counts, Legacy, PhaseMetrics, Result, Selection
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 
 TIME = "2026-01-01T00:00:00+00:00"
@@ -63,23 +64,21 @@ def make_run(
     bias = 0.5 + 0.1 * seed
     metrics, legacy = evaluate(scores, labels, bias=bias), legacy_from_image_scores(scores, labels)
     trained = {"clip_zero_shot": 0, "csp": 7296}.get(method, 288)
-    result = {
-        "run_id": spec.run_id,
-        "selection": {"policy": "val_auc", "epoch": 3, "value": 0.5, "bias": bias},
-        "metrics": {"test": asdict(metrics)},
-        "legacy": {
-            "test": {name: getattr(legacy, name) for name in ("auc", "best_hm", "best_seen", "best_unseen")},
-        },
-        "slices": [asdict(row) for row in slice_accuracies(scores, labels, tags, bias=bias)],
-        "counts": {"test_images": len(scores) if test_images is None else test_images},
-        "cost": {
-            "trained_parameters": trained,
-            "train_seconds": 12.5 * seed + 6 if trained else 0.0,
-            "train_images_per_second": 400.0 if trained else None,
-            "test_images_per_second": 1000.0 + seed,
-            "peak_memory_bytes": 500_000_000,
-        },
-    }
+    result = Result(
+        run_id=spec.run_id,
+        selection=Selection(policy="val_auc", epoch=3, value=0.5, bias=bias),
+        metrics=PhaseMetrics(test=metrics),
+        legacy=Legacy(test=LegacyHeadline(legacy.auc, legacy.best_hm, legacy.best_seen, legacy.best_unseen)),
+        slices=slice_accuracies(scores, labels, tags, bias=bias),
+        counts=Counts(test_images=len(scores) if test_images is None else test_images),
+        cost=Cost(
+            trained_parameters=trained,
+            train_seconds=12.5 * seed + 6 if trained else 0.0,
+            train_images_per_second=400.0 if trained else None,
+            test_images_per_second=1000.0 + seed,
+            peak_memory_bytes=500_000_000,
+        ),
+    )
     folder = start(root, spec)
     arrays = scores.to_arrays() | {"states": labels.states, "objects": labels.objects}
     arrays |= {"candidate_pairs": pairs, "candidate_seen": is_seen}

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.runs.records import RunFolder
+from benchmarks.runs.result import Result
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training.batches import Surroundings, untold
 from benchmarks.training.execution import Execution
@@ -59,8 +60,9 @@ def make_trainer(
     return Trainer(spec, record, built, toy, execution, surroundings)
 
 
-def numbers(result: dict) -> str:
+def numbers(result: Result | dict) -> str:
     """Everything of a result but how long it took, as text; NaN equals NaN in it."""
+    result = result.content() if isinstance(result, Result) else result
     return json.dumps({key: value for key, value in result.items() if key != "cost"}, sort_keys=True)
 
 

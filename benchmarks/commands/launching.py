@@ -10,6 +10,7 @@ They parse, call `benchmarks`, print, and nothing else. torch is imported where 
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -201,9 +202,9 @@ class Printer(Watch):
         self.bars.console.print(f"{name}: {job}", soft_wrap=True)
 
     def done(self, name: str, record: RunRecord, seconds: float) -> None:
-        test = (record.result or {})["metrics"]["test"]
-        numbers = f"AUC {shown(test['auc'])}, HM {shown(test['best_hm'])}"
-        why = f" (test: {test.get('undefined', {}).get('auc', '')})" if test["auc"] is None else ""
+        test = record.finished.metrics.test
+        numbers = f"AUC {shown(test.auc)}, HM {shown(test.best_hm)}"
+        why = f" (test: {test.undefined.get('auc', '')})" if math.isnan(test.auc) else ""
         self.bars.console.print(f"{name}: {numbers}{why}, {seconds:.0f} s", soft_wrap=True)
 
     def failed(self, name: str, message: str) -> None:

@@ -7,34 +7,13 @@ fractions in [0, 1]; a mean over no images is NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from benchmarks.evaluation.curve import harmonic_mean
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import mean_or_nan, pair_credit, primitive_credit, seen_share
-
-
-@dataclass(frozen=True)
-class SliceAccuracies:
-    """Accuracies of the images with one tag value in one group.
-
-    own_*: inside the images' own group, the other group forbidden. The rest: at `bias`. NaN if `images` is 0.
-    """
-
-    tag: str
-    value: str
-    group: Literal["seen", "unseen"]
-    images: int
-    bias: float
-    own_pair: float
-    own_state: float
-    own_object: float
-    pair: float
-    state: float
-    object: float
+from benchmarks.runs.numbers import Calibration, ErrorKinds, MacroAccuracies, SliceAccuracies
 
 
 def slice_accuracies(
@@ -60,24 +39,6 @@ def slice_accuracies(
     return rows
 
 
-@dataclass(frozen=True)
-class ErrorKinds:
-    """What becomes of the images of unseen pairs at one bias, as shares of them.
-
-    right, state_wrong (only), object_wrong (only) and both_wrong add to 1. taken_by_seen and taken_by_unseen, the wrong
-    images by the group of the predicted pair, add to 1 - right: the first is the gate's fault, not the primitives'.
-    """
-
-    bias: float
-    images: int
-    right: float
-    state_wrong: float
-    object_wrong: float
-    both_wrong: float
-    taken_by_seen: float
-    taken_by_unseen: float
-
-
 def error_kinds(scores: ImageScores, labels: Labels, *, bias: float = 0.0) -> ErrorKinds:
     """Return the error kinds of the unseen images; ties inside a group as in `primitive_credit`."""
     unseen = ~scores.is_seen
@@ -90,18 +51,6 @@ def error_kinds(scores: ImageScores, labels: Labels, *, bias: float = 0.0) -> Er
         kinds += weight[:, None] * np.stack([state & obj, ~state & obj, state & ~obj, ~state & ~obj], axis=1)
         taken.append(mean_or_nan(weight * ~(state & obj)))
     return ErrorKinds(float(bias), len(image_scores), *(mean_or_nan(column) for column in kinds.T), *taken)
-
-
-@dataclass(frozen=True)
-class MacroAccuracies:
-    """Means over pairs of the pair's own accuracy at one bias, and their harmonic mean; NaN without such pairs."""
-
-    bias: float
-    seen_pairs: int
-    unseen_pairs: int
-    seen: float
-    unseen: float
-    hm: float
 
 
 def macro_accuracies(scores: ImageScores, labels: Labels, *, bias: float = 0.0) -> MacroAccuracies:
@@ -117,22 +66,6 @@ def macro_accuracies(scores: ImageScores, labels: Labels, *, bias: float = 0.0) 
         means.append(mean_or_nan(per_pair))
     hm = float(harmonic_mean(*means))
     return MacroAccuracies(float(bias), counts[0], counts[1], means[0], means[1], hm)
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Confidence against accuracy in bins of equally many images.
-
-    error: expected calibration error, the mean of |accuracy - confidence| weighted by images. signed: the same without
-    the absolute value, negative where the method is overconfident. counts, confidences, accuracies: arrays [bins].
-    """
-
-    bias: float
-    error: float
-    signed: float
-    counts: np.ndarray
-    confidences: np.ndarray
-    accuracies: np.ndarray
 
 
 def calibration(scores: ImageScores, *, bias: float = 0.0, bins: int = 15) -> Calibration:

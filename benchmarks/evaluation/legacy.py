@@ -9,52 +9,17 @@ the first of equal maxima. `metrics.py` has the exact numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from benchmarks.evaluation.curve import harmonic_mean
 from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.runs.numbers import LegacyAccuracies, LegacyMetrics
 
 EPSILON = np.float32(1e-4)
 HUGE_BIAS = 1000.0
 MASKED = np.float32(-1e10)
 BINS = 20
-
-
-@dataclass(frozen=True)
-class LegacyAccuracies:
-    """Accuracies at one bias as the official code rounds them (single precision), over all, seen and unseen images."""
-
-    bias: float
-    pair: float
-    state: float
-    object: float
-    seen_pair: float
-    unseen_pair: float
-
-
-@dataclass(frozen=True, eq=False)
-class LegacyMetrics:
-    """The official evaluator's numbers, fractions in [0, 1]; NaN where it reports NaN.
-
-    best_hm_seen, best_hm_unseen, best_hm_bias: at the first maximum of HM. biases [K]: the sampled ones, without the
-    huge one. seen, unseen [K + 1]: the curve, the point at the huge bias last. at_zero, at_huge: what the official code
-    calls `closed_ub_*` and `closed_*`; `attr_acc` and `obj_acc` are at_zero.state and at_zero.object.
-    """
-
-    auc: float
-    best_hm: float
-    best_seen: float
-    best_unseen: float
-    best_hm_seen: float
-    best_hm_unseen: float
-    best_hm_bias: float
-    biases: np.ndarray
-    seen: np.ndarray
-    unseen: np.ndarray
-    at_zero: LegacyAccuracies
-    at_huge: LegacyAccuracies
 
 
 def legacy_sweep(

@@ -8,7 +8,7 @@ NaN with a reason, never 0 (docs/protocol.md, "Exact sweep"). Finer break-downs 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from benchmarks.evaluation.curve import (
     harmonic_mean,
 )
 from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.runs.numbers import BiasAccuracies, Metrics
 
 __all__ = [
     "BiasAccuracies",
@@ -76,27 +77,6 @@ def primitive_credit(scores: ImageScores, labels: Labels, bias: float | None) ->
     return share * seen_state + (1 - share) * unseen_state, share * seen_object + (1 - share) * unseen_object
 
 
-@dataclass(frozen=True)
-class BiasAccuracies:
-    """Accuracies at one bias, fractions in [0, 1]; NaN where there are no such images.
-
-    pair, state, object: over all images (`state` and `object` at bias 0 are what papers call attribute and object
-    accuracy); seen_*, unseen_*: over the images of seen and of unseen pairs; hm: of seen_pair and unseen_pair.
-    """
-
-    bias: float
-    pair: float
-    state: float
-    object: float
-    seen_pair: float
-    unseen_pair: float
-    hm: float
-    seen_state: float
-    unseen_state: float
-    seen_object: float
-    unseen_object: float
-
-
 def mean_or_nan(values: np.ndarray) -> float:
     """Return the mean, NaN (without a warning) of nothing."""
     return float(values.mean()) if len(values) else np.nan
@@ -126,38 +106,6 @@ def hm_at_bias(scores: ImageScores, bias: float) -> float:
     """Return the harmonic mean at a bias chosen elsewhere, as a rule on validation; NaN if a group is empty."""
     pair = pair_credit(scores, bias)
     return float(harmonic_mean(mean_or_nan(pair[scores.is_seen]), mean_or_nan(pair[~scores.is_seen])))
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What a table shows of one evaluation; accuracies are fractions in [0, 1].
-
-    best_seen (S), best_unseen (U): accuracy when the other group's pairs are forbidden. gate (G), auc = S U G.
-    auc_standard_error: closed form, sampling of images only. best_hm with its two accuracies, the interval of biases
-    that reach it and the bias inside. unseen_cap: share of unseen images whose pair is a candidate at all, the ceiling
-    of U. tied_images: images with more than one candidate at the top of their own group. at_zero: accuracies at bias 0;
-    at_bias: at the bias handed in, None if none was. undefined: the reason for each NaN, by field ("at_zero.hm" for a
-    nested one).
-    """
-
-    images: int
-    seen_images: int
-    unseen_images: int
-    best_seen: float
-    best_unseen: float
-    gate: float
-    auc: float
-    auc_standard_error: float
-    best_hm: float
-    best_hm_seen: float
-    best_hm_unseen: float
-    best_hm_interval: tuple[float, float]
-    best_hm_bias: float
-    unseen_cap: float
-    tied_images: int
-    at_zero: BiasAccuracies
-    at_bias: BiasAccuracies | None = None
-    undefined: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,8 +10,9 @@ from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import mean_or_nan
 from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.thresholds import ThresholdChoice, ThresholdScores, choose_threshold, feasibility_grid, kept
+from benchmarks.runs.result import Kept, OpenWorldResult, UnseenCap
 from benchmarks.runs.spec import OpenWorld
-from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.base import Candidates, CompositionDataset, Pair, Phase
 from datasets.feasibility import table_digest
 from methods.base import Batch, Method
 
@@ -60,34 +60,31 @@ class ThresholdedWorld:
         record = self.join(score_thresholds(method, batches, self.candidates, [self.threshold], pair_chunk=pair_chunk))
         return record.at(0, self.settings.masking)
 
-    def describe(self, dataset: CompositionDataset) -> Mapping[str, Any]:
-        """Return what a result says of the open world.
-
-        kept: of the unseen pairs, in all and in the lists of a phase, [kept, all]. unseen_cap: the share of a phase's
-        unseen images whose pair is kept; no more of them can be right. val_aucs: of the grid, by the AUC that chose.
-        """
+    def describe(self, dataset: CompositionDataset) -> OpenWorldResult:
+        """Return what a result says of the open world."""
         candidates, keep = self.candidates, self.kept
-        found: dict[str, Any] = {
-            "feasibility": self.settings.feasibility,
-            "feasibility_digest": None if dataset.feasibility is None else table_digest(dataset.feasibility),
-            "masking": self.settings.masking,
-            "selection_world": self.settings.selection_world,
-            "threshold": self.threshold,
-            "searched": self.settings.threshold == "search",
-            "chosen_by": self._chosen_by(),
-            "grid": self.thresholds.tolist(),
-            "val_aucs": [] if self.choice is None else self.choice.aucs.tolist(),
-            "kept": {"pairs": _share(keep[~candidates.seen])},
-            "unseen_cap": {},
-        }
-        lists: dict[Phase, Any] = {"val": dataset.val_pairs, "test": dataset.test_pairs}
+        shares: dict[str, tuple[int, int]] = {"pairs": _share(keep[~candidates.seen])}
+        unseen_cap: dict[str, float] = {}
+        lists: dict[Phase, Sequence[Pair]] = {"val": dataset.val_pairs, "test": dataset.test_pairs}
         for phase, pairs in lists.items():
             listed = candidates.index_of(*dataset.vocabulary.indices(pairs).T)
             split = dataset.splits[phase]
             images = candidates.index_of(split.states, split.objects)
-            found["kept"][f"{phase}_pairs"] = _share(keep[listed[~candidates.seen[listed]]])
-            found["unseen_cap"][phase] = mean_or_nan(keep[images[~candidates.seen[images]]])
-        return found
+            shares[f"{phase}_pairs"] = _share(keep[listed[~candidates.seen[listed]]])
+            unseen_cap[phase] = mean_or_nan(keep[images[~candidates.seen[images]]])
+        return OpenWorldResult(
+            feasibility=self.settings.feasibility,
+            feasibility_digest=None if dataset.feasibility is None else table_digest(dataset.feasibility),
+            masking=self.settings.masking,
+            selection_world=self.settings.selection_world,
+            threshold=self.threshold,
+            searched=self.settings.threshold == "search",
+            chosen_by=self._chosen_by(),
+            grid=self.thresholds.tolist(),
+            val_aucs=[] if self.choice is None else self.choice.aucs.tolist(),
+            kept=Kept(**shares),
+            unseen_cap=UnseenCap(**unseen_cap),
+        )
 
     def _chosen_by(self) -> str:
         if self.choice is not None and self.choice.by and self.settings.threshold == "search":
@@ -95,5 +92,5 @@ class ThresholdedWorld:
         return "exact AUC" if self.settings.masking == "clean" else "AUC of the published sweep"
 
 
-def _share(flags: np.ndarray) -> list[int]:
-    return [int(flags.sum()), len(flags)]
+def _share(flags: np.ndarray) -> tuple[int, int]:
+    return int(flags.sum()), len(flags)

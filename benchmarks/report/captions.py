@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
@@ -43,12 +43,11 @@ def _masking(runs: Sequence[RunRecord]) -> str:
 
 def test_split(runs: Sequence[RunRecord]) -> str:
     """Say what was measured on."""
-    tests: Iterator[Mapping[str, Any]] = (run.result["metrics"]["test"] for run in runs if run.result is not None)
-    counted = next((test for test in tests if test.get("images") is not None), None)
-    if counted is None:
+    test = next((run.result.metrics.test for run in runs if run.result is not None), None)
+    if test is None:
         return "Test split, percent, exact evaluator."
     return (
-        f"Test split ({counted['seen_images']:,} images of seen and {counted['unseen_images']:,} of unseen pairs), "
+        f"Test split ({test.seen_images:,} images of seen and {test.unseen_images:,} of unseen pairs), "
         "percent, exact evaluator."
     )
 
@@ -89,7 +88,7 @@ def gaps(group: Group, rows: Sequence[Row], *, same_seeds: bool = True) -> list[
     """
     notes = []
     runs = [run for row in rows for run in row.runs]
-    names = next((found for run in runs if (found := (run.result or {}).get("left_out_images"))), None)
+    names = next((found for run in runs if run.result is not None and (found := run.result.left_out_images)), None)
     if names is not None:
         left_out = counted(len(names), "image that the splits list was", "images that the splits list were")
         notes.append(f"{left_out} missing and left out; the records name them.")

@@ -13,7 +13,7 @@ from benchmarks.runs.records import RunRecord
 
 def _cost(name: str, unit: float = 1.0) -> Reader:
     def read(run: RunRecord) -> float | None:
-        value = run.result["cost"].get(name)  # type: ignore[index]
+        value = getattr(run.finished.cost, name)
         return None if value is None else value / unit
 
     return read

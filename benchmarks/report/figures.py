@@ -141,8 +141,7 @@ def auc_of_runs(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapp
 
 def auc_values(row: Row) -> np.ndarray:
     """Return the test AUC of each finished run of a row that has one, float64 [seeds]."""
-    values = [run.result["metrics"]["test"]["auc"] for run in row.done]  # type: ignore[index]
-    found = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    found = np.array([run.finished.metrics.test.auc for run in row.done], dtype=np.float64)
     return found[~np.isnan(found)]
 
 
@@ -182,10 +181,10 @@ def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str
     figure, axes = new(0.9 * WIDTH)
     places = []
     for row in rows:
-        results = [run.result for run in row.done]
-        seconds = float(np.mean([result["cost"]["train_seconds"] for result in results]))  # type: ignore[index]
+        costs = [run.finished.cost for run in row.done]
+        seconds = float(np.mean([cost.train_seconds for cost in costs]))
         auc = float(auc_values(row).mean()) * 100
-        trained = results[0]["cost"]["trained_parameters"]  # type: ignore[index]
+        trained = costs[0].trained_parameters
         style = looks[row.label]
         if row.label in intervals:
             low, high = intervals[row.label]

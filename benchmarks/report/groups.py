@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from benchmarks.runs.records import RunRecord
 from errors import UserError
@@ -195,15 +194,8 @@ def _rows(runs: Sequence[RunRecord]) -> list[Row]:
 
 
 def test_metric(name: str) -> Reader:
-    """Return a reader of a metric of the test split, "auc" or dotted as in "at_zero.state"."""
-
-    def read(run: RunRecord) -> float | None:
-        value: Any = run.result["metrics"]["test"]  # type: ignore[index]
-        for part in name.split("."):
-            value = None if value is None else value[part]
-        return value
-
-    return read
+    """Return a reader of a metric of the test split, "auc" or dotted as in "at_zero.state"; see `Metrics.get`."""
+    return lambda run: run.finished.metrics.test.get(name)
 
 
 def paired_differences(full: Row, row: Row, read: Reader) -> list[float]:

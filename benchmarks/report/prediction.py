@@ -137,7 +137,7 @@ def bias_note(run: RunRecord, wish: str) -> str:
     """Return what a user should know of the bias, "" where it is what was asked for."""
     if wish != "validation" or not np.isnan(validation_bias(run)):
         return ""
-    reason = run.result["selection"].get("no_bias") or "validation has seen or unseen images alone"  # type: ignore[index]
+    reason = run.finished.selection.no_bias or "validation has seen or unseen images alone"
     return (
         f"No bias was chosen on validation, because {reason}: nothing is added to unseen pairs. "
         "Pass --bias with a number to make them likelier."

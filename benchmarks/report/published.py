@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from benchmarks.report.groups import Group, Reader, Row
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
+from benchmarks.runs.numbers import defined
 from benchmarks.runs.records import RunRecord
 from registry import DATASETS
 
@@ -82,10 +84,10 @@ def _other_images(group: Group) -> str:
     """Say whether the test images are others than the published ones: a made miniature, or some that are missing."""
     spec = group.runs[0].spec
     about = getattr(DATASETS.get(spec.dataset), "published", None)
-    counts = {run.result.get("counts", {}).get("test_images") for run in group.runs if run.result is not None}
+    counts = {run.result.counts.test_images for run in group.runs if run.result is not None}
     if about is None or counts <= {about.test.images}:
         return ""
-    here = " or ".join("an unknown number" if count is None else f"{count:,}" for count in sorted(counts, key=str))
+    here = " or ".join(f"{count:,}" for count in sorted(counts, key=str))
     return f"No published numbers stand beside these: they are of {about.test.images:,} test images, these of {here}."
 
 
@@ -127,9 +129,10 @@ def published_table(group: Group, entries: Sequence[PublishedResult]) -> Table:
 
 def _legacy(name: str) -> Reader:
     def read(run: RunRecord) -> float | None:
-        if run.result["metrics"]["test"]["auc"] is None:  # type: ignore[index]  # the sweep gives 0 without a group
+        result = run.finished
+        if result.legacy is None or math.isnan(result.metrics.test.auc):  # the sweep gives 0 without a group
             return None
-        return run.result.get("legacy", {}).get("test", {}).get(name)  # type: ignore[union-attr]
+        return defined(getattr(result.legacy.test, name))
 
     return read
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.runs.numbers import defined
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
@@ -34,9 +35,9 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     parts += ["--precision", spec.precision]
     if spec.ablation is not None:
         parts += ["--ablations", spec.ablation]
-    left_out = (
-        len((run.result or {}).get("left_out_images", ())) if run.result or asked is None else asked.allow_missing
-    )
+    left_out = 0 if asked is None else asked.allow_missing
+    if run.result is not None:
+        left_out = len(run.result.left_out_images or ())
     if left_out:
         parts += ["--allow-missing", str(left_out)]
     if (processes := run.environment.get("processes", 1)) > 1:
@@ -116,9 +117,9 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "data": run.spec.dataset_digest[:12],
         "weights of the backbone": run.spec.backbone_digest[:12],
         **_backbone_facts(environment.get("backbone") or {}),
-        "training": f"{run.result['cost']['train_seconds']:.1f} s" if run.result else None,
-        "epoch selected": (run.result or {}).get("selection", {}).get("epoch"),
-        "bias of validation": (run.result or {}).get("selection", {}).get("bias"),
+        "training": None if run.result is None else f"{run.result.cost.train_seconds:.1f} s",
+        "epoch selected": None if run.result is None else run.result.selection.epoch,
+        "bias of validation": None if run.result is None else defined(run.result.selection.bias),
         "error": run.error["message"] if run.error else None,
     }
     return {

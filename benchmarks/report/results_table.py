@@ -12,6 +12,7 @@ from benchmarks.report.groups import Group, Row, test_metric
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
+from benchmarks.runs.numbers import defined
 from benchmarks.runs.records import RunRecord
 
 LEGEND = (
@@ -22,8 +23,8 @@ LEGEND = (
 
 def unseen_cap(run: RunRecord) -> float | None:
     """Return the share of unseen test images whose pair is still a candidate."""
-    world = run.result.get("open_world")  # type: ignore[union-attr]
-    return test_metric("unseen_cap")(run) if world is None else world["unseen_cap"]["test"]
+    world = run.finished.open_world
+    return test_metric("unseen_cap")(run) if world is None else defined(world.unseen_cap.test)
 
 
 CAP: Metric = (Column("cap", digits=0, larger_is_better=None), unseen_cap)
@@ -76,11 +77,7 @@ DIFFERENCES = (
 
 def _undiscordant(runs: Sequence[RunRecord]) -> list[str]:
     """Say why images that only one of two methods gets right are not counted, where validation chose no bias."""
-    reasons = dict.fromkeys(
-        reason
-        for run in runs
-        if (reason := run.result.get("selection", {}).get("no_bias"))  # type: ignore[union-attr]
-    )
+    reasons = dict.fromkeys(reason for run in runs if (reason := run.finished.selection.no_bias))
     return [f"{GAP} of differ: no bias was chosen, because {reason}." for reason in reasons]
 
 

@@ -35,8 +35,7 @@ def scores_and_labels(own: Mapping[str, np.ndarray]) -> tuple[ImageScores, Label
 
 def validation_bias(record: RunRecord) -> float:
     """Return the bias that a finished run chose on validation; NaN where there was none to choose."""
-    bias = record.result["selection"]["bias"]  # type: ignore[index]
-    return np.nan if bias is None else float(bias)
+    return float(record.finished.selection.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +104,7 @@ def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
     try:
         own = phase_arrays(RunFolder(record.path).read_arrays(), phase)
         scores, labels = scores_and_labels(own)
-        trained = record.result["cost"]["trained_parameters"] > 0
+        trained = record.result.cost.trained_parameters > 0
         return ScoredRun(scores, labels, validation_bias(record), record.spec.seed, trained=trained)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(

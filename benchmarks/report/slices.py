@@ -8,6 +8,7 @@ from benchmarks.report.captions import caption
 from benchmarks.report.cells import LABELS, known, lines
 from benchmarks.report.groups import Reader, Row
 from benchmarks.report.table_model import Column, Table
+from benchmarks.runs.numbers import defined
 from benchmarks.runs.records import RunRecord
 
 
@@ -16,10 +17,10 @@ def slice_tables(rows: Sequence[Row]) -> list[Table]:
     runs = [run for row in rows for run in row.runs]
     sizes: dict[str, dict[tuple[str, str], int]] = {}  # by tag, then value and group
     for result in (run.result for run in runs if run.result is not None):
-        for entry in result["slices"]:
+        for entry in result.slices:
             # An unseen pair has no training images, so some values belong to one group alone.
-            if known(entry["own_pair"]):
-                sizes.setdefault(entry["tag"], {})[entry["value"], entry["group"]] = entry.get("images", 0)
+            if known(entry.own_pair):
+                sizes.setdefault(entry.tag, {})[entry.value, entry.group] = entry.images
     return [_slice_table(tag, parts, rows, runs) for tag, parts in sizes.items()]
 
 
@@ -37,9 +38,9 @@ def _slice_table(tag: str, parts: dict[tuple[str, str], int], rows: Sequence[Row
 
 def _reader(tag: str, value: str, group: str) -> Reader:
     def read(run: RunRecord) -> float | None:
-        for entry in run.result["slices"]:  # type: ignore[index]
-            if (entry["tag"], entry["value"], entry["group"]) == (tag, value, group):
-                return entry["own_pair"]
+        for entry in run.finished.slices:
+            if (entry.tag, entry.value, entry.group) == (tag, value, group):
+                return defined(entry.own_pair)
         return None
 
     return read

@@ -105,7 +105,7 @@ def described() -> str:
 
 def _auc(run: RunRecord) -> float | None:
     """The test AUC; None where test has no seen or no unseen images."""
-    return run.result["metrics"]["test"]["auc"]  # type: ignore[index]
+    return run.finished.metrics.test.get("auc")
 
 
 def _runs(row: Row) -> list[ScoredRun]:

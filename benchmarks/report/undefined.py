@@ -29,7 +29,8 @@ COLUMNS = tuple(name for name in FIELDS if name != "cap")
 
 def policy(run: RunRecord) -> str:
     """Return by what a finished run's epoch was chosen, or a run is to choose it."""
-    return (run.result or {}).get("selection", {}).get("chosen_by") or run.spec.training.selection
+    chosen_by = None if run.result is None else run.result.selection.chosen_by
+    return chosen_by or run.spec.training.selection
 
 
 def undefined_notes(runs: Sequence[RunRecord], columns: Sequence[str] = COLUMNS) -> list[str]:
@@ -44,7 +45,7 @@ def undefined_notes(runs: Sequence[RunRecord], columns: Sequence[str] = COLUMNS)
 def _missing(done: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
     of_columns: dict[tuple[str, str], list[str]] = {}  # by column and reason the runs
     for run in done:
-        undefined = run.result["metrics"]["test"].get("undefined", {})  # type: ignore[index]
+        undefined = run.finished.metrics.test.undefined
         for column in (name for name in FIELDS if name in columns):
             if reason := undefined.get(FIELDS[column]):
                 of_columns.setdefault((column, reason), []).append(run.run_id)
@@ -59,11 +60,10 @@ def _missing(done: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
 
 def _epochs(done: Sequence[RunRecord]) -> list[str]:
     trained = [run for run in done if run.spec.training.epochs > 0]
-    selections = [(run, run.result.get("selection", {})) for run in trained]  # type: ignore[union-attr]
     counts = Counter(
-        (NAMES[selection["chosen_by"]], run.spec.training.selection, selection["reason"])
-        for run, selection in selections
-        if "chosen_by" in selection
+        (NAMES[selection.chosen_by], run.spec.training.selection, selection.reason)
+        for run in trained
+        if (selection := run.finished.selection).chosen_by is not None
     )
     return [
         f"The epoch was chosen by {by}{_of_runs(count, len(trained))}, not by {wanted}: {reason}."
@@ -72,7 +72,7 @@ def _epochs(done: Sequence[RunRecord]) -> list[str]:
 
 
 def _thresholds(done: Sequence[RunRecord]) -> list[str]:
-    counts = Counter(run.result.get("open_world", {}).get("chosen_by") for run in done)  # type: ignore[union-attr]
+    counts = Counter(world.chosen_by for run in done if (world := run.finished.open_world) is not None)
     return [
         f"The threshold of the open world was chosen by {by}{_of_runs(counts[by], len(done))}: validation defines no "
         "AUC."

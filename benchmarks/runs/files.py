@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 import datasets.files
 from errors import UserError
@@ -84,6 +85,26 @@ def with_finite_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
 
     converted = convert(content, "")
     return {**converted, "not_finite": not_finite} if not_finite else converted
+
+
+def with_all_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `with_finite_numbers` was given, from what was read: without "not_finite", its numbers in place.
+
+    >>> with_all_numbers({"auc": 0.5, "error": {"hm": None}, "not_finite": {"error.hm": "nan"}})
+    {'auc': 0.5, 'error': {'hm': nan}}
+    """
+    not_finite = content.get("not_finite", {})
+
+    def convert(value: Any, place: str) -> Any:
+        if value is None and place in not_finite:
+            return float(not_finite[place])
+        if isinstance(value, dict):
+            return {key: convert(item, f"{place}.{key}" if place else key) for key, item in value.items()}
+        if isinstance(value, list):
+            return [convert(item, f"{place}.{index}") for index, item in enumerate(value)]
+        return value
+
+    return {key: convert(value, key) for key, value in content.items() if key != "not_finite"}
 
 
 def put_between(page: Path, begin: str, end: str, text: str) -> None:
@@ -166,6 +187,19 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         records.append(record)
         length += len(line) + 1
     return records, length
+
+
+def incomplete(path: Path, error: Exception, within: str = "") -> UserError:
+    """Return what a user is told of a record in which a field is missing or wrong. within: what `error` is about."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        reason = f"{within}{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return UserError(
+        f"The record {path} is not complete.",
+        f"The reason is {reason}.",
+        "Restore the file, or remove the folder and run it again.",
+    )
 
 
 def _unreadable(path: Path, reason: str) -> UserError:

@@ -12,75 +12,52 @@ Weights (`best.safetensors`) and the state to resume from are put into the same 
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from benchmarks.runs import files
 from benchmarks.runs.asked import Asked
 from benchmarks.runs.environment import capture_environment, now
 from benchmarks.runs.locks import HOLDER, LOCK
+from benchmarks.runs.reading import (
+    EPOCHS,
+    ERROR,
+    INTERRUPTED,
+    RESULT,
+    SCORES,
+    SPEC,
+    Problem,
+    RunRecord,
+    Status,
+    find_runs,
+    read_record,
+    status_of,
+)
+from benchmarks.runs.result import Result
 from benchmarks.runs.settings import Provenance
 from benchmarks.runs.spec import SCHEMA_VERSION, RunSpec
 from errors import UserError
 
-__all__ = ["Problem", "RunFolder", "RunRecord", "Status", "capture_environment", "find_runs"]
+__all__ = [
+    "EPOCHS",
+    "ERROR",
+    "INTERRUPTED",
+    "RESULT",
+    "SCORES",
+    "SPEC",
+    "Problem",
+    "RunFolder",
+    "RunRecord",
+    "Status",
+    "capture_environment",
+    "find_runs",
+]
 
-SPEC, EPOCHS, SCORES, RESULT, ERROR = "spec.json", "epochs.jsonl", "scores.npz", "result.json", "error.json"
-INTERRUPTED = "interrupted.json"
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
-
-Status = Literal["done", "failed", "interrupted", "partial", "empty"]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run folder says. `result` is there when the run is done, `error` when its latest start failed.
-
-    starts: per start of the run its `time`, `command_line`, `environment` and what was `asked`, and `notices` where
-    something happened that a reader should know; more than one when it was resumed.
-    """
-
-    path: Path
-    status: Status
-    spec: RunSpec
-    provenance: Provenance
-    starts: Sequence[Mapping[str, Any]]
-    epochs: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    result: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
-
-    @property
-    def run_id(self) -> str:
-        """Name of the run, whatever its folder is called now."""
-        return self.spec.run_id
-
-    @property
-    def environment(self) -> Mapping[str, Any]:
-        """Environment of the latest start, the one that ended the run."""
-        return self.starts[-1]["environment"]
-
-    @property
-    def asked(self) -> Asked | None:
-        """What the latest start was asked for; None in records from before that was kept."""
-        try:
-            return Asked.model_validate(self.starts[-1]["asked"])
-        except (KeyError, ValidationError):
-            return None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A run folder that could not be read, and why, in one line."""
-
-    path: Path
-    message: str
 
 
 class RunFolder:
@@ -91,15 +68,8 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """Return the status from which files are there.
-
-        "partial" is begun and not ended: at work, or killed. "interrupted" was stopped by a signal and saved itself.
-        """
-        found = ((RESULT, "done"), (ERROR, "failed"), (INTERRUPTED, "interrupted"), (SPEC, "partial"))
-        for name, status in found:
-            if (self.path / name).is_file():
-                return status  # type: ignore[return-value]  # the four literals above
-        return "empty"
+        """See `status_of`."""
+        return status_of(self.path)
 
     def start(
         self,
@@ -182,9 +152,9 @@ class RunFolder:
         """Return the named arrays; a missing or damaged file is a `UserError`."""
         return files.read_arrays(self.path / name)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Result) -> None:
         """Write the result, which makes the run done. Call it when everything else has been written."""
-        files.write_json(self.path / RESULT, {"schema_version": SCHEMA_VERSION, **result})
+        files.write_json(self.path / RESULT, {"schema_version": SCHEMA_VERSION, **result.content()})
         self._remove(ERROR)
         self._remove(INTERRUPTED)
 
@@ -223,71 +193,9 @@ class RunFolder:
                 path.unlink()
 
     def read(self) -> RunRecord:
-        """Return the record; one that is unreadable, altered or of another schema version is a `UserError`."""
-        content = files.read_json(self.path / SPEC)
-        self._check_version(SPEC, content)
-        try:
-            spec = RunSpec.model_validate(content["spec"])
-            provenance, starts, digest = content["provenance"], content["starts"], content["digest"]
-            starts[-1]["environment"]
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise self._incomplete(f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        except (KeyError, IndexError, TypeError) as error:
-            raise self._incomplete(f"{type(error).__name__}: {error}") from error
-        if spec.digest() != digest:
-            raise UserError(
-                f"The record {self.path / SPEC} has been altered.",
-                f"Its settings give the digest {spec.digest()[:10]}, but {str(digest)[:10]} is written there.",
-                "Restore the file, or remove the folder and run it again.",
-            )
-        status = self.status
-        result = self._read_versioned(RESULT) if status == "done" else None
-        failure = self._read_versioned(ERROR) if status == "failed" else None
-        return RunRecord(self.path, status, spec, provenance, starts, self.epochs(), result, failure)
-
-    def _read_versioned(self, name: str) -> dict[str, Any]:
-        content = files.read_json(self.path / name)
-        self._check_version(name, content)
-        return content
-
-    def _incomplete(self, reason: str) -> UserError:
-        return UserError(
-            f"The record {self.path / SPEC} is not complete.",
-            f"The reason is {reason}.",
-            "Restore the file, or remove the folder and run it again.",
-        )
-
-    def _check_version(self, name: str, content: Mapping[str, Any]) -> None:
-        version = content.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"The record {self.path / name} is of schema version {version}.",
-                f"This release reads version {SCHEMA_VERSION}.",
-                "Use the release that wrote it, or remove the folder and run it again.",
-            )
+        """See `read_record`."""
+        return read_record(self.path)
 
     def _remove(self, name: str) -> None:
         with files.writing(self.path / name):
             (self.path / name).unlink(missing_ok=True)
-
-
-def find_runs(root: str | Path) -> tuple[list[RunRecord], list[Problem]]:
-    """Return every run below `root`, by path, and every run folder that could not be read. No root, no runs."""
-    runs: list[RunRecord] = []
-    problems: list[Problem] = []
-
-    def unlisted(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            problems.append(Problem(Path(error.filename), f"The folder cannot be listed: {error.strerror}."))
-
-    for folder, below, names in os.walk(root, onerror=unlisted):
-        below.sort()
-        if not {SPEC, EPOCHS, RESULT, ERROR, INTERRUPTED}.intersection(names):
-            continue
-        below.clear()  # a run folder holds no other runs
-        try:
-            runs.append(RunFolder(folder).read())
-        except UserError as error:
-            problems.append(Problem(Path(folder), str(error)))
-    return runs, problems

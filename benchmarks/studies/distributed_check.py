@@ -10,7 +10,6 @@ process's share alone, to show what it is for that it sees them all.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from benchmarks.running.choices import Choices, How
 from benchmarks.running.execute import execute
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
-from benchmarks.runs import files
+from benchmarks.runs.records import RunFolder
 from benchmarks.runs.suites import Suite, expand
 from benchmarks.training import batch_norm, distributed
 from benchmarks.training.processes import launch
@@ -89,10 +88,10 @@ def compare(one: Path, several: Path) -> list[Difference]:
     """Return the differences of all runs in two results folders, by method."""
     found = []
     for folder in sorted(path.parent for path in one.glob(f"*/{SEEN}")):
-        pair = [root / folder.name for root in (one, several)]
-        seen = [load_file(path / SEEN) for path in pair]
-        tests = [json.loads((path / "result.json").read_text())["metrics"]["test"] for path in pair]
-        losses = [files.read_lines(path / "epochs.jsonl")[-1]["losses"]["total"] for path in pair]
+        pair = [RunFolder(root / folder.name).read() for root in (one, several)]
+        seen = [load_file(run.path / SEEN) for run in pair]
+        tests = [run.finished.metrics.test for run in pair]
+        losses = [run.epochs[-1]["losses"]["total"] for run in pair]
         if not torch.equal(seen[0]["start"], seen[1]["start"]):
             raise RuntimeError(f"{folder.name}: the runs did not start from the same tensors")
         gradients, ends = ([values[name].double() for values in seen] for name in ("gradient", "end"))
@@ -100,13 +99,13 @@ def compare(one: Path, several: Path) -> list[Difference]:
         moved = (ends[0] - seen[0]["start"].double())[real].norm()
         found.append(
             Difference(
-                method=json.loads((folder / "spec.json").read_text())["spec"]["method"],
+                method=pair[0].spec.method,
                 gradient=float((gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max()),
                 moved=float((ends[0] - ends[1])[real].norm() / moved),
                 tensor=float((ends[0] - ends[1]).abs().max()),
                 loss=abs(losses[0] - losses[1]),
-                auc=abs(tests[0]["auc"] - tests[1]["auc"]),
-                hm=abs(tests[0]["best_hm"] - tests[1]["best_hm"]),
+                auc=abs(tests[0].auc - tests[1].auc),
+                hm=abs(tests[0].best_hm - tests[1].best_hm),
             )
         )
     return found

@@ -74,7 +74,7 @@ def train(planned: PlannedRun, workbench: Workbench, cached: bool) -> Training:
     result = trainer.run()
     seconds = [record["train_seconds"] + record["val_seconds"] for record in folder.epochs()]
     trained = {name: value.detach().cpu().clone() for name, value in method.trained().items()}
-    return Training(filling, seconds, trained, result["metrics"]["test"]["auc"])
+    return Training(filling, seconds, trained, result.metrics.test.auc)
 
 
 def compare(method: str, dataset: CompositionDataset, options: argparse.Namespace, folder: Path) -> list[Training]:

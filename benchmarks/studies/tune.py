@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from benchmarks.running.choices import Choices
 from benchmarks.running.execute import execute
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
+from benchmarks.runs.numbers import Metrics
 from benchmarks.runs.records import RunRecord
 from benchmarks.runs.suites import RunRequest
 from datasets import cache
@@ -57,14 +59,20 @@ def search(
 
 def mean_auc(records: Sequence[RunRecord]) -> float:
     """Return the mean validation AUC of some finished runs; a `UserError` where validation defines none."""
-    found = [record.result["metrics"]["val"] for record in records]  # type: ignore[index]
-    if lacking := next((metrics["undefined"]["auc"] for metrics in found if metrics["auc"] is None), ""):
+    found = [_validation(record) for record in records]
+    if lacking := next((metrics.undefined["auc"] for metrics in found if math.isnan(metrics.auc)), ""):
         raise UserError(
             "Settings cannot be tuned on this data set.",
             f"The validation AUC is undefined: {lacking}.",
             "Give validation images of seen and of unseen pairs.",
         )
-    return statistics.fmean(metrics["auc"] for metrics in found)
+    return statistics.fmean(metrics.auc for metrics in found)
+
+
+def _validation(record: RunRecord) -> Metrics:
+    found = record.finished.metrics.val
+    assert found is not None, "every run that is trained keeps them"
+    return found
 
 
 def log(
@@ -81,11 +89,10 @@ def log(
         "| --- | ---: | ---: | ---: |",
     ]
     for point, records in found:
-        results = [record.result for record in records]
-        hm = statistics.fmean(result["metrics"]["val"]["best_hm"] for result in results)  # type: ignore[index]
-        epochs = [result["selection"]["epoch"] for result in results]  # type: ignore[index]
-        epoch = f"{statistics.fmean(epochs) + 1:.1f}" if None not in epochs else "–"
-        lines.append(f"| {' '.join(point)} | {mean_auc(records) * 100:.2f} | {hm * 100:.2f} | {epoch} |")
+        hm = statistics.fmean(_validation(record).best_hm for record in records)
+        epochs = [epoch for record in records if (epoch := record.finished.selection.epoch) is not None]
+        selected = f"{statistics.fmean(epochs) + 1:.1f}" if len(epochs) == len(records) else "–"
+        lines.append(f"| {' '.join(point)} | {mean_auc(records) * 100:.2f} | {hm * 100:.2f} | {selected} |")
     return "\n".join(lines) + "\n"
 
 

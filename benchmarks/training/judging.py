@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from benchmarks.evaluation.scoring import score_images
 from benchmarks.evaluation.selection import Rule
 from benchmarks.runs.checkpoints import Progress
 from benchmarks.runs.records import RunFolder
+from benchmarks.runs.result import Cost, PhaseMetrics, Result, Selection
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import stopping
 from benchmarks.training.batches import PhaseBatches, Surroundings, Views
@@ -189,7 +189,7 @@ class Judge:
         self.folder.note(message)
         self.surroundings.notify(message)
 
-    def _final(self) -> dict[str, Any]:
+    def _final(self) -> Result:
         self.method.on_final_evaluation()
         self.report("evaluating", 0, 2, "")
         (val_scores, _), val = self.evaluate("val")
@@ -204,34 +204,36 @@ class Judge:
         about = (self.dataset, self.candidates, self.world)
         self.folder.write_arrays(score_arrays(*about, scores))
         self.report("evaluating", 2, 2, f"test AUC {shown(test.auc, '{:.3f}')}")
-        return {
-            "run_id": self.spec.run_id,
-            "selection": {
-                "policy": self.config.selection if self.trains else "nothing to select",
-                "epoch": self.progress.best_epoch if self.trains else None,
-                "value": self.progress.best_value if self.trains else None,
-                "bias": bias,
-                **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
-                **({"no_bias": no_bias} if no_bias else {}),
-            },
-            **judged(*about, {"val": val, "test": test}, scores, test_labels, bias),
-            "cost": self._cost(len(test_scores), test_seconds),
-        }
+        selection = Selection(
+            policy=self.config.selection if self.trains else "nothing to select",
+            epoch=self.progress.best_epoch if self.trains else None,
+            value=self.progress.best_value if self.trains else None,
+            bias=bias,
+            **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
+            **({"no_bias": no_bias} if no_bias else {}),
+        )
+        return Result(
+            run_id=self.spec.run_id,
+            selection=selection,
+            metrics=PhaseMetrics(val=val, test=test),
+            **judged(*about, scores, test_labels, bias),
+            cost=self._cost(len(test_scores), test_seconds),
+        )
 
-    def _cost(self, test_images: int, test_seconds: float) -> dict[str, Any]:
+    def _cost(self, test_images: int, test_seconds: float) -> Cost:
         epochs = self.folder.epochs()
         train_seconds = sum(record["train_seconds"] for record in epochs)
         images = len(self.batches["train"]) * len(epochs)
-        return {
-            "trained_parameters": sum(p.numel() for p in self.method.trained().values()),
-            "train_seconds": train_seconds,
-            "train_images_per_second": images / train_seconds if train_seconds > 0 else None,
-            "test_seconds": test_seconds,
-            "test_images_per_second": test_images / test_seconds if test_seconds > 0 else None,
-            "peak_memory_bytes": peak_memory(self.execution.device),
-            "micro_batch": None if self.stepper is None else self.stepper.micro_batch,
-            "eval_batch": self.execution.eval_batch,
-            "feature_cache": [phase for phase, batches in self.batches.items() if batches.cached],
-            "feature_seconds": self.store.seconds - self.store_seconds,
-            "compiled": self.stepper is not None and self.stepper.compiled,
-        }
+        return Cost(
+            trained_parameters=sum(p.numel() for p in self.method.trained().values()),
+            train_seconds=train_seconds,
+            train_images_per_second=images / train_seconds if train_seconds > 0 else None,
+            test_seconds=test_seconds,
+            test_images_per_second=test_images / test_seconds if test_seconds > 0 else None,
+            peak_memory_bytes=peak_memory(self.execution.device),
+            micro_batch=None if self.stepper is None else self.stepper.micro_batch,
+            eval_batch=self.execution.eval_batch,
+            feature_cache=[phase for phase, batches in self.batches.items() if batches.cached],
+            feature_seconds=self.store.seconds - self.store_seconds,
+            compiled=self.stepper is not None and self.stepper.compiled,
+        )

@@ -12,12 +12,12 @@ import time
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.evaluation.selection import counts_more
+from benchmarks.runs.result import Result
 from benchmarks.training import stopping
 from benchmarks.training.judging import Judge
 from benchmarks.training.optimizers import make_optimizer
@@ -30,7 +30,7 @@ from datasets.wording import counted
 class Trainer(Judge):
     """Trains and evaluates one method in one run folder; on a signal it saves and stops (`stopping.py`)."""
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Result:
         """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded.
 
         `Stopped` where a signal asked for that: by then the state is saved, and another trainer goes on from it.

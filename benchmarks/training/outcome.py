@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.legacy import legacy_from_image_scores
 from benchmarks.evaluation.metrics import Labels, Metrics
 from benchmarks.evaluation.open_world import ThresholdedWorld
+from benchmarks.runs.result import Counts, Legacy
 from datasets.base import Candidates, CompositionDataset, Phase
 
 
@@ -20,31 +20,29 @@ def judged(
     dataset: CompositionDataset,
     candidates: Mapping[Phase, Candidates],
     world: ThresholdedWorld | None,
-    metrics: Mapping[str, Metrics],
     scores: Mapping[Phase, ImageScores],
     test_labels: Labels,
     bias: float,
 ) -> dict[str, Any]:
-    """Return the part of a result that the scores of validation and test images decide, as JSON values.
+    """Return the fields of a `Result` that the scores of test images and the data decide, by name.
 
-    metrics: of "val" and "test". scores: of both. bias: chosen on validation, for what is broken down.
+    scores: of "val" and "test"
+    bias: chosen on validation, for what is broken down
     """
     test = scores["test"]
-    slices = breakdowns.slice_accuracies(test, test_labels, dataset.splits["test"].slices, bias=bias)
     return {
-        "metrics": {phase: asdict(values) for phase, values in metrics.items()},
         **({} if world is None else {"open_world": world.describe(dataset)}),
-        "legacy": {"test": _plain(asdict(legacy_from_image_scores(test, test_labels)))},
-        "slices": [asdict(row) for row in slices],
-        "errors": asdict(breakdowns.error_kinds(test, test_labels, bias=bias)),
-        "macro": asdict(breakdowns.macro_accuracies(test, test_labels, bias=bias)),
-        "calibration": _plain(asdict(breakdowns.calibration(test, bias=bias))),
-        "counts": {
-            "train_images": len(dataset.splits["train"].states),
-            "val_images": len(scores["val"]),
-            "test_images": len(test),
+        "legacy": Legacy(test=legacy_from_image_scores(test, test_labels)),
+        "slices": breakdowns.slice_accuracies(test, test_labels, dataset.splits["test"].slices, bias=bias),
+        "errors": breakdowns.error_kinds(test, test_labels, bias=bias),
+        "macro": breakdowns.macro_accuracies(test, test_labels, bias=bias),
+        "calibration": breakdowns.calibration(test, bias=bias),
+        "counts": Counts(
+            train_images=len(dataset.splits["train"].states),
+            val_images=len(scores["val"]),
+            test_images=len(test),
             **{f"{phase}_candidates": len(pairs) for phase, pairs in candidates.items()},
-        },
+        ),
         **({"left_out_images": list(dataset.left_out)} if dataset.left_out else {}),
     }
 
@@ -77,7 +75,3 @@ def headline(metrics: Metrics) -> dict[str, float]:
     """Return the numbers that an epoch's record keeps."""
     names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
     return {name: getattr(metrics, name) for name in names}
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in record.items()}

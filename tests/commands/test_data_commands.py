@@ -49,13 +49,13 @@ def test_every_miniature_is_trained_on_and_evaluated_in_both_worlds(root, tmp_pa
     methods = ("csp", "msci") if world == "closed" else ("msci",)
     suite = Suite(methods=methods, datasets=(name,), worlds=(world,))
     for planned in plan_runs(expand(suite), workbench):
-        result = execute(planned, workbench).result
+        result = execute(planned, workbench).finished
         dataset = workbench.dataset(name)
         for phase, split in dataset.splits.items():
-            assert result["counts"][f"{phase}_images"] == len(split)
-        assert result["counts"]["test_candidates"] == len(dataset.candidates("test", world))
-        assert {entry["tag"] for entry in result["slices"]} == set(dataset.splits["test"].slices)
-        assert "left_out_images" not in result
+            assert getattr(result.counts, f"{phase}_images") == len(split)
+        assert result.counts.test_candidates == len(dataset.candidates("test", world))
+        assert {entry.tag for entry in result.slices} == set(dataset.splits["test"].slices)
+        assert "left_out_images" not in result.content()
     assert workbench.notes == list(dataset.notes)
 
 

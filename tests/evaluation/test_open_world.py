@@ -22,6 +22,7 @@ from benchmarks.running.choices import Choices, How
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder
+from benchmarks.runs.result import result_of
 from benchmarks.runs.spec import THRESHOLD_GRID, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from benchmarks.training.batches import Surroundings
@@ -99,23 +100,23 @@ def make_trainer(folder, data, backbone, method=CSP, *, config=None, profile="cl
 def test_a_searched_threshold_is_chosen_on_validation_and_recorded(tmp_path, world, backbone):
     trainer = make_trainer(tmp_path, world, backbone)
     result = trainer.run()
-    about = result["open_world"]
-    assert (about["masking"], about["searched"], about["chosen_by"]) == ("clean", True, "exact AUC")
+    about = result.open_world
+    assert (about.masking, about.searched, about.chosen_by) == ("clean", True, "exact AUC")
     candidates = world.candidates("val", "open")
-    assert about["grid"] == feasibility_grid(candidates).tolist()
-    assert len(about["val_aucs"]) == THRESHOLD_GRID
-    assert about["threshold"] == about["grid"][int(np.argmax(about["val_aucs"]))]
-    assert max(about["val_aucs"]) == result["metrics"]["val"]["auc"] == result["selection"]["value"]
-    keep = kept(candidates, about["threshold"])
-    assert about["kept"]["pairs"] == [int(keep[~candidates.seen].sum()), 8]
-    assert [total for _, total in (about["kept"]["val_pairs"], about["kept"]["test_pairs"])] == [2, 2]
+    assert about.grid == feasibility_grid(candidates).tolist()
+    assert len(about.val_aucs) == THRESHOLD_GRID
+    assert about.threshold == about.grid[int(np.argmax(about.val_aucs))]
+    assert max(about.val_aucs) == result.metrics.val.auc == result.selection.value
+    keep = kept(candidates, about.threshold)
+    assert about.kept.pairs == (int(keep[~candidates.seen].sum()), 8)
+    assert [total for _, total in (about.kept.val_pairs, about.kept.test_pairs)] == [2, 2]
     for phase in ("val", "test"):
-        assert about["unseen_cap"][phase] == result["metrics"][phase]["unseen_cap"]
-        assert about["unseen_cap"][phase] == about["kept"][f"{phase}_pairs"][0] / 2
+        assert getattr(about.unseen_cap, phase) == getattr(result.metrics, phase).unseen_cap
+        assert getattr(about.unseen_cap, phase) == getattr(about.kept, f"{phase}_pairs")[0] / 2
     # Every epoch was selected in the same way.
     for epoch in trainer.folder.epochs():
-        assert epoch["val"]["threshold"] in about["grid"]
-    assert json.loads(json.dumps(about)) == about, "a result is JSON"
+        assert epoch["val"]["threshold"] in about.grid
+    assert result_of(json.loads(json.dumps(result.content())), tmp_path).open_world == about, "a result is JSON"
 
 
 def test_the_scores_on_disk_give_every_number_again(tmp_path, world, backbone):
@@ -125,8 +126,8 @@ def test_the_scores_on_disk_give_every_number_again(tmp_path, world, backbone):
     own = {name.partition(".")[2]: values for name, values in arrays.items() if name.startswith("test.")}
     pairs = own["candidate_pairs"]
     labels = Labels(pairs[:, 0], pairs[:, 1], own["states"], own["objects"])
-    metrics = evaluate(ImageScores.from_arrays(own), labels, bias=result["selection"]["bias"])
-    assert numbers(dataclasses.asdict(metrics)) == numbers(result["metrics"]["test"])
+    metrics = evaluate(ImageScores.from_arrays(own), labels, bias=result.selection.bias)
+    assert numbers(dataclasses.asdict(metrics)) == numbers(dataclasses.asdict(result.metrics.test))
     candidates = world.candidates("test", "open")
     np.testing.assert_array_equal(own["candidate_kept"], kept(candidates, MIDDLE))
     assert not own["candidate_kept"].all()
@@ -185,28 +186,28 @@ def test_the_official_way_selects_the_epoch_in_the_closed_world(tmp_path, world,
     closed = world.candidates("val", "closed")
     for epoch in trainer.folder.epochs():
         assert "threshold" not in epoch["val"]
-    chosen = trainer.folder.epochs()[result["selection"]["epoch"]]
+    chosen = trainer.folder.epochs()[result.selection.epoch]
     scores = score_images(trainer.method, trainer.selection_batches.ordered(), closed, pair_chunk=5)
     split = world.splits["val"]
     metrics = evaluate(scores, Labels(closed.states, closed.objects, split.states, split.objects))
-    assert chosen["val"]["auc"] == metrics.auc == result["selection"]["value"]
-    about = result["open_world"]
-    assert (about["chosen_by"], about["selection_world"]) == ("AUC of the published sweep", "closed")
-    assert about["threshold"] == about["grid"][int(np.argmax(about["val_aucs"]))]
+    assert chosen["val"]["auc"] == metrics.auc == result.selection.value
+    about = result.open_world
+    assert (about.chosen_by, about.selection_world) == ("AUC of the published sweep", "closed")
+    assert about.threshold == about.grid[int(np.argmax(about.val_aucs))]
 
 
 def test_the_cap_under_official_masking_counts_surviving_pairs(tmp_path, world, backbone):
     trainer = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0, masking="official")
-    about = trainer.run()["open_world"]
-    assert about["unseen_cap"] == {"val": 0.0, "test": 0.0}
-    assert about["kept"] == {"pairs": [0, 8], "val_pairs": [0, 2], "test_pairs": [0, 2]}
+    about = trainer.run().open_world
+    assert about.unseen_cap == {"val": 0.0, "test": 0.0}
+    assert about.kept.model_dump() == {"pairs": (0, 8), "val_pairs": (0, 2), "test_pairs": (0, 2)}
 
 
 def test_all_pairs_removed_leaves_seen_images_right(tmp_path, world, backbone):
     result = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0).run()
-    test = result["metrics"]["test"]
-    assert (test["auc"], test["best_unseen"], test["unseen_cap"]) == (0, 0, 0)
-    assert test["best_seen"] > 0
+    test = result.metrics.test
+    assert (test.auc, test.best_unseen, test.unseen_cap) == (0, 0, 0)
+    assert test.best_seen > 0
 
 
 def test_a_threshold_below_all_scores_is_the_open_world_without_one(tmp_path, world, backbone):
@@ -215,8 +216,8 @@ def test_a_threshold_below_all_scores_is_the_open_world_without_one(tmp_path, wo
     bare.world = None
     below = make_trainer(tmp_path / "below", world, backbone, threshold=-2.0)
     results = [trainer.run() for trainer in (bare, below)]
-    assert "open_world" not in results[0]
-    assert results[0]["metrics"]["test"]["auc"] == pytest.approx(results[1]["metrics"]["test"]["auc"], abs=1e-12)
+    assert "open_world" not in results[0].content()
+    assert results[0].metrics.test.auc == pytest.approx(results[1].metrics.test.auc, abs=1e-12)
 
 
 def test_an_open_run_killed_half_way_ends_bit_identical(tmp_path, world, backbone):

@@ -111,11 +111,11 @@ def test_a_run_without_unseen_validation_images_goes_on_as_if_unbroken(tmp_path,
     lacking = with_images(toy, val="seen")
     whole = make_trainer(tmp_path / "whole", lacking, backbone)
     result = whole.run()
-    selection, values = result["selection"], values_of(whole)
-    assert selection["chosen_by"] == VAL_SEEN
-    assert selection["no_bias"] == selection["reason"] == "validation has no unseen images"
-    assert selection["epoch"] == values.index(max(values))
-    assert selection["value"] == max(values)
+    selection, values = result.selection, values_of(whole)
+    assert selection.chosen_by == VAL_SEEN
+    assert selection.no_bias == selection.reason == "validation has no unseen images"
+    assert selection.epoch == values.index(max(values))
+    assert selection.value == max(values)
 
     class Killed(BaseException):
         pass
@@ -140,23 +140,23 @@ def test_a_run_without_unseen_validation_images_goes_on_as_if_unbroken(tmp_path,
 def test_what_is_there_chooses(tmp_path, toy, backbone, val, selection, by):
     trainer = make_trainer(tmp_path / "run", with_images(toy, val=val), backbone, epochs=2, selection=selection)
     result = trainer.run()
-    assert result["selection"]["chosen_by"] == by
+    assert result.selection.chosen_by == by
     trainer.folder.finish(result)
     record = trainer.folder.read()
-    assert record.result["selection"]["bias"] is None
-    assert record.result["metrics"]["test"]["auc"] is not None
+    assert math.isnan(record.finished.selection.bias)
+    assert not math.isnan(record.finished.metrics.test.auc)
     if by == "last":
-        assert result["selection"]["epoch"] == 1
+        assert result.selection.epoch == 1
 
 
 def test_a_validation_loss_that_is_never_finite_keeps_the_last_epoch(tmp_path, toy, backbone, monkeypatch):
     monkeypatch.setattr(Trainer, "validation_loss", torch.no_grad()(lambda self: math.inf))
     result = make_trainer(tmp_path / "run", toy, backbone, selection="val_loss").run()
-    assert result["selection"]["epoch"] == 2
-    assert result["selection"]["chosen_by"] == "last"
-    assert result["selection"]["reason"] == "the validation loss was not finite in any epoch"
+    assert result.selection.epoch == 2
+    assert result.selection.chosen_by == "last"
+    assert result.selection.reason == "the validation loss was not finite in any epoch"
 
 
 def test_ordinary_runs_say_nothing_of_it(tmp_path, toy, backbone):
     result = make_trainer(tmp_path / "run", toy, backbone, epochs=1).run()
-    assert set(result["selection"]) == {"policy", "epoch", "value", "bias"}
+    assert set(result.content()["selection"]) == {"policy", "epoch", "value", "bias"}

@@ -20,6 +20,7 @@ from benchmarks.report.groups import groups
 from benchmarks.report.published import comparable, published_table
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.report.writing import Report, read_report, write_tables
+from benchmarks.runs.result import Counts
 
 GOLDEN = Path(__file__).parent.parent / "golden/report"
 RECORDS, EXPECTED = GOLDEN / "records", GOLDEN / "expected"
@@ -100,7 +101,7 @@ def test_every_table_of_the_golden_report_compiles_and_fits_the_page(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here (texlive-latex-recommended has it)")
 def test_published_tables_and_strange_words_compile(tmp_path):
     run = record(dataset="mit_states", backbone="ViT-L-14-quickgelu/openai")
-    (group,) = groups([replace(run, result={**run.result, "counts": {"test_images": 12_995}})])
+    (group,) = groups([replace(run, result=run.finished.model_copy(update={"counts": Counts(test_images=12_995)}))])
     strange = '50 % & #1 {x} ~ ^ \\ _ $ ± – — “a” ‘b’ "c" → ≥ é ß 猫 <|> … \U0001f600'
     odd = Table(strange, strange, [Column(strange), Column("AUC", signed=True)], [[Cell(text=strange), Cell(-0.5)]])
     table = latex(replace(odd, notes=[strange], sources=[strange]))

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_reports import record
+from made_results import at_bias
 from typer.testing import CliRunner
 
 from benchmarks import report as reports
@@ -27,6 +28,7 @@ from benchmarks.report.scored_runs import read_scored
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.report.tables import group_tables
 from benchmarks.runs.records import RunFolder, find_runs
+from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import nemenyi
 from errors import UserError
 
@@ -46,8 +48,9 @@ def kept(root, matrix, columns, states=("dry", "wet"), objects=("cat", "dog"), *
     arrays |= {"candidate_pairs": PAIRS, "candidate_seen": SEEN}
     names = {"names.states": np.array(states), "names.objects": np.array(objects)}
     folder.write_arrays(names | {f"test.{name}": value for name, value in arrays.items()})
-    test = run.result["metrics"]["test"] | {"at_bias": {"hm": 0.5, "seen_pair": 0.5, "unseen_pair": 0.5}}
-    folder.finish(dict(run.result) | {"metrics": {"test": test}, "selection": {"bias": 0.25}})
+    chosen = at_bias(hm=0.5, seen_pair=0.5, unseen_pair=0.5)
+    test = replace(run.finished.metrics.test, at_bias=chosen)
+    folder.finish(run.finished.model_copy(update={"metrics": PhaseMetrics(test=test)}))
     return folder.read()
 
 

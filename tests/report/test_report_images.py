@@ -112,7 +112,7 @@ def test_images_are_drawn_by_kind_from_named_streams():
 def test_right_is_what_the_metrics_say(runs):
     for run in runs:
         scored = read_scored(run)
-        accuracy = run.result["metrics"]["test"]["at_bias"]["pair"]
+        accuracy = run.result.metrics.test.at_bias.pair
         assert gallery.predicted_right(scored).mean() == pytest.approx(accuracy)
 
 

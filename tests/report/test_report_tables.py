@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_reports import drawn, record
+from made_results import open_world
 from report_records import make_run
 
 from benchmarks.report.ablations import changes
@@ -21,6 +22,7 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.table_model import Cell, Column
 from benchmarks.report.tables import group_tables, tables
 from benchmarks.report.writing import read_report
+from benchmarks.runs.result import Counts
 from benchmarks.runs.spec import OpenWorld
 from benchmarks.significance import compare
 from errors import UserError
@@ -252,7 +254,7 @@ def test_published_numbers_stand_beside_measured_ones(tmp_path):
     closed = [entry for entry in published_results() if (entry.dataset, entry.world) == ("mit_states", "closed")]
     assert len(table.rows) == sum(entry.backbone == "ViT-L/14" for entry in closed)
     assert column(table, "AUC paper")["CSP (ICLR 2023)"].value == pytest.approx(0.194)
-    legacy = [run.result["legacy"]["test"]["auc"] for run in own if run.spec.method == "csp"]
+    legacy = [run.result.legacy.test.auc for run in own if run.spec.method == "csp"]
     assert column(table, "AUC here")["CSP (ICLR 2023)"].value == pytest.approx(np.mean(legacy))
     assert column(table, "S here")["DFSP(i2t) (CVPR 2023)"].value is not None
     assert column(table, "S here")["DFSP(t2i) (CVPR 2023)"].text == "–"
@@ -282,7 +284,7 @@ def test_published_numbers_follow_the_world():
 )
 def test_why_there_are_no_published_numbers_is_said(changes, images, reason):
     run = record(**changes)
-    run = replace(run, result={**run.result, "counts": {"test_images": images}})
+    run = replace(run, result=run.finished.model_copy(update={"counts": Counts(test_images=images)}))
     (main, *others) = tables([run], QUICK)
     assert any(note.startswith("No published numbers") and note.endswith(reason) for note in main.notes)
     assert "Published numbers" not in by_title(others)
@@ -342,7 +344,7 @@ def test_every_caption_says_what_it_is_of(runs, switches):
 def test_everything_fits_80_columns(runs, switches, tmp_path):
     world = OpenWorld(feasibility="shipped", feasibility_digest="f" * 64)
     there = [make_run(tmp_path, method, seed, world="open", open_world=world) for method in METHODS for seed in (0, 1)]
-    there = [replace(run, result={**run.result, "open_world": {"unseen_cap": {"test": 0.5}}}) for run in there]
+    there = [replace(run, result=run.finished.model_copy(update={"open_world": open_world(0.5)})) for run in there]
     for found in (tables([*runs, *switches], QUICK), tables(there[:-1], QUICK)):
         text = drawn(found)
         assert max(map(len, text.splitlines())) <= 80

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_results import metrics, result
 
 from benchmarks.runs import environment, files
 from benchmarks.runs.records import RunFolder, capture_environment, find_runs
@@ -62,7 +63,7 @@ def test_life_of_a_run(tmp_path):
     folder.append_epoch({"epoch": 0, "loss": 0.1 + 0.2})
     folder.append_epoch({"epoch": 1, "loss": np.float32(0.1)})
     folder.write_arrays({"target": np.arange(3), "kind": np.array(["local", "global", "local"])})
-    folder.finish({"auc": 1 / 3, "per_state": [1, 2]})
+    folder.finish(result(test=metrics(auc=1 / 3)))
     assert folder.status == "done"
     assert names(folder) == ["epochs.jsonl", "result.json", "scores.npz", "spec.json"]
 
@@ -71,7 +72,7 @@ def test_life_of_a_run(tmp_path):
     assert record.provenance == START["provenance"]
     assert record.environment == {"python": "3"} and record.starts[0]["command_line"] == ["bench.py", "run"]
     assert record.epochs == [{"epoch": 0, "loss": 0.1 + 0.2}, {"epoch": 1, "loss": float(np.float32(0.1))}]
-    assert record.result == {"schema_version": 1, "auc": 1 / 3, "per_state": [1, 2]}
+    assert record.finished.metrics.test.auc == 1 / 3
     arrays = folder.read_arrays()
     np.testing.assert_array_equal(arrays["target"], np.arange(3))
     assert arrays["kind"].tolist() == ["local", "global", "local"]
@@ -93,14 +94,14 @@ def test_failure_is_a_record_and_the_next_start_forgets_it(run):
 
 def test_a_result_outweighs_an_older_error(run):
     run.fail(ValueError("x"))
-    run.finish({})
+    run.finish(result())
     assert run.status == "done" and names(run) == ["result.json", "spec.json"]
 
 
 def test_done_runs_are_not_started_again_until_cleared(run):
     run.write_arrays({"target": np.arange(3)})
     (run.path / "best.safetensors").write_bytes(b"weights")
-    run.finish({})
+    run.finish(result())
     with pytest.raises(ValueError, match="done already"):
         run.start(SPEC, **START)
     run.clear()
@@ -183,18 +184,21 @@ def test_numbers_keep_full_precision(value):
 
 
 def test_numbers_that_are_not_finite_are_null_and_named(run):
-    result = {"auc": math.nan, "error": {"hm": [0.5, np.float32("inf")]}, "count": np.int64(3), "good": np.bool_(True)}
-    run.finish(result)
-    text = (run.path / "result.json").read_text()
+    path = run.path / "numbers.json"
+    content = {"auc": math.nan, "error": {"hm": [0.5, np.float32("inf")]}, "count": np.int64(3), "good": np.bool_(True)}
+    files.write_json(path, content)
+    text = path.read_text()
     assert "NaN" not in text and "Infinity" not in text
-    assert run.read().result == {
-        "schema_version": 1,
+    assert files.read_json(path) == {
         "auc": None,
         "error": {"hm": [0.5, None]},
         "count": 3,
         "good": True,
         "not_finite": {"auc": "nan", "error.hm.1": "inf"},
     }
+    assert str(files.with_all_numbers(files.read_json(path))) == str(
+        {"auc": math.nan, "error": {"hm": [0.5, math.inf]}, "count": 3, "good": True}
+    )
 
 
 def test_what_json_cannot_hold_is_a_type_error_with_its_place():
@@ -239,7 +243,7 @@ def test_failure_while_writing_leaves_the_old_file_and_no_other(run, monkeypatch
     monkeypatch.setattr(os, "fsync", full)
     for write in (
         lambda: run.write_arrays({"a": np.arange(4)}),
-        lambda: run.finish({}),
+        lambda: run.finish(result()),
         lambda: run.fail(ValueError("x")),
         lambda: run.append_epoch({"epoch": 0}),
     ):
@@ -315,7 +319,7 @@ def test_every_run_folder_is_found_or_is_a_problem(tmp_path):
         spec = SPEC.model_copy(update={"seed": seed})
         folder = RunFolder(tmp_path / sub / spec.run_id)
         folder.start(spec, **START)
-        folder.finish({})
+        folder.finish(result())
     (tmp_path / "empty").mkdir()
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.md").write_text("# Report")
@@ -342,7 +346,7 @@ def test_every_run_folder_is_found_or_is_a_problem(tmp_path):
 def test_damage_to_any_file_is_a_problem(run, name):
     run.append_epoch({"epoch": 0})
     run.append_epoch({"epoch": 1})
-    run.finish({"auc": 0.5})
+    run.finish(result())
     data = (run.path / name).read_bytes()
     (run.path / name).write_bytes(b"#" + data)
     runs, problems = find_runs(run.path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_results import result
 
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.report.scored_runs import scored_run, scored_runs
@@ -230,7 +232,7 @@ def write(root: Path, run: ScoredRun, parameters: int = 5, bias: float | None = 
     content = run.scores.to_arrays() | {"states": run.labels.states, "objects": run.labels.objects}
     content |= {"candidate_pairs": pairs}
     folder.write_arrays({f"test.{name}": values for name, values in content.items()})
-    folder.finish({"selection": {"bias": bias}, "cost": {"trained_parameters": parameters}})
+    folder.finish(result(bias=math.nan if bias is None else bias, trained_parameters=parameters))
     return folder.read()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_reports import record, stored
+from made_results import metrics
 
 from benchmarks.evaluation.curve import exact_curve
 from benchmarks.report.evidence import Question
@@ -21,6 +22,7 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
+from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import compare
 from benchmarks.studies.reference import (
     archive,
@@ -115,7 +117,7 @@ def finished(root: Path, seed: int = 0, **changes):
     folder.start(run.spec, provenance={"lr": {"origin": "preset"}}, command_line=command, environment={"device": "cpu"})
     folder.append_epoch({"epoch": 0, "val": {"auc": 0.5}})
     folder.write_arrays(awkward(seed))
-    folder.finish({"metrics": {"test": {"auc": 0.1 * seed}}})
+    folder.finish(run.finished.model_copy(update={"metrics": PhaseMetrics(test=metrics(auc=0.1 * seed))}))
     return folder
 
 
@@ -129,7 +131,8 @@ def test_runs_are_collected_and_expanded(tmp_path):
     for name in ("result.json", "epochs.jsonl"):
         assert (folder / name).read_bytes() == (first.path / name).read_bytes()
     ours, theirs = RunFolder(folder).read(), first.read()
-    assert (ours.spec, ours.provenance, ours.result) == (theirs.spec, theirs.provenance, theirs.result)
+    assert (ours.spec, ours.provenance) == (theirs.spec, theirs.provenance)
+    assert ours.finished.metrics.test.auc == theirs.finished.metrics.test.auc
     assert ours.starts[0]["command_line"] == ["bench.py", "run", "--results", "results", "--config=mine.toml"]
     before, after = first.read_arrays(), RunFolder(folder).read_arrays()
     assert set(before) == set(after)
@@ -263,10 +266,16 @@ def test_the_committed_pages_are_of_the_committed_records(committed):
     for key in (("closed", "clean"), ("open", "clean"), ("closed", "official")):
         for row in committed.groups[key].full:
             for run in row.done:
-                assert run.result["metrics"]["test"]["images"] == 2050
+                assert run.result.metrics.test.images == 2050
     for table in committed.results("closed", "clean").slices():
         assert page_parts.section(table) in page, table.title
     assert page_parts.section(cost(committed.quiet(committed.groups["closed", "clean"]))) in page
+
+
+def test_committed_results_are_written_again_alike(committed):
+    for run in committed.every:
+        content = {"schema_version": 1, **run.finished.content()}
+        assert files.with_finite_numbers(content) == files.read_json(run.path / "result.json"), run.run_id
 
 
 def test_the_main_tables_are_what_the_committed_records_say():

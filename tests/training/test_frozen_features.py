@@ -99,7 +99,7 @@ def test_as_many_views_as_epochs_is_training_without_a_limit(tmp_path, toy, back
     """View k is the view of epoch k, so a limit that is never reached changes nothing, not even a bit."""
     last = {"selection": "last"}  # after one epoch all are alike, and validation might choose that one
     results = [trained(tmp_path / str(views), toy, backbone, OFF, views=views, **last) for views in (None, 2, 5, 1)]
-    assert len({numbers(result).replace(result["run_id"], "") for result, _, _ in results[:3]}) == 1
+    assert len({numbers(result).replace(result.run_id, "") for result, _, _ in results[:3]}) == 1
     assert not torch.equal(results[0][1]["table.weight"], results[3][1]["table.weight"])
 
 
@@ -141,7 +141,7 @@ def test_without_the_cache_every_epoch_encodes_every_image(toy, backbone, monkey
 
 def test_augmented_images_without_a_limit_are_not_kept(tmp_path, toy, backbone):
     result, _, trainer = trained(tmp_path / "run", toy, backbone, FeatureStore())
-    assert result["cost"]["feature_cache"] == ["val", "test"]
+    assert result.cost.feature_cache == ["val", "test"]
     assert next(trainer.batches["train"].epoch(0, 8)).features is None
 
 

@@ -62,12 +62,12 @@ def test_a_smaller_micro_batch_by_necessity_equals_one_by_choice(
     forced = make_trainer(tmp_path / "forced", toy, backbone, **settings)
     limit(forced.method, monkeypatch, 4, KINDS[kind])
     result = forced.run()
-    assert numbers(result["metrics"]) == numbers(expected["metrics"])
+    assert numbers(result.content()["metrics"]) == numbers(expected.content()["metrics"])
     for ours, theirs in zip(forced.folder.epochs(), chosen.folder.epochs(), strict=True):
         assert ours["losses"] == theirs["losses"] and ours["micro_batch"] == 4
     tensors = [read_best(tmp_path / name, CPU.device)[0] for name in ("forced", "chosen")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
-    assert result["cost"]["micro_batch"] == 4
+    assert result.cost.micro_batch == 4
     notices = forced.folder.read().starts[-1]["notices"]
     assert [notice.partition(":")[0] for notice in notices] == [
         "Memory ran out with 16 images at once",
@@ -127,8 +127,8 @@ def test_evaluation_steps_down_too(tmp_path, toy, backbone, monkeypatch, selecti
 
     monkeypatch.setattr(trainer.method, "score", limited)
     result = trainer.run()
-    assert result["cost"]["eval_batch"] == 2
-    assert result["metrics"]["test"]["auc"] == pytest.approx(expected["metrics"]["test"]["auc"], abs=1e-6)
+    assert result.cost.eval_batch == 2
+    assert result.metrics.test.auc == pytest.approx(expected.metrics.test.auc, abs=1e-6)
     notices = trainer.folder.read().starts[-1]["notices"]
     assert len(notices) == 2 and "there are 2. Scores are the same up to rounding." in notices[1]
     monkeypatch.setattr(trainer.method, "score", lambda *_: (_ for _ in ()).throw(KINDS["cpu"]))
@@ -189,7 +189,7 @@ def test_a_compiler_that_fails_is_told_and_gone_without(tmp_path, toy, backbone,
     trainer = make_trainer(tmp_path / "compiled", toy, backbone, execution=compiled)
     result = trainer.run()
     assert numbers(result) == numbers(expected)
-    assert result["cost"]["compiled"] is False
+    assert result.cost.compiled is False
     (notice,) = trainer.folder.read().starts[-1]["notices"]
     assert notice.startswith("torch.compile failed (CompilerError: No working C++ compiler found). The run goes on")
 

@@ -75,7 +75,7 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path, toy, backbone
 def test_mixed_precision_scores_stay_float32(tmp_path, toy, backbone):
     execution = dataclasses.replace(CPU, precision="bf16")
     trainer = make_trainer(tmp_path / "bf16", toy, backbone, execution=execution, epochs=1)
-    assert 0.0 <= trainer.run()["metrics"]["test"]["auc"] <= 1.0
+    assert 0.0 <= trainer.run().metrics.test.auc <= 1.0
     scores = trainer.score("test")[0].true_score
     assert scores.dtype == np.float32
     rounded = torch.from_numpy(scores).bfloat16().float().numpy()
@@ -112,20 +112,20 @@ def test_selection_policies(tmp_path, toy, backbone):
     results = {}
     for policy in ("val_auc", "val_hm", "val_unseen", "val_loss", "last"):
         trainer = make_trainer(tmp_path / policy, toy, backbone, selection=policy, epochs=4)
-        results[policy] = trainer.run()["selection"]
+        results[policy] = trainer.run().selection
         values = {"val_auc": "auc", "val_hm": "best_hm", "val_unseen": "best_unseen", "val_loss": "loss"}
         if policy in values:
             path = [record["val"][values[policy]] for record in trainer.folder.epochs()]
             best = np.argmin(path) if policy == "val_loss" else np.argmax(path)
-            assert results[policy]["epoch"] == int(best), "the earliest of the best"
-    assert results["last"]["epoch"] == 3
+            assert results[policy].epoch == int(best), "the earliest of the best"
+    assert results["last"].epoch == 3
 
 
 def test_the_selected_weights_are_the_evaluated_ones(tmp_path, toy, backbone):
     trainer = make_trainer(tmp_path / "run", toy, backbone, epochs=4)
     result = trainer.run()
-    chosen = trainer.folder.epochs()[result["selection"]["epoch"]]
-    assert result["metrics"]["val"]["auc"] == chosen["val"]["auc"]
+    chosen = trainer.folder.epochs()[result.selection.epoch]
+    assert result.metrics.val.auc == chosen["val"]["auc"]
 
 
 def test_everything_can_be_recomputed_from_the_stored_scores(tmp_path, toy, backbone):
@@ -136,17 +136,17 @@ def test_everything_can_be_recomputed_from_the_stored_scores(tmp_path, toy, back
         own = {name.partition(".")[2]: values for name, values in arrays.items() if name.startswith(f"{phase}.")}
         pairs = own["candidate_pairs"]
         labels = Labels(pairs[:, 0], pairs[:, 1], own["states"], own["objects"])
-        bias = result["selection"]["bias"] if phase == "test" else None
+        bias = result.selection.bias if phase == "test" else None
         metrics = evaluate(ImageScores.from_arrays(own), labels, bias=bias)
-        assert numbers(dataclasses.asdict(metrics)) == numbers(result["metrics"][phase])
+        assert numbers(dataclasses.asdict(metrics)) == numbers(dataclasses.asdict(getattr(result.metrics, phase)))
     assert set(arrays["test.tag.kind"]) == {"local", "global"}
 
 
 def test_a_method_without_training_is_only_evaluated(tmp_path, toy, backbone):
     trainer = make_trainer(tmp_path / "run", toy, backbone, method=CLIPZeroShot, epochs=3)
     result = trainer.run()
-    assert result["selection"]["epoch"] is None
-    assert result["cost"]["trained_parameters"] == 0
+    assert result.selection.epoch is None
+    assert result.cost.trained_parameters == 0
     assert trainer.folder.epochs() == []
     assert not (tmp_path / "run" / checkpoints.BEST).exists()
 

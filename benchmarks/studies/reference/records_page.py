@@ -115,7 +115,7 @@ def _times(material: Material) -> Table:
 
 def _seconds(runs: Sequence[RunRecord]) -> list[float]:
     assert all(is_quiet(run) for run in runs)
-    training = [run.result["cost"]["train_seconds"] for run in runs]  # type: ignore[index]
+    training = [run.finished.cost.train_seconds for run in runs]
     validation = fmean(sum(epoch.get("val_seconds", 0.0) for epoch in run.epochs) for run in runs)
-    test = fmean(run.result["cost"]["test_seconds"] for run in runs)  # type: ignore[index]
+    test = fmean(seconds for run in runs if (seconds := run.finished.cost.test_seconds) is not None)
     return [fmean(training), min(training), max(training), validation, test, fmean(training) + validation + test]
