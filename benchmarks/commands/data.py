@@ -22,8 +22,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from datasets.places import hidden_path
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 if TYPE_CHECKING:
     from datasets.checking.check import Size

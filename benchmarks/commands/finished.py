@@ -16,8 +16,7 @@ from rich.table import Table as RichTable
 from benchmarks.commands.data import Plugins, load_plugins
 from benchmarks.evaluation.empty_groups import GAP, shown
 from datasets.places import hidden_path
-from datasets.wording import counted, limited
-from errors import UserError
+from errors import UserError, counted, limited
 
 if TYPE_CHECKING:
     from benchmarks.launchers.states import RunState

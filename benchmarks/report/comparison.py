@@ -22,8 +22,7 @@ from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.significance import Comparison, ScoredRun, compare
 from benchmarks.significance.paired import predictions, right_at_own_bias
 from datasets.places import hidden_path, plainly_a_path
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from registry import METHODS
 
 CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")

@@ -38,8 +38,7 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.thresholds import ThresholdScores
 from benchmarks.runs.records import RunFolder
 from benchmarks.training.processes import on_this_machine, processes
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from methods.base import Method
 from methods.parts import own_draws, shares
 from methods.parts.shares import Share

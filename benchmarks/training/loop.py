@@ -47,8 +47,7 @@ from benchmarks.training.outcome import headline, judged, score_arrays
 from benchmarks.training.steps import Notify, Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
 from datasets.transforms import derived_seed
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from methods.base import Batch, Method
 
 
