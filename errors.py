@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and near-name suggestions.
+"""The one exception for a user's mistake, near-name suggestions, and numbers in sentences.
 
 Every layer may raise `UserError`; only `bench.py` catches it, prints it without a traceback and exits with a code
 that is not 0. Errors of our own making are left to be ordinary exceptions with a traceback.
@@ -38,3 +38,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "Did you mean 'x'?" for the nearest known name, or "" when none is near."""
     hits = nearest(name, known)
     return f"Did you mean {' or '.join(repr(hit) for hit in hits)}?" if hits else ""
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Return a number with its noun; several: the words for other numbers than one, by default with an "s".
+
+    >>> counted(1, "image"), counted(1200, "image"), counted(2, "run is", "runs are")
+    ('1 image', '1,200 images', '2 runs are')
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
+def limited(limit: int, number: int) -> str:
+    """Return how many of a number of things a list with a limit shows.
+
+    >>> limited(10, 3), limited(10, 10), limited(10, 1200)
+    ('3', '10', '10 of 1,200')
+    """
+    return f"{number:,}" if number <= limit else f"{limit:,} of {number:,}"

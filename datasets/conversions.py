@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from datasets.wording import counted
+from errors import counted
 
 
 class Conversion(StrEnum):

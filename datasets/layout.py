@@ -22,8 +22,7 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.metadata import MEND, SPLIT, STEM, Entry, entries, find_metadata, read_metadata, read_text
 from datasets.published import Published, differences, image_counts, list_counts, shipped_lists
 from datasets.slices import frequency_tags
-from datasets.wording import counted
-from errors import UserError, did_you_mean
+from errors import UserError, counted, did_you_mean
 
 MINIATURE = "miniature.json"
 """A file of this name marks a made data set (`miniature.py`): real words and pairs, other sizes, drawn pictures."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import ftfy
 
 from datasets.base import Pair, Vocabulary, clean_label
-from datasets.wording import counted
+from errors import counted
 
 SHOWN = 5  # groups of labels in a sentence
 ZERO_WIDTH_SPACE = "\u200b"

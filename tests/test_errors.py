@@ -1,6 +1,8 @@
-"""A user's error says what was asked, what is there and what to do next."""
+"""A user's error says what was asked, what is there and what to do next; numbers go with their nouns."""
 
-from errors import UserError, did_you_mean, nearest
+import pytest
+
+from errors import UserError, counted, did_you_mean, nearest
 
 
 def test_message_has_three_parts():
@@ -32,3 +34,17 @@ def test_nothing_near_suggests_nothing():
 def test_at_most_three_suggestions():
     known = [f"method_{letter}" for letter in "abcdef"]
     assert len(nearest("method_", known)) == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (1, ("image",), "1 image"),
+        (0, ("image",), "0 images"),
+        (1200, ("image",), "1,200 images"),
+        (1, ("run is", "runs are"), "1 run is"),
+        (2, ("run is", "runs are"), "2 runs are"),
+    ],
+)
+def test_numbers_go_with_their_nouns(number, words, said):
+    assert counted(number, *words) == said

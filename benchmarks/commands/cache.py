@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.commands.console import err, out
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 if TYPE_CHECKING:
     from datasets.feature_cache.entries import Entry

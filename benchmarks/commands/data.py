@@ -22,8 +22,7 @@ from rich.table import Table as RichTable
 from benchmarks.commands.console import err, load_plugins, out, print_hidden
 from benchmarks.commands.feasibility import feasibility
 from benchmarks.commands.options import DatasetName, Plugins
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 if TYPE_CHECKING:
     from datasets.checking.check import Size

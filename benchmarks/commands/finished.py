@@ -16,7 +16,7 @@ from benchmarks.commands.console import err, load_plugins, out
 from benchmarks.commands.options import AsJson, Device, Plugins, Results, spread
 from benchmarks.evaluation.empty_groups import GAP, shown
 from datasets.places import hidden_path
-from datasets.wording import limited
+from errors import limited
 
 if TYPE_CHECKING:
     from benchmarks.report.comparison import Faceoff

@@ -29,8 +29,7 @@ from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
 from benchmarks.runs.environment import PROJECT
 from benchmarks.training import stopping
 from benchmarks.training.processes import launch, must_launch, processes
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from registry import LAUNCHERS
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.commands.console import load_plugins, out
 from benchmarks.commands.options import AsJson, Plugins, Results, Wanted, spread
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 if TYPE_CHECKING:
     from benchmarks.launchers.states import RunState

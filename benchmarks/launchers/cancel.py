@@ -15,8 +15,7 @@ from benchmarks.runs import locks
 from benchmarks.runs.records import find_runs
 from datasets.places import plainly_a_path
 from datasets.system import is_posix
-from datasets.wording import counted
-from errors import UserError, did_you_mean
+from errors import UserError, counted, did_you_mean
 from registry import LAUNCHERS
 
 

@@ -21,7 +21,7 @@ from benchmarks.launchers.job import job_of, reason, start_run, write_job
 from benchmarks.runs import locks
 from benchmarks.runs.environment import usable_cpus
 from benchmarks.training import stopping
-from datasets.wording import counted
+from errors import counted
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
 from benchmarks.report.undefined import policy
 from benchmarks.runs.records import RunRecord
-from datasets.wording import counted
+from errors import counted
 
 if TYPE_CHECKING:
     from benchmarks.significance import Difference

@@ -20,8 +20,7 @@ from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord
 from benchmarks.significance import Comparison, compare
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.runs.records import RunRecord
-from datasets.wording import counted
+from errors import counted
 
 FEW = 3  # runs that a note names one by one
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
 from datasets.places import hidden_path, plainly_a_path
-from datasets.wording import counted
-from errors import UserError, did_you_mean
+from errors import UserError, counted, did_you_mean
 from registry import METHODS
 
 CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")

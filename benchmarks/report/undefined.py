@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN, GAP
 from benchmarks.evaluation.selection import NAMES
 from benchmarks.runs.records import RunRecord
-from datasets.wording import counted
+from errors import counted
 
 FIELDS = {
     "AUC": "auc",

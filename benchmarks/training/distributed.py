@@ -28,8 +28,7 @@ from benchmarks.runs.records import RunFolder
 from benchmarks.training import batch_norm, failing
 from benchmarks.training.collectives import Processes
 from benchmarks.training.processes import on_this_machine, processes
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from methods.base import Method
 from methods.parts import own_draws, shares
 from methods.parts.shares import Share

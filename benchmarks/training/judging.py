@@ -30,8 +30,7 @@ from benchmarks.training.memory import in_smaller_parts, peak_memory
 from benchmarks.training.outcome import headline, judged, score_arrays
 from benchmarks.training.steps import Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from methods.base import Batch, Method
 
 

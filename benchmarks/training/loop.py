@@ -24,7 +24,7 @@ from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.resuming import SavedTraining
 from benchmarks.training.steps import Stepper
 from datasets.transforms import derived_seed
-from datasets.wording import counted
+from errors import counted
 
 
 class Trainer(Judge):

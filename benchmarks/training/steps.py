@@ -19,8 +19,7 @@ from benchmarks.runs.spec import TrainingConfig
 from benchmarks.training import memory, stopping
 from benchmarks.training.execution import Execution
 from datasets.base import Candidates
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from methods.base import Batch, Losses, Method
 
 Notify = Callable[[str], None]

@@ -21,8 +21,7 @@ from datasets.checking.pictures import Finding, Progress, image_findings, some
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 from registry import DATASETS
 
 

@@ -12,7 +12,7 @@ from datasets.base import PHASES, CompositionDataset
 from datasets.checking.presence import missing_images
 from datasets.checking.reading import Progress, read_all
 from datasets.pictures import look_sentences
-from datasets.wording import counted
+from errors import counted
 
 SHOWN = 10  # names in a finding
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from datasets.base import CompositionDataset, Phase, Split
 from datasets.checking.reading import read_all
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 SHOWN = 5  # names in a message
 

@@ -31,8 +31,7 @@ from datasets.own.images import Row, read_csv, read_folder, refuse_duplicates, s
 from datasets.own.split import SplitOptions, check_split, draw_split
 from datasets.pictures import look_sentences
 from datasets.spelling import merged_pairs, some_groups, spellings
-from datasets.wording import counted
-from errors import UserError
+from errors import UserError, counted
 
 VERSION = 1  # raise whenever the same files would give another split or another order
 

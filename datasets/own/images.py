@@ -18,8 +18,7 @@ from datasets.base import PHASES, Pair, Phase
 from datasets.checking.pictures import some
 from datasets.metadata import SPLIT, STEM
 from datasets.own.walking import SHOWN, images_below, sentence
-from datasets.wording import counted
-from errors import UserError, did_you_mean
+from errors import UserError, counted, did_you_mean
 
 COLUMNS = ("path", "state", "object", "split")
 STATELESS = "adj"

@@ -16,7 +16,7 @@ from benchmarks.report.named_runs import find_run
 from benchmarks.running.workbench import hidden_weights
 from benchmarks.runs.records import find_runs
 from datasets.places import hidden_path
-from datasets.wording import limited
+from errors import limited
 
 NONE = dict.fromkeys(named_runs.CONDITIONS)
 
