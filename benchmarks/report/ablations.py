@@ -94,17 +94,20 @@ def changes(full: Row, switches: Sequence[Row], question: Question) -> Changes:
         if shared := tuple(seed for seed in full.seeds if seed in row.seeds):
             by_seeds.setdefault(shared, []).append(place)
     found: dict[int, Evidence] = {}
+    p_values: list[float] = []
     reasons: dict[str, None] = {}
     for shared, places in by_seeds.items():
         base = full.of_seeds(shared)
         own = evidence([base, *(switches[place].of_seeds(shared) for place in places)], base, question)
         reasons |= dict.fromkeys(own.notes)
-        found |= {place: own for place in places if own.difference(switches[place].label) is not None}
+        for place in places:
+            if (difference := own.difference(switches[place].label)) is not None:
+                found[place] = own
+                p_values.append(difference.p_value)
     if not found:
         return Changes({}, {}, list(reasons))
     from benchmarks.significance import holm
 
-    p_values = [found[place].difference(switches[place].label).p_value for place in found]  # type: ignore[union-attr]
     adjusted = dict(zip(found, holm(np.array(p_values)).tolist(), strict=True))
     return Changes(found, adjusted, list(reasons))
 

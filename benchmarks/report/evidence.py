@@ -75,8 +75,9 @@ class Evidence:
 
     def discordant(self, label: str) -> float | None:
         """Return the share of test images that only one of row and baseline gets right, mean over seeds (McNemar)."""
-        known = self.comparison is not None and label in self.comparison.methods
-        tests = self.comparison.methods[label].mcnemar if known else {}  # type: ignore[union-attr]
+        if self.comparison is None or label not in self.comparison.methods:
+            return None
+        tests = self.comparison.methods[label].mcnemar
         return float(np.mean([test["all"].discordant for test in tests.values()])) if tests else None
 
     @property

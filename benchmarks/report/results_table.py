@@ -47,8 +47,8 @@ def main_table(
     given["AUC"] = [replace(cell, mark=found.mark(row.label)) for cell, row in zip(given["AUC"], rows, strict=True)]
     said = intervals(found) if any(cell.interval for cells in given.values() for cell in cells) else ""
     texts = [caption(runs), test_split(runs), said, legend]
-    if any(cell.mark for cell in given["AUC"]):
-        texts.append(f"*: the AUC differs from that of {found.comparison.baseline} (table of differences).")  # type: ignore[union-attr]
+    if found.comparison is not None and any(cell.mark for cell in given["AUC"]):
+        texts.append(f"*: the AUC differs from that of {found.comparison.baseline} (table of differences).")
     return Table(
         title,
         " ".join(text for text in texts if text),

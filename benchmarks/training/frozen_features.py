@@ -104,7 +104,9 @@ def _code_digest(function: FunctionType) -> str:
     reading = (base, pictures, deep_grey, conversions, transforms)
     for module in (*reading, blocks, clip, vision, sys.modules.get(function.__module__)):
         try:
-            digest.update(inspect.getsource(module).encode())  # type: ignore[arg-type]  # None is a TypeError
+            if module is None:
+                raise TypeError("the module of the function is not loaded any more")
+            digest.update(inspect.getsource(module).encode())
         except (OSError, TypeError):  # made without a file
             digest.update(function.__code__.co_code + repr(function.__code__.co_consts).encode())
     return digest.hexdigest()

@@ -8,6 +8,7 @@ queries are the same for all images ([K, d], before the first layer) they are pr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -121,7 +122,7 @@ class CrossAttentionStack(nn.Module):
 
     def memory(self, tokens: Tensor) -> Memory:
         """Return every layer's keys and values of tokens [B, T, d] that `normalise` gave."""
-        layers: list[CrossAttentionLayer] = list(self.layers)  # type: ignore[arg-type]  # a ModuleList forgets
+        layers = cast(list[CrossAttentionLayer], list(self.layers))  # a ModuleList forgets
         return tuple(layer.attention.memory(tokens) for layer in layers)
 
     def forward(self, queries: Tensor, memory: Sequence[KeysValues]) -> Tensor:
@@ -133,7 +134,7 @@ class CrossAttentionStack(nn.Module):
     def weights(self, queries: Tensor, memory: Sequence[KeysValues]) -> list[Tensor]:
         """Return every layer's attention weights, [B, heads, K, T] each, for what `forward` would be given."""
         found = []
-        layers: list[CrossAttentionLayer] = list(self.layers)  # type: ignore[arg-type]  # a ModuleList forgets
+        layers = cast(list[CrossAttentionLayer], list(self.layers))  # a ModuleList forgets
         for layer, keys_values in zip(layers, memory, strict=True):
             found.append(layer.attention.weights(queries, keys_values))
             queries = layer(queries, keys_values)

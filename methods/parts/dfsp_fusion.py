@@ -9,7 +9,7 @@ B images, V image tokens of width D; L text tokens of width T; P = A + O primiti
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
@@ -132,7 +132,7 @@ class ImageToText(nn.Module):
         decomposed: [P, L, T]. image_tokens: [B, V, D]. blocks: self blocks over the rows of a primitive.
         """
         keys = self.keys(image_tokens, len(decomposed))
-        stack: list[FusionBlock] = list(blocks)  # type: ignore[arg-type]  # a ModuleList forgets
+        stack = cast(list[FusionBlock], list(blocks))  # a ModuleList forgets
         if self.layout == "per_image":
             if not len(blocks):
                 decomposed, row = decomposed[:, row : row + 1], 0

@@ -9,7 +9,7 @@ three-branch methods use: one for pairs, one for states, one for objects.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -207,7 +207,7 @@ class PromptFamilies(nn.Module):
         own_words = words
         if self.own_table is not None:
             own_words = self.own_table() if dropout else self.own_table.weight
-        families: Mapping[Branch, SoftPrompt] = self.families  # type: ignore[assignment]  # a ModuleDict forgets
+        families = cast(Mapping[Branch, SoftPrompt], self.families)  # a ModuleDict forgets
         return {
             branch: family.encode(backbone, words if branch == "pair" else own_words, self.rows(branch, candidates))
             for branch, family in families.items()

@@ -8,7 +8,7 @@ at zero. B images, N region tokens, d joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class QueryRefiner(nn.Module):
         state = torch.cat([self.queries[bank] for bank in banks])[None]
         if self.training:  # dropout draws for each image; without it the first self-attention is the same for all
             state = state.expand(len(regions), -1, -1)
-        layers: nn.ModuleList = self.stacks[stack]  # type: ignore[assignment]  # a ModuleDict forgets
+        layers = cast(nn.ModuleList, self.stacks[stack])  # a ModuleDict forgets
         for layer in layers:
             state = layer(state, regions, mask)
         return dict(zip(banks, state.split(self.n_queries, dim=1), strict=True))

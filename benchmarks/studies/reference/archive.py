@@ -135,7 +135,7 @@ def read(path: Path) -> list[Packed]:
     """Return the runs of an archive; a damaged one, or one of another format, is a `UserError`."""
     try:
         with tarfile.open(fileobj=io.BytesIO(lzma.decompress(path.read_bytes()))) as tar:
-            members = {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+            members = {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry)) is not None}
         index = json.loads(members["index.json"])
         if index["format"] != FORMAT:
             raise ValueError(f"it is of format {index['format']}, this release reads {FORMAT}")
