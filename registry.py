@@ -25,7 +25,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
 from errors import UserError, did_you_mean
 
@@ -54,9 +54,10 @@ class Entry:
 
 
 @dataclass
-class _Slot(Generic[T]):
-    """A registered name: what was said about it, and its target, a string until a lazy one is resolved.
+class _Slot:
+    """A registered name: what was said about it, and its target.
 
+    target: what was registered, which only its users can judge; "module:Name" as long as it is lazy.
     named: whether the target is called with the name, see `Registry.add`.
     fits: see `Registry.add_family`.
     """
@@ -65,7 +66,7 @@ class _Slot(Generic[T]):
     title: str
     paper: str
     origin: str
-    target: T | str
+    target: object
     lazy: bool
     error: str = ""
     fits: Callable[[str], bool] | None = None
@@ -112,8 +113,8 @@ class Registry(Generic[T]):
         self.kind = kind
         self.group = group
         self.home = home
-        self._slots: dict[str, _Slot[T]] = {}
-        self._families: dict[str, _Slot[T]] = {}
+        self._slots: dict[str, _Slot] = {}
+        self._families: dict[str, _Slot] = {}
         self._broken: dict[tuple[str, str], Entry] = {}
         self._table = threading.Lock()
         # Not the table's lock: other threads may register while a plugin is being imported.
@@ -155,14 +156,14 @@ class Registry(Generic[T]):
         """Return what is registered under `name`, importing it if need be; otherwise a `UserError`."""
         slot = self._loaded(name)
         if slot.named:
-            return partial(slot.target, name)  # type: ignore[return-value, arg-type, operator, misc]  # a function of the name
-        return slot.target  # type: ignore[return-value]  # no longer lazy, so no longer a string
+            return cast(T, partial(cast(Callable[..., object], slot.target), name))
+        return cast(T, slot.target)
 
     def serves(self, target: object, name: str) -> bool:
         """Return whether `name` is answered by this very target; otherwise as `get`."""
         return self._loaded(name).target is target
 
-    def _loaded(self, name: str) -> _Slot[T]:
+    def _loaded(self, name: str) -> _Slot:
         """Return the slot of a name, its target imported."""
         slot = self._find(name)
         if slot.lazy:
@@ -199,7 +200,7 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
-    def _find(self, name: str) -> _Slot[T]:
+    def _find(self, name: str) -> _Slot:
         # Entry points only when the name is not built in: a run with built-in names imports no plugin.
         for look_further in (self._load_home, self._discover):
             look_further()
@@ -218,12 +219,12 @@ class Registry(Generic[T]):
             f"No {self.kind} is called '{name}'.", f"{there}.", did_you_mean(name, names) or "Choose one of these."
         )
 
-    def _lazy_slot(self, name: str, target: str, title: str, paper: str) -> _Slot[T]:
+    def _lazy_slot(self, name: str, target: str, title: str, paper: str) -> _Slot:
         if _TARGET.fullmatch(target) is None:
             raise ValueError(f"target {target!r} of the {self.kind} {name!r} is not of the form 'module:Name'")
         return _Slot(name, title, paper, target.partition(":")[0], target, lazy=True)
 
-    def _insert(self, slot: _Slot[T]) -> None:
+    def _insert(self, slot: _Slot) -> None:
         if _NAME.fullmatch(slot.name) is None:
             raise ValueError(f"{slot.name!r} cannot be a {self.kind}'s name: use letters, digits, '_', '-' and '/'")
         load = _current_load.get()

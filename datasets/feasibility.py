@@ -156,11 +156,15 @@ def cached(
     scores = _read(path, key, dataset.seen.shape)
     if scores is None:
         scores = feasibility_scores(*vectors(), dataset.seen)
-        words = {"states": np.array(vocabulary.states), "objects": np.array(vocabulary.objects)}
+        states, objects = np.array(vocabulary.states), np.array(vocabulary.objects)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {**words, "feasibility": scores, "seen": dataset.seen, "key": np.array(key)}
-            write_aside(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]  # any array
+            write_aside(
+                path,
+                lambda file: np.savez_compressed(
+                    file, states=states, objects=objects, feasibility=scores, seen=dataset.seen, key=np.array(key)
+                ),
+            )
         except OSError as error:
             raise UserError(
                 f"The feasibility scores cannot be written to {path}.",

@@ -30,7 +30,7 @@ from datasets.icons.plan import SEED, VERSION, Drawing, plan_images, plan_pairs
 from datasets.icons.render import SIZE, render, stream
 from datasets.icons.words import icon_of
 from datasets.slices import frequency_tags
-from datasets.workers import worker_pool
+from datasets.system import worker_pool
 from errors import UserError
 
 CHUNK = 64  # images a rendering task

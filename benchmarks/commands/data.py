@@ -26,7 +26,7 @@ from errors import UserError, counted
 
 if TYPE_CHECKING:
     from datasets.checking.check import Size
-    from datasets.checking.pictures import Progress
+    from datasets.checking.image_files import Progress
     from datasets.fetching.download import Progress as DownloadProgress
     from datasets.fetching.plan import FetchPlan
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.base import PHASES, CompositionDataset, Pair, Phase
-from datasets.checking.pictures import Finding, Progress, image_findings, some
+from datasets.checking.image_files import Finding, Progress, image_findings, some
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from datasets.content import remembered
 from datasets.pictures import Look, UnreadablePicture, glance_at, look_at
-from datasets.workers import worker_pool
+from datasets.system import worker_pool
 
 Progress = Callable[[int, int], None]
 """Called with (images read, images in all)."""

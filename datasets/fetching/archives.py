@@ -17,11 +17,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from errors import UserError
 
 CHUNK = 1 << 18  # bytes
+COMPRESSED: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""What reads a file that begins so."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,10 @@ def members(archive: Path, most: int, stack: ExitStack) -> Iterable[Member]:
         package = stack.enter_context(zipfile.ZipFile(archive))
         return [_zip_member(package, info) for info in package.infolist() if not info.is_dir()]
     source = _Bounded(archive, stack.enter_context(_decompressed(archive, start)), most)
-    return _tar_members(stack.enter_context(tarfile.open(fileobj=source, mode="r:")), source)  # type: ignore[arg-type]
+    return _tar_members(stack.enter_context(tarfile.open(fileobj=source, mode="r:")), source)
 
 
-def _tar_members(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[Member]:
+def _tar_members(tar: tarfile.TarFile, source: io.RawIOBase) -> Iterator[Member]:
     for info in tar:
         if not info.isdir():
             yield _tar_member(tar, info)
@@ -66,14 +72,14 @@ def _tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     special = (
         "" if info.isreg() and not info.issparse() else "a link" if info.islnk() or info.issym() else "no plain file"
     )
-    return Member(info.name, info.size, special, lambda: tar.extractfile(info))  # type: ignore[arg-type, return-value]
+    return Member(info.name, info.size, special, lambda: cast(IO[bytes], tar.extractfile(info)))  # None of a folder
 
 
-def _decompressed(archive: Path, start: bytes) -> IO[bytes]:
+def _decompressed(archive: Path, start: bytes) -> io.BufferedIOBase:
     """Return the bytes of a tar file, decompressed if need be; its first bytes tell how, whatever its name says."""
-    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+    for magic, opened in COMPRESSED.items():
         if start.startswith(magic):
-            return opened(archive, "rb")  # type: ignore[operator, return-value]
+            return opened(archive)
     return archive.open("rb")
 
 
@@ -85,7 +91,7 @@ class _Bounded(io.RawIOBase):
 
     HEADER = 1 << 24  # bytes tarfile may ask for at once: names and extended headers are small
 
-    def __init__(self, archive: Path, source: IO[bytes], most: int) -> None:
+    def __init__(self, archive: Path, source: io.BufferedIOBase, most: int) -> None:
         self._archive, self._source, self._most = archive, source, most + (1 << 20)  # padding and headers
 
     def read(self, size: int = -1) -> bytes:

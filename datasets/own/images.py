@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.base import PHASES, Pair, Phase
-from datasets.checking.pictures import some
+from datasets.checking.image_files import some
 from datasets.metadata import SPLIT, STEM
 from datasets.own.walking import SHOWN, images_below, sentence
 from errors import UserError, counted, did_you_mean
@@ -199,15 +199,16 @@ def _row(record: dict[str | None, str | list[str] | None], file: Path, line: int
             + (" and more fields than columns." if None in record else "."),
             "Fill them in; a field that holds a comma is put in double quotes.",
         )
-    phase = values.get("split", "")
-    if phase and phase not in PHASES:
+    split = values.get("split", "")
+    phase = next((known for known in PHASES if known == split), None)
+    if split and phase is None:
         raise UserError(
-            f"{place.capitalize()} of {file} has the split '{phase}'.",
+            f"{place.capitalize()} of {file} has the split '{split}'.",
             f"A split is {', '.join(PHASES[:2])} or {PHASES[2]}.",
-            did_you_mean(phase, PHASES) or "Choose one of these.",
+            did_you_mean(split, PHASES) or "Choose one of these.",
         )
     path = Path(os.path.normpath(file.parent / Path(values["path"]).expanduser()))
-    return Row(path, (values["state"], values["object"]), phase or None, place)  # type: ignore[arg-type]
+    return Row(path, (values["state"], values["object"]), phase, place)
 
 
 def refuse_duplicates(rows: Sequence[Row], where: str) -> None:

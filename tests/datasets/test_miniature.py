@@ -13,7 +13,8 @@ from made_layouts import BLANK_LISTS, REAL, reader, small, small_vaw
 
 from datasets.base import PHASES
 from datasets.metadata import STEM, read_metadata
-from datasets.miniature import choose_pairs, make, paint, plan_images
+from datasets.miniature import make, paint
+from datasets.miniature_plan import choose_pairs, plan_images
 from datasets.published import image_counts, list_counts, shipped_lists
 from errors import UserError
 

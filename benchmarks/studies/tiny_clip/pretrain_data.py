@@ -17,7 +17,7 @@ from datasets.icons.paint import EXTRA_STATES, STATES
 from datasets.icons.plan import VERSION, plan_pairs
 from datasets.icons.render import SIZE, Look, render, stream
 from datasets.icons.words import CATEGORIES, CLUTTER, EXTRA_OBJECTS, icon_of, is_plausible, objects
-from datasets.workers import worker_pool
+from datasets.system import worker_pool
 
 ALL_STATES = {**STATES, **EXTRA_STATES}
 STATE_WORDS = tuple(sorted(ALL_STATES))
