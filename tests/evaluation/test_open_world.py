@@ -22,7 +22,7 @@ from benchmarks.running.choices import Choices, How
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder
-from benchmarks.runs.result import result_of
+from benchmarks.runs.result import UnseenCap, result_of
 from benchmarks.runs.spec import THRESHOLD_GRID, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from benchmarks.training.batches import Surroundings
@@ -199,7 +199,7 @@ def test_the_official_way_selects_the_epoch_in_the_closed_world(tmp_path, world,
 def test_the_cap_under_official_masking_counts_surviving_pairs(tmp_path, world, backbone):
     trainer = make_trainer(tmp_path, world, backbone, CLIPZeroShot, threshold=9.0, masking="official")
     about = trainer.run().open_world
-    assert about.unseen_cap == {"val": 0.0, "test": 0.0}
+    assert about.unseen_cap == UnseenCap(val=0.0, test=0.0)
     assert about.kept.model_dump() == {"pairs": (0, 8), "val_pairs": (0, 2), "test_pairs": (0, 2)}
 
 

@@ -41,7 +41,7 @@ def trained(method: str, dataset: str, changes: dict | None = None) -> int:
     states, objects = SIZES[dataset]
     vocabulary = Vocabulary(tuple(f"s{n}" for n in range(states)), tuple(f"o{n}" for n in range(objects)))
     method_class = METHODS.get(method)
-    config = resolve(method, method_class.Config, dataset, given=Given(command_line=changes)).method
+    config = resolve(method, method_class.Config, dataset, given=Given(command_line=changes or {})).method
     built = method_class(full_size_backbone(), vocabulary, method_class.Config.model_validate(config))
     return sum(parameter.numel() for parameter in built.trained().values())
 

@@ -13,7 +13,6 @@ from made_reports import record
 from made_results import at_bias
 from typer.testing import CliRunner
 
-from benchmarks import report as reports
 from benchmarks.commands.app import app
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report import figures, fonts, matrices, pictures, ranking, style, uncertainty
@@ -27,6 +26,7 @@ from benchmarks.report.render import markdown, prose
 from benchmarks.report.scored_runs import read_scored
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.report.tables import group_tables
+from benchmarks.report.writing import read_report
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import nemenyi
@@ -255,7 +255,7 @@ BREAKABLE = {
 def test_what_cannot_be_made_is_left_out_and_the_rest_stands(broken, error, tmp_path, monkeypatch):
     kept(tmp_path, RIGHT, COLUMNS)
     module, name, what = BREAKABLE[broken]
-    whole = reports.read_report(tmp_path, Question(resamples=0))
+    whole = read_report(tmp_path, Question(resamples=0))
     expected = {table.title for made in whole.by_group for table in made}
     (group,) = whole.groups
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_made_is_left_out_and_the_rest_stands(broken, error, tmp_
         raise error
 
     monkeypatch.setattr(module, name, fails)
-    found = reports.read_report(tmp_path, Question(resamples=0))
+    found = read_report(tmp_path, Question(resamples=0))
     made = {table.title for tables in found.by_group for table in tables}
     assert made >= expected - {what}
     own = found.failures.within(group.title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_taken(tmp_path, toy, back
     damage(tmp_path / "run" / STATE, how)
     again = make_trainer(tmp_path / "run", toy, backbone)
     told = []
-    again.notify = told.append
+    again.surroundings = replace(again.surroundings, notify=told.append)
     assert finish(again) == whole[1]
     assert without_times(again.folder.epochs()) == whole[2]
     (message,) = told

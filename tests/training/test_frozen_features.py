@@ -73,10 +73,10 @@ def test_training_on_kept_features_equals_training_on_images(tmp_path, toy, back
     for key, value in runs[True][1].items():
         torch.testing.assert_close(value, runs[False][1][key], atol=1e-5, rtol=1e-4)
     for phase in ("val", "test"):
-        kept, fresh = (runs[which][0]["metrics"][phase]["auc"] for which in (True, False))
+        kept, fresh = (getattr(runs[which][0].metrics, phase).auc for which in (True, False))
         assert kept == pytest.approx(fresh, abs=1e-6)
-    assert runs[True][0]["cost"]["feature_cache"] == ["train", "val", "test"]
-    assert runs[False][0]["cost"]["feature_cache"] == [] and runs[False][0]["cost"]["feature_seconds"] == 0
+    assert runs[True][0].cost.feature_cache == ["train", "val", "test"]
+    assert runs[False][0].cost.feature_cache == [] and runs[False][0].cost.feature_seconds == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
