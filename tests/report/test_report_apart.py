@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from dataclasses import replace
 
@@ -13,9 +12,9 @@ from made_reports import record
 from typer.testing import CliRunner
 
 import bench
-from benchmarks import report as reports
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report import figures, fonts, matrices, pictures, ranking, style, uncertainty
+from benchmarks.report import tables as table_makers
 from benchmarks.report.evidence import Question
 from benchmarks.report.failures import LOG, Failures
 from benchmarks.report.formats import escaped, is_known, latex
@@ -26,11 +25,11 @@ from benchmarks.report.render import markdown, prose
 from benchmarks.report.scored_runs import read_scored
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.report.tables import group_tables
+from benchmarks.report.writing import read_report
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import nemenyi
 from errors import UserError
 
-table_makers = sys.modules["benchmarks.report.tables"]  # the package has a function of that name
 QUICK = Question(resamples=50)
 PAIRS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 SEEN = np.array([True, True, True, False])
@@ -252,7 +251,7 @@ BREAKABLE = {
 def test_what_cannot_be_made_is_left_out_and_the_rest_stands(broken, error, tmp_path, monkeypatch):
     kept(tmp_path, RIGHT, COLUMNS)
     module, name, what = BREAKABLE[broken]
-    whole = reports.read_report(tmp_path, Question(resamples=0))
+    whole = read_report(tmp_path, Question(resamples=0))
     expected = {table.title for made in whole.by_group for table in made}
     (group,) = whole.groups
 
@@ -260,7 +259,7 @@ def test_what_cannot_be_made_is_left_out_and_the_rest_stands(broken, error, tmp_
         raise error
 
     monkeypatch.setattr(module, name, fails)
-    found = reports.read_report(tmp_path, Question(resamples=0))
+    found = read_report(tmp_path, Question(resamples=0))
     made = {table.title for tables in found.by_group for table in tables}
     assert made >= expected - {what}
     own = found.failures.within(group.title)
