@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import warnings
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from benchmarks.commands.app import app
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.report import figures, fonts, matrices, pictures, ranking, style, uncertainty
+from benchmarks.report import tables as table_makers
 from benchmarks.report.evidence import Question
 from benchmarks.report.failures import LOG, Failures
 from benchmarks.report.formats import escaped, is_known, latex
@@ -32,7 +32,6 @@ from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import nemenyi
 from errors import UserError
 
-table_makers = sys.modules["benchmarks.report.tables"]  # the package has a function of that name
 QUICK = Question(resamples=50)
 PAIRS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 SEEN = np.array([True, True, True, False])
