@@ -2,11 +2,10 @@
 # submitit: one option of sbatch, given by its own name and among the additional parameters, stands in the script twice.
 #
 # Surprising: submitit refuses an unknown parameter, but does not see that "gpus-per-node" among slurm_additional_parameters
-# is slurm_gpus_per_node. The script has two lines that contradict each other, and sbatch takes the later one, which is
-# whichever sorts later as Python's names do ("-" before "_"), not what was given last or more exactly: of
-# "a100:4" and 2 it is 2 of any kind.
+# is slurm_gpus_per_node. The script gets two lines that contradict each other, in the order of Python's names ("-" before
+# "_") and not in the order given. Which of the two holds is left to sbatch, which is not run here.
 #
-# Here: benchmarks/launchers/slurm_settings.py brings all spellings of an option to one, and refuses it twice.
+# Here: benchmarks/launchers/slurm_settings.py brings all spellings of an option to one, and refuses two values of it.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -5,7 +5,7 @@
     python -m datasets.own.folder path/to/photos --seed 1 --unseen 0.3 --out split.csv
     python -m datasets.own.folder path/to/photos --merge-labels --out merged.csv
 
-Where no split is given one is drawn (`own_split.py`) and written to a CSV file that stands for it. Name, digest and
+Where no split is given one is drawn (`own/split.py`) and written to a CSV file that stands for it. Name, digest and
 order of images do not depend on where they lie or on which of the two ways they came, so both are the same runs.
 """
 
