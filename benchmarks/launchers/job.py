@@ -197,12 +197,8 @@ def _record(path: Path, content: dict[str, Any]) -> RunRecord:
 
 
 def _refused(path: Path, error: Exception) -> UserError:
-    said = f"{type(error).__name__}: {error}"
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return UserError(
         f"The file {path} is no run.",
-        f"{said}.",
+        f"{files.first_fault(error)}.",
         "Pass a job.json or a spec.json from a run's folder, see docs/cluster.md.",
     )

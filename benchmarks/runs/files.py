@@ -191,15 +191,19 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def incomplete(path: Path, error: Exception, within: str = "") -> UserError:
     """Return what a user is told of a record in which a field is missing or wrong. within: what `error` is about."""
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        reason = f"{within}{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return UserError(
         f"The record {path} is not complete.",
-        f"The reason is {reason}.",
+        f"The reason is {first_fault(error, within)}.",
         "Restore the file, or remove the folder and run it again.",
     )
+
+
+def first_fault(error: Exception, within: str = "") -> str:
+    """Return what is wrong with content that was refused: of a failed validation the first field, after `within`."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{within}{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _unreadable(path: Path, reason: str) -> UserError:
