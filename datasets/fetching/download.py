@@ -10,7 +10,6 @@ network. The data set's `manifest.json` is written last: where it is, the folder
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pooch
+from filelock import Timeout
 
 from datasets.fetching import checksums
 from datasets.fetching.checksums import Origin
@@ -28,7 +28,7 @@ from datasets.fetching.plan import MANIFEST, FetchPlan, Item
 from datasets.fetching.sources import METADATA, Archive, Source
 from datasets.fetching.transfer import ResumingDownloader, TransferError
 from datasets.fetching.unpack import check_archive, unpack
-from datasets.files import write_whole
+from datasets.files import acquire, write_whole
 from datasets.metadata import entries, read_metadata
 from errors import UserError
 
@@ -181,19 +181,19 @@ def _manifest(
 def _alone(plan: FetchPlan) -> Iterator[None]:
     """Keep a second process out of the downloads folder; the system drops the lock when a process ends in any way."""
     plan.downloads.mkdir(parents=True, exist_ok=True)
-    with (plan.downloads / ".lock").open("w") as file:
-        with contextlib.suppress(ImportError):  # Windows: two at once are then the user's own business
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{plan.source.title} cannot be fetched now.",
-                    f"Another process is fetching into {plan.downloads}.",
-                    "Run the command again when it has ended.",
-                ) from None
+    try:
+        lock = acquire(plan.downloads / ".lock", 0)
+    except Timeout:
+        raise UserError(
+            f"{plan.source.title} cannot be fetched now.",
+            f"Another process is fetching into {plan.downloads}.",
+            "Run the command again when it has ended.",
+        ) from None
+    try:
         yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 @contextmanager
