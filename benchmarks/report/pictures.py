@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.report import figure_plans, names
-from benchmarks.report.failures import Section, attempt
+from benchmarks.report.failures import Failures, attempt
 from benchmarks.report.figure_plans import Labelled, Plan
 from benchmarks.report.groups import Group, Row
 from benchmarks.report.machines import mixture_notes
@@ -42,7 +42,7 @@ class Drawn:
     lacking: set[str] = field(default_factory=set)
 
 
-def draw(group: Group, folder: Path, library: Library, failures: Section | None = None) -> Drawn:
+def draw(group: Group, folder: Path, library: Library, failures: Failures | None = None) -> Drawn:
     """Draw every figure of a group into `folder`.
 
     failures: takes what cannot be made, so that the other figures stand; None: the first error but a `UserError` ends
@@ -96,7 +96,7 @@ def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn:
     return kept
 
 
-def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None = None) -> Drawn:
+def draw_ranks(groups: Sequence[Group], folder: Path, failures: Failures | None = None) -> Drawn:
     """Draw the critical-difference diagram of methods over data sets; with too few of either, say so.
 
     failures: as of `draw`.
