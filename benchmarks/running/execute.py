@@ -41,6 +41,8 @@ def execute(
     command_line: what the record says that the run was started as.
     notify: told what else a user should know.
     """
+    from benchmarks.running import tracking
+
     group, folder = workbench.group, planned.folder
     if planned.action == "nothing":
         if group.leads:
@@ -50,6 +52,7 @@ def execute(
         held: locks.Held | None = None
         try:
             if group.leads:
+                tracking.check(workbench.choices.how.track)
                 stack.enter_context(locks.hold(folder.path, notify))
         except locks.Held as error:
             held = error
@@ -76,6 +79,7 @@ def _execute(
 ) -> RunRecord:
     import torch
 
+    from benchmarks.running import tracking
     from benchmarks.training import loop as training
     from benchmarks.training.batches import Surroundings, untold
     from benchmarks.training.execution import Execution
@@ -112,7 +116,8 @@ def _execute(
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
         surroundings = Surroundings(workbench.features, report or untold, notify)
-        trainer = training.Trainer(spec, folder, method, dataset, execution, surroundings)
+        kind = training.Trainer if how.track is None or not group.leads else tracking.TrackedTrainer
+        trainer = kind(spec, folder, method, dataset, execution, surroundings)
         with stopping.deferred():
             folder.finish(trainer.run())
             folder.tidy()
