@@ -19,7 +19,7 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord
-from benchmarks.significance import Comparison, compare
+from benchmarks.significance import Comparison, Resampling, compare
 from errors import UserError, counted
 
 
@@ -35,7 +35,7 @@ class Faceoff:
     notes: tuple[str, ...]
 
 
-def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95) -> list[Faceoff]:
+def face_offs(a: Side, b: Side, resampling: Resampling) -> list[Faceoff]:
     """Compare two sides; one comparison for each method and condition (world, profile, ...) that both have.
 
     Two sides of one method each are compared with each other, else every method with itself. Two single kinds of runs
@@ -53,7 +53,7 @@ def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95)
     if not couples:
         raise _unclear(a, b)
     notes = [note for note in (a.note, b.note) if note]
-    found = [_face_off(x, y, _labels(a, b, x, y), notes, resamples=resamples, level=level) for x, y in couples]
+    found = [_face_off(x, y, _labels(a, b, x, y), notes, resampling) for x, y in couples]
     named = [(x.name, x.conditions[: len(CONDITIONS)]) for x, _ in couples]
     return [  # of those of one name, which data and weights each is about
         one if named.count(name) == 1 else replace(one, notes=(_digests(x.runs[0]), *one.notes))
@@ -84,9 +84,7 @@ def _unclear(a: Side, b: Side) -> UserError:
     )
 
 
-def _face_off(
-    a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], *, resamples: int, level: float
-) -> Faceoff:
+def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], resampling: Resampling) -> Faceoff:
     ours, left_out = _of_one_setting(labels[0], a.runs)
     theirs, also = _of_one_setting(labels[1], b.runs)
     notes = [*notes, *left_out, *also]
@@ -103,7 +101,7 @@ def _face_off(
         ours, theirs = ([run for run in own if run.spec.seed in seeds] for own in (ours, theirs))
     runs = scored_runs({labels[0]: ours, labels[1]: theirs})
     mine, its = runs[labels[0]], runs[labels[1]]
-    found = compare(runs, labels[1], resamples=resamples, level=level)
+    found = compare(runs, labels[1], resampling=resampling)
     flips = image_flips(list(zip(ours, mine, strict=True)), list(zip(theirs, its, strict=True)))
     if flips is None:
         notes.append("Which images flip is not said: a run has no validation bias, or no record has names of images.")

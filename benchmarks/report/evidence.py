@@ -128,7 +128,7 @@ def evidence(
     if question.resamples == 0:
         return Evidence(question, None, {"": "no resamples were asked for."})
     # Here, because scipy takes its time and most commands do not need it.
-    from benchmarks.significance import compare
+    from benchmarks.significance import Resampling, compare
 
     runs: dict[str, list[ScoredRun]] = {}
     reasons: dict[str, str] = {}
@@ -140,7 +140,8 @@ def evidence(
     if not runs:
         return Evidence(question, None, reasons)
     against = baseline.label if baseline is not None and baseline.label in runs and len(runs) > 1 else None
-    found = compare(runs, against, statistics, tested=(TESTED,), resamples=question.resamples, level=question.level)
+    resampling = Resampling(question.resamples, question.level)
+    found = compare(runs, against, statistics, tested=(TESTED,), resampling=resampling)
     return Evidence(question, found, reasons)
 
 
