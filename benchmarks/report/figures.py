@@ -181,7 +181,9 @@ def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str
     figure, axes = new(0.9 * WIDTH)
     places = []
     for row in rows:
-        costs = [run.finished.cost for run in row.done]
+        costs = [run.finished.cost for run in row.done if run.spec.imported is None]
+        if not costs:
+            continue  # nobody knows what imported weights took
         seconds = float(np.mean([cost.train_seconds for cost in costs]))
         auc = float(auc_values(row).mean()) * 100
         trained = costs[0].trained_parameters

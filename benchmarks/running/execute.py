@@ -42,6 +42,7 @@ def execute(
     notify: told what else a user should know.
     """
     group, folder = workbench.group, planned.folder
+    check_given(planned)
     if planned.action == "nothing":
         if group.leads:
             folder.tidy()
@@ -76,6 +77,7 @@ def _execute(
 ) -> RunRecord:
     import torch
 
+    from benchmarks.runs.checkpoints import write_best
     from benchmarks.training import loop as training
     from benchmarks.training.batches import Surroundings, untold
     from benchmarks.training.execution import Execution
@@ -111,6 +113,10 @@ def _execute(
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
+        if planned.imported is not None:
+            method.load_checkpoint(planned.imported.weights)
+            if group.leads:
+                write_best(folder.path, method.checkpoint(), spec.run_id, epoch=-1)
         surroundings = Surroundings(workbench.features, report or untold, notify)
         trainer = training.Trainer(spec, folder, method, dataset, execution, surroundings)
         with stopping.deferred():
@@ -128,6 +134,16 @@ def _execute(
             folder.interrupt(stop.word, {} if trainer is None else trainer.where)
         raise
     return folder.read()
+
+
+def check_given(planned: PlannedRun) -> None:
+    """Raise a `UserError` for a run of imported weights that is to be done without them, before anything is removed."""
+    if planned.spec.imported is not None and planned.imported is None and planned.action != "nothing":
+        raise UserError(
+            f"The run {planned.spec.run_id} cannot be done from its specification.",
+            f"Its weights were imported from a file with the SHA-256 {planned.spec.imported[:12]}.",
+            "Give the command bench.py import with that file.",
+        )
 
 
 def deterministic() -> None:

@@ -30,6 +30,7 @@ class Asked(BaseModel):
     feasibility: the setting of that name in the open world, "none" in the closed one.
     allow_missing: up to how many missing images were allowed.
     plugins: files of `--plugin`.
+    checkpoint: the file that the weights were imported from, None where the run trains its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class Asked(BaseModel):
     feasibility: str = "none"
     allow_missing: int = 0
     plugins: tuple[str, ...] = ()
+    checkpoint: str | None = None
 
 
 class Named(Protocol):
@@ -52,6 +54,9 @@ class Named(Protocol):
 
     @property
     def feasibility(self) -> str: ...
+
+    @property
+    def checkpoint(self) -> Path | None: ...
 
 
 def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path]) -> Asked:
@@ -67,6 +72,7 @@ def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path])
         feasibility=feasibility,
         allow_missing=allow_missing or 0,
         plugins=tuple(absolute(path) for path in plugins),
+        checkpoint=None if planned.checkpoint is None else absolute(planned.checkpoint),
     )
 
 

@@ -132,7 +132,8 @@ class RunSpec(BaseModel):
 
     method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
     the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
-    world, and in the open world where every pair is kept.
+    world, and in the open world where every pair is kept. imported: hexadecimal SHA-256 of the checkpoint that the
+    weights were read from, None where the run trains its own; nothing is known then of how they were trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -152,19 +153,26 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
     ablation: str | None = None
     open_world: OpenWorld | None = None
+    imported: str | None = None
 
     def digest(self) -> str:
         """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
 
-        `open_world` is such a field too: without it a run is what it was before there were thresholds.
+        `open_world` and `imported` are such fields too: without them a run is what it was before they came.
         """
         content = self.model_dump(mode="json")
-        if content["open_world"] is None:
-            del content["open_world"]
+        for later in ("open_world", "imported"):
+            if content[later] is None:
+                del content[later]
         for key, value in LATER_SETTINGS.items():
             if content["training"][key] == value:
                 del content["training"][key]
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the run trains, or was given weights that were trained elsewhere."""
+        return self.training.epochs > 0 or self.imported is not None
 
     @property
     def settings(self) -> dict[str, JsonValue]:
@@ -180,6 +188,8 @@ class RunSpec(BaseModel):
         parts = [self.method, self.dataset, self.backbone, self.world, self.profile]
         if self.ablation is not None:
             parts.append(self.ablation)
+        if self.imported is not None:
+            parts.append("imported")
         readable = "-".join(re.sub(r"[^A-Za-z0-9_]+", "-", part)[:40].strip("-") for part in parts)
         return f"{readable}-s{self.seed}-{self.digest()[:10]}"
 
