@@ -19,6 +19,7 @@ import numpy as np
 from datasets.base import PHASES, CompositionDataset, Pair, Phase
 from datasets.checking.image_files import Finding, Progress, image_findings, some
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
+from datasets.own.groups import crossing_sentence
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes
 from errors import UserError, counted
@@ -191,6 +192,8 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
             if not there:
                 text = f"There are no {phase} images of {group} pairs, so AUC and HM are undefined there."
                 yield Finding(text, problem=False)
+    if text := crossing_sentence(dataset.splits):
+        yield Finding(text)
     labels, lists, train = _labels(dataset), _lists(dataset), set(dataset.train_pairs)
     shared = sorted(set(lists["val"]).intersection(lists["test"]) - train)
     if shared:

@@ -100,7 +100,8 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
 def _part(split: Split, keep: np.ndarray) -> Split:
     images = tuple(name for name, kept in zip(split.images, keep, strict=True) if kept)
     slices = {name: tags[keep] for name, tags in split.slices.items()}
-    return Split(split.name, images, split.states[keep], split.objects[keep], slices)
+    groups = tuple(group for group, kept in zip(split.groups, keep, strict=True) if kept) if split.groups else ()
+    return Split(split.name, images, split.states[keep], split.objects[keep], slices, groups)
 
 
 def _pairs(split: Split) -> set[tuple[int, int]]:
