@@ -12,6 +12,7 @@ from benchmarks.evaluation.feasibility import open_world, refuse_open_world_sett
 from benchmarks.evaluation.selection import empty_group_notes
 from benchmarks.running.choices import Choices, OnExisting
 from benchmarks.running.workbench import Workbench
+from benchmarks.runs.asked import OWN
 from benchmarks.runs.overrides import load_config_file, parse_overrides
 from benchmarks.runs.records import RunFolder, Status
 from benchmarks.runs.resolution import Given, Resolved, Resolver
@@ -169,9 +170,21 @@ def action_for(status: Status, policy: OnExisting) -> Action:
 
 
 def note_empty_groups(workbench: Workbench, planned: Sequence[PlannedRun]) -> None:
-    """Note which groups of images the runs' data sets lack, and what decides in their place."""
+    """Note which groups of images the runs' data sets lack, and what decides in their place; see also `note_icons`."""
+    note_icons(workbench, planned)
     for name in dict.fromkeys(item.dataset for item in planned):
         specs = [item.spec for item in planned if item.dataset == name]
         policies = [spec.training.selection for spec in specs if spec.training.epochs > 0]
         searches = any(spec.open_world is not None and spec.open_world.threshold == "search" for spec in specs)
         workbench.notes += empty_group_notes(workbench.dataset(name), policies, searches)
+
+
+def note_icons(workbench: Workbench, planned: Sequence[PlannedRun]) -> None:
+    """Note where somebody's own images meet the embedded CLIP, which was trained on icons alone."""
+    from methods.backbone.loading import TINY
+
+    if any(item.spec.dataset.startswith(OWN) and item.spec.backbone == TINY for item in planned):
+        workbench.notes.append(
+            f"The embedded CLIP {TINY} knows rendered icons and nothing else: on photographs its numbers say that the "
+            "suite works, and nothing about a method. Pass --backbone, such as ViT-L-14-quickgelu/openai."
+        )

@@ -22,8 +22,8 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase
 from datasets.checking.image_files import SHOWN, Finding, Progress, image_findings, some
 from datasets.checking.near_duplicates import near_duplicates, near_duplicates_csv, sentences
 from datasets.files import write_whole
+from datasets.group_crossing import crossing_sentence
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
-from datasets.own.groups import crossing_sentence
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes
 from errors import UserError, counted

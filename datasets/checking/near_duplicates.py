@@ -193,8 +193,8 @@ def sentences(dataset: CompositionDataset, found: Sequence[NearDuplicate], shown
     count = counted(len(known), "test image is", "test images are")
     share = len(known) / len(dataset.splits["test"])
     said.append(
-        f"{count} nearly a training image, {share:.1%} of the test, {seen} of them of seen pairs: a model that remembers "
-        "its training images has them right, so S and AUC may be too high by as much."
+        f"{count} nearly a training image, {share:.1%} of the test, {seen} of them of seen pairs: a model that "
+        "remembers its training images has them right, so S and AUC may be too high by as much."
     )
     if other:
         count = counted(len(other), "of them has", "of them have")

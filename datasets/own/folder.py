@@ -27,7 +27,8 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.checking.reading import looks_of
 from datasets.content import content_hashes
 from datasets.files import write_whole
-from datasets.own.groups import by_groups, crossing_sentence
+from datasets.group_crossing import crossing_sentence
+from datasets.own.groups import by_groups
 from datasets.own.images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own.split import SplitOptions, check_split, draw_split
 from datasets.pictures import look_sentences

@@ -11,9 +11,9 @@ from in_process import here
 from PIL import Image
 
 from datasets.base import PHASES, CompositionDataset
+from datasets.group_crossing import crossing
 from datasets.own.folder import load
 from datasets.own.grouped_split import draw_grouped_split
-from datasets.own.groups import crossing
 from datasets.own.split import SplitOptions
 from errors import UserError
 
