@@ -69,17 +69,32 @@ def families(groups: Iterable[Group]) -> list[Family]:
 def _by_share(groups: Sequence[Group]) -> dict[float, Group]:
     """Return groups by share; that of the data set itself follows from the numbers of training pairs."""
     shares: dict[float, Group] = {}
-    whole, pairs = None, 0.0
+    trained: dict[float, int] = {}
+    whole = None
     for group in groups:
         share, train = share_of(group.runs[0].spec.dataset), _training_pairs(group)
-        if share is None:
-            whole = group if train else None
-        else:
+        if share is not None:
             shares[share] = group
-            pairs = max(pairs, (train or 0) / share)
-    if whole is not None and pairs:
-        shares[(_training_pairs(whole) or 0) / round(pairs)] = whole
+            trained |= {} if train is None else {share: train}
+        elif train is not None:
+            whole = group, train
+    if whole is not None and (pairs := occurring_pairs(trained)) is not None:
+        shares[whole[1] / pairs] = whole[0]
     return dict(sorted(shares.items()))
+
+
+def occurring_pairs(trained: Mapping[float, int]) -> int | None:
+    """Return how many pairs occur in a data set of whose pairs these shares are these numbers; None for no shares.
+
+    >>> occurring_pairs({0.3: 5, 0.45: 7, 0.6: 10})
+    16
+    """
+    if not trained:
+        return None
+    largest = max(trained)
+    around = range(int((trained[largest] - 1) / largest), int((trained[largest] + 1) / largest) + 2)
+    fitting = [pairs for pairs in around if all(round(s * pairs) == count for s, count in trained.items())]
+    return fitting[len(fitting) // 2] if fitting else None
 
 
 def _training_pairs(group: Group) -> int | None:
@@ -120,8 +135,8 @@ def caption(family: Family) -> str:
     """Say what the figure shows."""
     shares = ", ".join(f"{share:.2g}" for share in family.groups)
     return (
-        f"{family.name}: AUC and U, the accuracy on unseen pairs when seen ones are forbidden, against the share of all "
-        f"pairs that training shows ({shares}). A smaller share is contained in a larger one. The unseen pairs of test "
+        f"{family.name}: AUC and U, the accuracy on unseen pairs when seen ones are forbidden, against the share of "
+        f"all pairs that training shows ({shares}). A smaller share is contained in a larger one. The unseen pairs of test "
         "and their images are the same throughout, so U compares; for the AUC there are fewer candidates where fewer "
         "pairs are seen, and the line of a method without training shows what that alone does. Means over seeds; band: "
         "95 % interval over seeds and test images, over images alone where there is one run."
