@@ -136,10 +136,10 @@ def caption(family: Family) -> str:
     shares = ", ".join(f"{share:.2g}" for share in family.groups)
     return (
         f"{family.name}: AUC and U, the accuracy on unseen pairs when seen ones are forbidden, against the share of "
-        f"all pairs that training shows ({shares}). A smaller share is contained in a larger one. The unseen pairs of test "
-        "and their images are the same throughout, so U compares; for the AUC there are fewer candidates where fewer "
-        "pairs are seen, and the line of a method without training shows what that alone does. Means over seeds; band: "
-        "95 % interval over seeds and test images, over images alone where there is one run."
+        f"all pairs that training shows ({shares}). A smaller share is contained in a larger one. The unseen pairs of "
+        "test and their images are the same throughout, so U compares; for the AUC there are fewer candidates where "
+        "fewer pairs are seen, and the line of a method without training shows what that alone does. Means over seeds; "
+        "band: 95 % interval over seeds and test images, over images alone where there is one run."
     )
 
 

@@ -1,9 +1,9 @@
 """Images that are nearly the same in several splits: copied, scaled, mirrored or saved again.
 
 Two steps. A perceptual hash (`imagehash.phash`, 64 bits of the cosine transform of 32 x 32 grey values) of every image
-and of its mirror image finds candidates: pairs across splits with at most `BITS` different bits. Hashes of plain
-pictures agree by chance, so both pictures of a candidate are then laid over each other at 32 x 32 pixels in colour, and
-count if they differ by at most `DIFFERENCE` of 255 on the average.
+and of its mirror image finds candidates: pairs across splits with at most `BITS` different bits. That is wide, because
+saving a plain picture again changes many bits, and other pictures agree as much by chance. So both pictures of a
+candidate are then laid over each other at 32 x 32 pixels in colour, and count if these correlate by `ALIKE` or more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,14 @@ from datasets.pictures import UnreadablePicture, read_picture
 from datasets.system import worker_pool
 from errors import UserError, counted
 
-BITS = 6
+BITS = 16
 """Different bits of 64 up to which two hashes are candidates."""
 
-SIDE, DIFFERENCE = 32, 5.0
-"""Pixels a side that candidates are compared at, and the mean difference up to which they are the same picture."""
+SIDE, ALIKE = 32, 0.97
+"""Pixels a side that candidates are compared at, and the correlation from which on they are the same picture."""
+
+AT_ONCE = 2048
+"""Candidates that are compared at once."""
 
 ROWS = 2**22
 """Pairs of hashes that are compared at once."""
@@ -48,13 +51,13 @@ class NearDuplicate:
     """Two images that are nearly the same, the earlier split first.
 
     mirrored: whether one is the mirror image of the other.
-    difference: mean over pixels and channels, of 255.
+    alike: correlation of their pixels at 32 x 32, the larger of plain and mirrored.
     """
 
     one: Place
     other: Place
     mirrored: bool
-    difference: float
+    alike: float
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,12 @@ def near_duplicates(dataset: CompositionDataset, progress: Progress = lambda don
     duplicates = []
     for first, second in combinations(PHASES, 2):
         ours, theirs = ([place for place in places[phase] if place.image in found] for phase in (first, second))
-        pairs = candidates([found[place.image] for place in ours], [found[place.image] for place in theirs])
-        for row, column in pairs:
+        one_side, other_side = ([found[place.image] for place in own] for own in (ours, theirs))
+        for row, column, alike, mirrored in compared(one_side, other_side, candidates(one_side, other_side)):
             one, other = ours[row], theirs[column]
-            if one.image == other.image:
-                continue  # one file in two splits, which the check says elsewhere
-            difference, mirrored = compared(found[one.image].pixels, found[other.image].pixels)
-            if difference <= DIFFERENCE:
-                duplicates.append(NearDuplicate(one, other, mirrored, difference))
-    return sorted(duplicates, key=lambda pair: (pair.difference, pair.one.image, pair.other.image))
+            if alike >= ALIKE and one.image != other.image:  # one file in two splits the check says elsewhere
+                duplicates.append(NearDuplicate(one, other, mirrored, alike))
+    return sorted(duplicates, key=lambda pair: (-pair.alike, pair.one.image, pair.other.image))
 
 
 def thumbnails(folder: Path, names: Sequence[str], turned: bool, progress: Progress) -> dict[str, Thumbnail]:
@@ -164,11 +164,25 @@ def _ones(words: np.ndarray) -> np.ndarray:
     return table[words.view(np.uint16).reshape(*words.shape, 4)].sum(axis=-1, dtype=np.uint8)
 
 
-def compared(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, bool]:
-    """Return (mean difference of two thumbnails, the smaller of plain and mirrored, and whether that is mirrored)."""
-    own = ours.astype(np.float32)
-    plain, mirrored = (float(np.abs(own - view).mean()) for view in (theirs, theirs[:, ::-1]))
-    return min(plain, mirrored), mirrored < plain
+def compared(
+    ours: Sequence[Thumbnail], theirs: Sequence[Thumbnail], pairs: Iterable[tuple[int, int]]
+) -> Iterator[tuple[int, int, float, bool]]:
+    """Yield of each (row, column) also the correlation of both pictures, and whether that is of the mirrored one."""
+    todo = iter(pairs)
+    while part := list(islice(todo, AT_ONCE)):
+        own = _standard(np.stack([ours[row].pixels for row, _ in part]))
+        other = np.stack([theirs[column].pixels for _, column in part])
+        plain, mirrored = (np.einsum("ni,ni->n", own, _standard(view)).tolist() for view in (other, other[:, :, ::-1]))
+        for (row, column), one, turned in zip(part, plain, mirrored, strict=True):
+            yield row, column, max(one, turned), turned > one
+
+
+def _standard(pixels: np.ndarray) -> np.ndarray:
+    """Return pictures [N, ...] as rows of mean 0 and length 1, float64; a picture of one colour is all 0."""
+    rows = pixels.reshape(len(pixels), -1).astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
 def sentences(dataset: CompositionDataset, found: Sequence[NearDuplicate], shown: int) -> list[str]:
@@ -223,7 +237,7 @@ def _columns(dataset: CompositionDataset, phase: Phase) -> tuple[Sequence[str], 
 
 
 def near_duplicates_csv(dataset: CompositionDataset, found: Iterable[NearDuplicate]) -> str:
-    """Return the list as CSV text: both images with split, state and object, whether mirrored, the difference."""
+    """Return the list as CSV text: both images with split, state and object, whether mirrored, their correlation."""
     vocabulary = dataset.vocabulary
 
     def words(place: Place) -> list[str]:
@@ -232,7 +246,7 @@ def near_duplicates_csv(dataset: CompositionDataset, found: Iterable[NearDuplica
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("split", "image", "state", "object")
-    writer.writerow([*names, *(f"other_{name}" for name in names), "mirrored", "difference"])
+    writer.writerow([*names, *(f"other_{name}" for name in names), "mirrored", "alike"])
     for pair in found:
-        writer.writerow([*words(pair.one), *words(pair.other), str(pair.mirrored).lower(), f"{pair.difference:.2f}"])
+        writer.writerow([*words(pair.one), *words(pair.other), str(pair.mirrored).lower(), f"{pair.alike:.4f}"])
     return text.getvalue()

@@ -58,7 +58,7 @@ def test_copies_are_found_whatever_was_done_to_them(listed):
     assert {(pair.one.image, pair.other.image, pair.mirrored) for pair in found} == {
         (f"train-{number}.jpg", f"{how}.jpg", how == "mirrored") for number, how in enumerate(CHANGES)
     }
-    assert all(pair.difference <= near.DIFFERENCE for pair in found)
+    assert all(near.ALIKE <= pair.alike <= 1 + 1e-9 for pair in found)
 
 
 def test_the_check_lists_them_and_says_what_they_do(listed):
@@ -91,6 +91,21 @@ def test_candidates_are_those_of_a_slow_search():
     }
     assert set(near.candidates(ours, theirs, bits=4)) == slow and len(slow) > 20
     assert list(near.candidates([], theirs)) == []
+
+
+def test_pictures_are_compared_by_their_correlation():
+    random = np.random.default_rng(1)
+    pictures = random.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    ours, theirs = (
+        [near.Thumbnail(0, 0, pictures[0])],
+        [near.Thumbnail(0, 0, p) for p in (pictures[1], pictures[0][:, ::-1])],
+    )
+    found = list(near.compared(ours, theirs, [(0, 0), (0, 1)]))
+    slow = [np.corrcoef(pictures[0].ravel(), view.ravel())[0, 1] for view in (pictures[1], pictures[1][:, ::-1])]
+    assert found[0][2] == pytest.approx(max(slow)) and found[0][3] == (slow[1] > slow[0])
+    assert found[1][2] == pytest.approx(1.0) and found[1][3]
+    blank = near.Thumbnail(0, 0, np.full((32, 32, 3), 7, dtype=np.uint8))
+    assert next(near.compared([blank], theirs, [(0, 0)]))[2] == 0.0
 
 
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch):
