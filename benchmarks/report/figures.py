@@ -176,14 +176,17 @@ def ablation_bars(method: str, changes: Sequence[Change]) -> Figure:
     return figure
 
 
+def timed(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose training time is known: of weights that were trained elsewhere nobody knows it."""
+    return [row for row in rows if not any(math.isnan(run.finished.cost.train_seconds) for run in row.done)]
+
+
 def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str, Bounds]) -> Figure:
     """Draw mean AUC with its interval against mean training time; a point grows with the numbers that are trained."""
     figure, axes = new(0.9 * WIDTH)
     places = []
     for row in rows:
-        costs = [run.finished.cost for run in row.done if run.spec.imported is None]
-        if not costs:
-            continue  # nobody knows what imported weights took
+        costs = [run.finished.cost for run in row.done]
         seconds = float(np.mean([cost.train_seconds for cost in costs]))
         auc = float(auc_values(row).mean()) * 100
         trained = costs[0].trained_parameters

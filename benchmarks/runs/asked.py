@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from registry import BACKBONES, DATASETS
 
@@ -41,6 +41,13 @@ class Asked(BaseModel):
     allow_missing: int = 0
     plugins: tuple[str, ...] = ()
     checkpoint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_imported(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = handler(self)
+        if content.get("checkpoint", "") is None:
+            del content["checkpoint"]
+        return content
 
 
 class Named(Protocol):

@@ -11,7 +11,16 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from datasets.base import World
 
@@ -155,15 +164,21 @@ class RunSpec(BaseModel):
     open_world: OpenWorld | None = None
     imported: str | None = None
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_imported(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if content.get("imported", "") is None:
+            del content["imported"]  # a record of a run stays what it was
+        return content
+
     def digest(self) -> str:
         """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
 
-        `open_world` and `imported` are such fields too: without them a run is what it was before they came.
+        `open_world` is such a field too: without it a run is what it was before there were thresholds.
         """
         content = self.model_dump(mode="json")
-        for later in ("open_world", "imported"):
-            if content[later] is None:
-                del content[later]
+        if content["open_world"] is None:
+            del content["open_world"]
         for key, value in LATER_SETTINGS.items():
             if content["training"][key] == value:
                 del content["training"][key]

@@ -98,3 +98,19 @@ def test_what_cannot_be_done_is_said_and_loses_nothing(exported, tmp_path):
     assert reproduce(imported).startswith(
         f"python bench.py import {commands['csp'][1]} --method csp --dataset toy --seed 0"
     )
+
+
+def test_reports_of_imported_weights_claim_no_training(exported, tmp_path):
+    results, plugin, commands = exported
+    here(*commands["csp"], "--results", results, "--plugin", plugin)
+    here(*commands["csp"], "--results", tmp_path, "--plugin", plugin)
+    for folder, others in ((results, True), (tmp_path, False)):
+        here("report", "--results", folder, "--plugin", plugin)
+        assert not (folder / "report-errors.txt").exists()
+        assert (folder / "report.html").is_file() and bool([*folder.glob("report/*/cost.svg")]) == others
+        (row,) = (
+            line
+            for line in (folder / "report.md").read_text().splitlines()
+            if line.startswith("| CSP (imported) | ") and "768" in line
+        )
+        assert "nan" not in row and " – " in row
