@@ -19,8 +19,9 @@ import numpy as np
 
 from datasets import cache
 from datasets.base import PHASES, CompositionDataset, Pair, Phase
+from datasets.checking.duplicate_sentences import near_duplicates_csv, sentences
 from datasets.checking.image_files import SHOWN, Finding, Progress, image_findings, some
-from datasets.checking.near_duplicates import near_duplicates, near_duplicates_csv, sentences
+from datasets.checking.near_duplicates import near_duplicates
 from datasets.files import write_whole
 from datasets.group_crossing import crossing_sentence
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout

@@ -100,6 +100,14 @@ def test_what_cannot_be_done_is_said_and_loses_nothing(exported, tmp_path):
     )
 
 
+def test_a_methods_name_means_the_runs_that_trained(exported):
+    results, plugin, commands = exported
+    for method in ("csp", "troika"):
+        here(*commands[method], "--results", results, "--plugin", plugin)
+    said = " ".join(here("compare", "csp", "troika", "--results", results, "--resamples", 100).stdout.split())
+    assert "Left out of csp: 1 run with imported weights; pass a run's id to compare it." in said
+
+
 def test_reports_of_imported_weights_claim_no_training(exported, tmp_path):
     results, plugin, commands = exported
     here(*commands["csp"], "--results", results, "--plugin", plugin)
