@@ -112,17 +112,25 @@ def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], r
 
 
 def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[RunRecord], list[str]]:
-    """Return those runs that differ in their seed alone, and a note on the others.
+    """Return those runs that differ in their seed alone, and notes on the others.
 
-    Of several settings those of defaults and presets are meant; where there are none, or those of several versions of
-    the data, nobody can tell: a `UserError`.
+    Of trained and imported weights the trained ones are meant. Of several settings those of defaults and presets are;
+    where there are none, or those of several versions of the data, nobody can tell: a `UserError`.
     """
+    trained = [run for run in runs if run.spec.imported is None]
+    said = []
+    if trained and len(trained) < len(runs):
+        count = counted(len(runs) - len(trained), "run")
+        said = [f"Left out of {label}: {count} with imported weights; pass a run's id to compare it."]
+        runs = trained
+    # Imported files are those of several seeds, where no two have the same.
+    seeds = {"imported": "of any seed"} if len({run.spec.seed for run in runs}) == len(runs) and not trained else {}
     kinds: dict[str, list[RunRecord]] = {}
     for run in runs:
-        kinds.setdefault(run.spec.model_copy(update={"seed": 0}).digest(), []).append(run)
+        kinds.setdefault(run.spec.model_copy(update={"seed": 0, **seeds}).digest(), []).append(run)
     if len(kinds) == 1:
-        return runs, []
-    plain = [own for own in kinds.values() if not given_settings(own[0])]
+        return runs, said
+    plain = [own for own in kinds.values() if not given_settings(own[0]) and own[0].spec.imported is None]
     if len(plain) != 1:
         names = ", ".join(own[0].run_id for own in list(kinds.values())[:4])
         raise UserError(
@@ -131,7 +139,8 @@ def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[Run
             "Pass the id of a run.",
         )
     count = counted(len(runs) - len(plain[0]), "run")
-    return plain[0], [f"Left out of {label}: {count} with settings that no preset has; pass a run's id to compare it."]
+    said += [f"Left out of {label}: {count} with settings that no preset has; pass a run's id to compare it."]
+    return plain[0], said
 
 
 def _labels(a: Side, b: Side, ours: Kind, theirs: Kind) -> tuple[str, str]:

@@ -124,6 +124,21 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Failures | None 
     return drawn
 
 
+def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: Section | None = None) -> None:
+    """Draw AUC and U against the share of seen pairs, for each data set that was run with several shares.
+
+    drawn: takes the pictures. failures: as of `draw`.
+    """
+    from benchmarks.report import scaling
+
+    title = "Share of seen pairs"
+    families = attempt(failures, title, lambda: scaling.families(groups)) or []
+    for number, family in enumerate(families):
+        stem = "scaling" if number == 0 else f"scaling-{number + 1}"
+        plan = Plan(stem, title, scaling.caption(family), partial(scaling.scaling, family))
+        attempt(failures, f"{title} ({family.name})", partial(_write, plan, folder, drawn))
+
+
 def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:
     from benchmarks.report.style import pyplot, save
 
