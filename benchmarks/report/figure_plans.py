@@ -130,8 +130,10 @@ def of_results(group: Group) -> Iterator[Plan]:
             "overlap although their paired difference is clear: the tables test differences."
         )
 
+    run_here = [row for row in rows if row.runs[0].spec.external is None]
+
     def cost_caption() -> str:
-        devices = sorted({str(run.environment.get("device", "?")) for row in rows for run in row.done})
+        devices = sorted({str(run.environment.get("device", "?")) for row in run_here for run in row.done})
         return (
             f"AUC{' with its interval' if measured()[0] else ''} against training time without validation, on "
             f"{', '.join(devices)}; 0: nothing is trained. The larger a point, the more numbers are trained "
@@ -139,7 +141,8 @@ def of_results(group: Group) -> Iterator[Plan]:
         )
 
     yield Plan("auc", "AUC with intervals", auc_caption, lambda: figures.auc_of_runs(rows, looks, measured()[0]))
-    yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(rows, looks, measured()[0]))
+    if run_here:
+        yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(run_here, looks, measured()[0]))
 
 
 def of_ablations(group: Group, full: Row, stem: str) -> Iterator[Plan]:

@@ -10,6 +10,7 @@ from benchmarks.runs.numbers import defined
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import EXTERNAL, NOT_KNOWN
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""
@@ -24,6 +25,8 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     seeds: those of runs that differ in nothing else; by default the run's own.
     """
     spec, asked = run.spec, run.asked
+    if spec.external is not None:
+        return _scored(run)
     lacking = " ".join(option for _, option in unknown_places(run))
     seeds = [spec.seed] if seeds is None else seeds
     parts = ["python", "bench.py", "run", "--methods", spec.method]
@@ -47,6 +50,20 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     given = [text for text in given_settings(run) if text != f"{spec.method}.feasibility=glove"]
     if given := [*given, *_feasibility(run)]:
         parts += ["--set", *given]
+    return shlex.join(parts)
+
+
+def _scored(run: RunRecord) -> str:
+    """Return the command that makes a record from files of scores again; they are named without their folders."""
+    spec, scores = run.spec, run.environment["scores"]
+    parts = ["python", "bench.py", "score", "--test", scores["test"]["file"]]
+    parts += ["--val", scores["val"]["file"]] if "val" in scores else []
+    lists = spec.external.orders if spec.external is not None else ()
+    for option, digest in zip(("--pairs", "--images", "--val-pairs", "--val-images"), lists, strict=False):
+        parts += [option, f"<list with the digest {digest[:12]}>"] if digest else []
+    parts += ["--dataset", spec.dataset, "--name", spec.method.removeprefix(EXTERNAL), "--seed", str(spec.seed)]
+    parts += ["--world", spec.world] + (["--backbone-name", spec.backbone] if spec.backbone != NOT_KNOWN else [])
+    parts += ["--paper", scores["paper"]] if scores.get("paper") else []
     return shlex.join(parts)
 
 
@@ -103,7 +120,7 @@ def provenance(run: RunRecord) -> dict[str, Any]:
     """Return what a page says of one run: id, status, facts by name, and settings as (name, value, source)."""
     environment = run.environment
     origins = {key: note.get("where") or note["origin"] for key, note in run.provenance.items()}
-    values = run.spec.settings
+    values, brought = run.spec.settings, run.spec.external is not None
     started = run.starts[-1]
     facts = {
         "started": started.get("time"),
@@ -117,7 +134,7 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "data": run.spec.dataset_digest[:12],
         "weights of the backbone": run.spec.backbone_digest[:12],
         **_backbone_facts(environment.get("backbone") or {}),
-        "training": None if run.result is None else f"{run.result.cost.train_seconds:.1f} s",
+        "training": None if run.result is None or brought else f"{run.result.cost.train_seconds:.1f} s",
         "epoch selected": None if run.result is None else run.result.selection.epoch,
         "bias of validation": None if run.result is None else defined(run.result.selection.bias),
         "error": run.error["message"] if run.error else None,

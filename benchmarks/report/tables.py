@@ -62,7 +62,8 @@ def _of_full_models(group: Group, full: list[Row], question: Question, failures:
     if not isinstance(papers, str) and any(row.done for row in full):
         found.append(attempt(failures, "Published numbers", lambda: published_table(group, papers)))
     found += attempt(failures, "Slices", lambda: slice_tables(full)) or []
-    return [*found, attempt(failures, "Cost", lambda: cost_table(full))]
+    run_here = [row for row in full if row.runs[0].spec.external is None]
+    return [*found, attempt(failures, "Cost", lambda: cost_table(run_here)) if run_here else None]
 
 
 def _told_apart(table: Table, group: Group) -> Table:

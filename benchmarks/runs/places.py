@@ -94,6 +94,8 @@ def unknown_places(run: RunRecord) -> list[tuple[str, str]]:
     Only older records, and those that were made for other machines, lack anything.
     """
     spec, lacking = run.spec, []
+    if spec.external is not None:
+        return []  # what is to be given again are files of scores, and any place does
     if run.asked is None:
         if spec.dataset.startswith(OWN):
             lacking.append((f"the images of {spec.dataset}", "--dataset <their folder or CSV file>"))

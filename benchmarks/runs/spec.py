@@ -11,7 +11,16 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from datasets.base import World
 
@@ -26,6 +35,12 @@ LATER_SETTINGS = {"clip_norm": None, "views": None}
 
 THRESHOLD_GRID = 50
 """Number of thresholds that a search tries, those of the released codes."""
+
+EXTERNAL = "external:"
+"""What the names of methods begin with that were not run here, whose scores came from files."""
+
+NOT_KNOWN = "not known"
+"""What a record says of a backbone or its weights that nobody named."""
 
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -127,8 +142,26 @@ class OpenWorld(BaseModel):
     selection_world: World = "open"
 
 
+class External(BaseModel):
+    """The files that the scores of a record came from, where nothing was run: SHA-256 of each.
+
+    test, val: the score matrices; val is None without validation scores.
+    orders: of the lists that name rows and columns of either, in the order of the command line's options; "" where the
+    order is the suite's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    test: str
+    val: str | None = None
+    orders: tuple[str, ...] = ()
+
+
 class RunSpec(BaseModel):
     """All that changes a run's numbers, and nothing else: no paths, worker counts, devices or dates.
+
+    external is None where the suite ran the method itself. Where it is not, no setting is known: method_config is
+    empty, training says nothing, and backbone and seed are what the user stated.
 
     method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
     the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
@@ -152,6 +185,14 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
     ablation: str | None = None
     open_world: OpenWorld | None = None
+    external: External | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_external(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if content.get("external", "") is None:
+            del content["external"]  # a record of a run stays what it was
+        return content
 
     def digest(self) -> str:
         """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
@@ -168,7 +209,12 @@ class RunSpec(BaseModel):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method."""
+        """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method.
+
+        None of scores that came from files.
+        """
+        if self.external is not None:
+            return {}
         values = self.training.model_dump(mode="json")
         if self.open_world is not None:
             values |= self.open_world.model_dump(mode="json", exclude={"feasibility_digest"})
