@@ -7,7 +7,7 @@ from dataclasses import fields
 from benchmarks.commands.options import option_name
 from benchmarks.running.choices import How
 
-LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm")
+LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm", "--top-k", "--grid")
 """Options that take several values: after one option, by repeating it, and (methods, seeds, ablations) with commas."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
 FLAGS = ("--dry-run", "--flops-only", *(option_name(f) for f in fields(How) if isinstance(f.default, bool)))

@@ -58,14 +58,18 @@ def report(
     results: Results = Path("results"),
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; csp where it was run.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: no intervals and tests.")] = 10_000,
+    top_k: Annotated[list[int] | None, typer.Option(help="Also top-k numbers, e.g. --top-k 3 5.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
     from benchmarks.report.evidence import Question
+    from benchmarks.report.topk_table import check_topk
     from benchmarks.report.writing import write_files
 
     load_plugins(plugin)
-    found = show_report(results, question=Question(baseline, resamples))
+    topk = tuple(dict.fromkeys(top_k or ()))
+    check_topk(topk)
+    found = show_report(results, question=Question(baseline, resamples, topk=topk))
     if not found.runs and not found.problems:
         raise UserError(
             f"There is nothing to report in '{results}'.",

@@ -15,9 +15,11 @@ from report_records import make_run
 
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import evaluate
+from benchmarks.evaluation.topk import exact_topk_curve
 from benchmarks.report import published
 from benchmarks.report.groups import group_of, groups
 from benchmarks.report.published import comparable, published_table
+from benchmarks.runs import files
 from benchmarks.runs.records import find_runs
 from benchmarks.runs.spec import External, RunSpec, TrainingConfig
 from datasets.base import CompositionDataset
@@ -128,6 +130,30 @@ def test_records_of_files_stand_in_report_compare_status_and_list(recorded):
     assert "A external:mine, B external:without" in found
     assert here("status", "--results", recorded).stdout.count("done") >= 3
     assert "external-mine" in here("list", "runs", "--results", recorded).stdout.replace("\n", "")
+
+
+def test_top_k_stands_in_the_report_and_older_records_say_why_not(world, recorded, tmp_path):
+    shutil.copytree(recorded, tmp_path / "results", ignore=shutil.ignore_patterns("report*"))
+    (old,) = runs_of(tmp_path / "results", "external:without")
+    arrays = files.read_arrays(old.path / "scores.npz")
+    files.write_arrays(old.path / "scores.npz", {name: own for name, own in arrays.items() if ".top_" not in name})
+    table = ["report", "--results", tmp_path / "results", "--resamples", "0", "--top-k"]
+    shown = here(*table, "1", "3").stdout
+    assert f"No top-k numbers of {old.run_id}: the record is of a release that did not keep" in shown
+    lines = next((tmp_path / "results").glob("report/*/top-k.csv")).read_text().splitlines()
+    mine = dict(zip(lines[0].split(","), next(line for line in lines if "mine" in line).split(","), strict=True))
+    candidates, split = world.dataset.candidates("test"), world.dataset.splits["test"]
+    worse = np.load(world.folder / "worse.npy").astype(np.float32)
+    curves = [
+        exact_topk_curve(
+            matrix[:, world.candidates("test")], candidates.seen, candidates.index_of(split.states, split.objects), 3
+        )
+        for matrix in (world.matrices["test"], worse)
+    ]
+    assert float(mine["AUC@3"]) == pytest.approx(np.mean([curve.auc for curve in curves]))
+    assert float(mine["AUC@1"]) < float(mine["AUC@3"])
+    refused = here(*table, "9", check=False)
+    assert refused.returncode == 2 and "There are no top-9 numbers." in refused.stderr
 
 
 def test_no_network_is_asked_of_a_record_of_files(recorded):

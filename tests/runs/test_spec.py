@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
+from benchmarks.runs.spec import External, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
 
 SPEC = RunSpec(
     method="csp",
@@ -104,6 +104,7 @@ def test_every_choice_about_the_open_world_is_part_of_the_identity(change):
         {"precision": "bf16"},
         {"ablation": "no_prompt"},
         {"open_world": OpenWorld(feasibility="clip")},
+        {"external": External(test="1" * 64)},
     ],
     ids=lambda change: next(iter(change)),
 )
