@@ -24,6 +24,7 @@ from benchmarks.commands.reporting import report
 from benchmarks.commands.run import run
 from benchmarks.commands.score import score
 from benchmarks.commands.status import status
+from benchmarks.commands.tune import tune
 from benchmarks.training import stopping
 from errors import UserError
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, score, report, status, cancel, compare, predict, cost):
+for command in (run, score, report, status, cancel, compare, predict, tune, cost):
     app.command()(command)
 app.command(name="profile", hidden=True)(profile)
 app.command(name="list")(list_)
