@@ -20,6 +20,7 @@ from benchmarks.commands.data import data
 from benchmarks.commands.finished import compare, predict
 from benchmarks.commands.launching import cancel
 from benchmarks.commands.listing import list_, show
+from benchmarks.commands.packing import pack, unpack
 from benchmarks.commands.reporting import report
 from benchmarks.commands.run import run
 from benchmarks.commands.score import score
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, score, report, status, cancel, compare, predict, tune, cost):
+for command in (run, score, report, status, cancel, compare, predict, tune, cost, pack, unpack):
     app.command()(command)
 app.command(name="profile", hidden=True)(profile)
 app.command(name="list")(list_)
