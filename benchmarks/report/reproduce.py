@@ -10,7 +10,7 @@ from benchmarks.runs.numbers import defined
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.spec import EXTERNAL, NOT_KNOWN
+from benchmarks.runs.spec import EXTERNAL, FILE_SOURCES, NOT_KNOWN
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""
@@ -47,7 +47,8 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
         parts += ["--devices", str(processes)]
     if asked is not None and asked.plugins:
         parts += ["--plugin", *asked.plugins]
-    given = [text for text in given_settings(run) if text != f"{spec.method}.feasibility=glove"]
+    bare = [f"{spec.method}.feasibility={source}" for source in FILE_SOURCES]
+    given = [text for text in given_settings(run) if text not in bare]
     if given := [*given, *_feasibility(run)]:
         parts += ["--set", *given]
     return shlex.join(parts)
@@ -70,7 +71,7 @@ def _scored(run: RunRecord) -> str:
 def given_settings(run: RunRecord) -> list[str]:
     """Return the settings of a run that neither a default nor a preset gives, as `--set` takes them.
 
-    Of the source of feasibility scores that is the kind alone, without the file of word vectors.
+    Of the source of feasibility scores that is the kind alone, without the file.
     """
     values = run.spec.settings
     given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN and key in values]
@@ -78,11 +79,11 @@ def given_settings(run: RunRecord) -> list[str]:
 
 
 def _feasibility(run: RunRecord) -> list[str]:
-    """Return the setting that names the file of word vectors, or says that every pair is kept, where that is so."""
+    """Return the setting that names the file behind feasibility scores, or says that every pair is kept."""
     if run.spec.world == "closed":
         return []
     kind = "none" if run.spec.open_world is None else run.spec.open_world.feasibility
-    if kind == "glove" and run.asked is not None:
+    if kind in FILE_SOURCES and run.asked is not None:
         return [f"{run.spec.method}.feasibility={setting_text(run.asked.feasibility)}"]
     return [f"{run.spec.method}.feasibility=none"] if kind == "none" else []
 

@@ -33,6 +33,9 @@ PROTOCOL_VERSION = 1
 LATER_SETTINGS = {"clip_norm": None, "views": None}
 """Training settings that came after records were made, with the value at which a run is what it was before them."""
 
+FILE_SOURCES = ("glove", "table")
+"""Sources of feasibility scores that are files; a setting has "source:file", a specification the source alone."""
+
 THRESHOLD_GRID = 50
 """Number of thresholds that a search tries, those of the released codes."""
 
@@ -102,11 +105,11 @@ class TrainingConfig(BaseModel):
 class OpenWorldSettings(BaseModel):
     """What a user says about the open world; a run in the closed world does not read it.
 
-    feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "none" to keep
-    every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the smallest
-    feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50. masking:
-    what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None leaves the
-    last two to the profile: clean and open, or official and closed.
+    feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "table:<file>",
+    "none" to keep every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the
+    smallest feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50.
+    masking: what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None
+    leaves the last two to the profile: clean and open, or official and closed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -120,8 +123,10 @@ class OpenWorldSettings(BaseModel):
     @classmethod
     def _known_source(cls, feasibility: str) -> str:
         kind, _, file = feasibility.partition(":")
-        if feasibility not in ("auto", "none", "shipped", "clip") and not (kind == "glove" and file):
-            raise ValueError("it is none of auto, none, shipped, clip and glove:<file of word vectors>")
+        if feasibility not in ("auto", "none", "shipped", "clip") and not (kind in FILE_SOURCES and file):
+            raise ValueError(
+                "it is none of auto, none, shipped, clip, glove:<file of word vectors> and table:<file of scores>"
+            )
         return feasibility
 
 
@@ -135,7 +140,7 @@ class OpenWorld(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    feasibility: Literal["shipped", "glove", "clip"]
+    feasibility: Literal["shipped", "glove", "clip", "table"]
     feasibility_digest: str | None = None
     threshold: Literal["search"] | float = "search"
     masking: Masking = "clean"

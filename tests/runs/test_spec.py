@@ -200,9 +200,9 @@ def test_impossible_training_settings_are_refused(values):
 
 
 def test_sources_of_feasibility_are_known_or_name_a_file():
-    for source in ("auto", "none", "shipped", "clip", "glove:vectors.txt"):
+    for source in ("auto", "none", "shipped", "clip", "glove:vectors.txt", "table:t.csv"):
         assert OpenWorldSettings(feasibility=source).feasibility == source
-    for source in ("glove", "glove:", "word2vec:vectors.txt", ""):
+    for source in ("glove", "glove:", "table", "table:", "word2vec:vectors.txt", ""):
         with pytest.raises(ValidationError, match="glove:<file of word vectors>"):
             OpenWorldSettings(feasibility=source)
 
