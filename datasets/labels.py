@@ -16,6 +16,7 @@ from datasets.published import shipped_lists
 from errors import UserError, counted, did_you_mean
 from registry import DATASETS
 
+SEPARATORS = ("\t", ",", "+")
 SHOWN = 3  # names in a message
 
 
@@ -75,29 +76,24 @@ def read_names(path: Path) -> list[str]:
 
 
 def pair_of(line: str, vocabulary: Vocabulary) -> Pair:
-    """Return the pair that a line names: a state and an object parted by a tab, a comma or blanks.
+    """Return the pair that a line names: a state and an object parted by a tab, a comma, a plus or blanks.
 
-    Where blanks part labels that hold blanks themselves, the vocabulary decides. No pair of it is a `UserError`.
+    Where labels hold such signs themselves, the vocabulary decides. No pair of it is a `UserError`.
     """
-    separator = next((mark for mark in ("\t", ",") if mark in line), None)
-    words = [word.strip() for word in line.split(separator)]
-    splits = (
-        [(words[0], words[1])]
-        if separator is not None and len(words) == 2
-        else [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
-    )
-    known = [(s, o) for s, o in splits if s in vocabulary.states and o in vocabulary.objects]
-    if len(known) == 1:
+    parted = [tuple(word.strip() for word in line.split(mark)) for mark in SEPARATORS if mark in line]
+    words = line.split()
+    parted += [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
+    splits = list(dict.fromkeys((parts[0], parts[1]) for parts in parted if len(parts) == 2))
+    known = [(state, obj) for state, obj in splits if state in vocabulary.states and obj in vocabulary.objects]
+    if len(known) == 1 or (known and known[0] == splits[0] and "\t" in line):  # a tab parts, whatever else could
         return known[0]
-    if len(splits) == 1:
+    there, step = f"{len(known) or 'No'} pairs of the data set can be read in it", ""
+    if not known and splits:
         state, obj = splits[0]
-        kind, word, words_there = ("state", state, vocabulary.states)
-        if state in vocabulary.states:
-            kind, word, words_there = "object", obj, vocabulary.objects
-        there = f"The data set has no {kind} '{word}'"
-        step = did_you_mean(word, words_there)
-    else:
-        there, step = f"{len(known)} pairs of the data set can be read in it", ""
+        kind, word, names = ("object", obj, vocabulary.objects)
+        if state not in vocabulary.states:
+            kind, word, names = "state", state, vocabulary.states
+        there, step = f"The data set has no {kind} '{word}'", did_you_mean(word, names)
     raise UserError(
         f"'{line[:80]}' of the list of pairs is no pair of the data set.",
         f"{there}.",
@@ -143,15 +139,22 @@ def image_rows(path: Path, split: Split) -> list[int]:
 
     A name counts from the folder `images` on. One that is unknown, doubled or missing is a `UserError`.
     """
-    own = {_plain(name): place for place, name in enumerate(split.images)}
+    own = {name: place for place, name in enumerate(split.images)}
+    if len(own) < len(split):
+        raise UserError(
+            f"The rows cannot be named by {path}.",
+            f"Names of the {split.name} split are not unique: {len(split) - len(own):,} are there more than once.",
+            "Leave the list out and keep the order of the metadata.",
+        )
     lines: dict[int, int] = {}
     for number, line in enumerate(read_names(path), start=1):
-        found = own.get(_plain(line))
+        found = next((own[name] for name in _spellings(line) if name in own), None)
         if found is None:
             raise UserError(
                 f"The image '{line[:120]}' in line {number} of {path} is unknown.",
                 f"The {split.name} split has {counted(len(split), 'image')}, and this is none of them.",
-                did_you_mean(_plain(line), own) or "List the images of this split alone, as the data set names them.",
+                did_you_mean(_spellings(line)[-1], own)
+                or "List the images of this split alone, as the data set names them.",
             )
         if found in lines:
             raise UserError(
@@ -181,11 +184,11 @@ def listed_pairs(dataset: CompositionDataset, phase: Phase) -> Sequence[Pair]:
     return {"train": dataset.train_pairs, "val": dataset.val_pairs, "test": dataset.test_pairs}[phase]
 
 
-def _plain(name: str) -> str:
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if "images" in parts:
-        parts = parts[parts.index("images") + 1 :]
-    return "/".join(part for part in parts if part != ".")
+def _spellings(name: str) -> list[str]:
+    """Return what an image may be called in a split: as it is named, or from a folder `images` on."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."]
+    starts = [0, *(place + 1 for place, part in enumerate(parts) if part == "images")]
+    return [name, *("/".join(parts[start:]) for start in starts)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,22 +10,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from in_process import here
 from report_records import make_run
+from toy_world import make_toy
 
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import evaluate
+from benchmarks.evaluation.scoring import chunk_scores, evaluation_mode
 from benchmarks.evaluation.topk import exact_topk_curve
 from benchmarks.report import published
+from benchmarks.report.finished import load_method
 from benchmarks.report.groups import group_of, groups
 from benchmarks.report.published import comparable, published_table
 from benchmarks.runs import files
 from benchmarks.runs.records import find_runs
 from benchmarks.runs.spec import External, RunSpec, TrainingConfig
-from datasets.base import CompositionDataset
+from datasets.base import CompositionDataset, Phase
 from datasets.labels import every_pair, labelled
 from datasets.metadata import SPLIT, STEM
 from datasets.miniature import make
+from datasets.transforms import build_transform
+from methods.base import Batch, Method
+from registry import DATASETS
 
 IMAGES = {"train": 2, "val": 3, "test": 3}
 
@@ -382,3 +389,44 @@ def test_other_files_under_a_name_and_seed_that_are_there_are_refused(world, tmp
     assert done.returncode == 2
     assert "external:mine with seed 0 is there already, from other files." in done.stderr
     assert len(runs_of(tmp_path)) == 1
+
+
+def test_the_matrix_of_a_run_gives_the_numbers_of_the_run(tmp_path):
+    """A trained run's scores, saved and judged as anybody's: every metric is equal and no image flips."""
+    toy = make_toy(tmp_path / "toy", name="toy_scored")
+    if "toy_scored" not in DATASETS.names():
+        DATASETS.register("toy_scored", title="toy icons")(lambda: toy)
+    results = tmp_path / "results"
+    words = ["--dataset", "toy_scored", "--results", results]
+    here("run", "--methods", "csp", "--epochs", "1", "--device", "cpu", *words)
+    (run,) = find_runs(results)[0]
+    method = load_method(run, toy.vocabulary)
+    for phase in ("val", "test"):
+        np.save(tmp_path / f"{phase}.npy", scores_of(method, toy, phase))
+    here("score", "--test", tmp_path / "test.npy", "--val", tmp_path / "val.npy", "--name", "same", "--backbone-name",
+         "tiny-icons", *words)  # fmt: skip
+    (brought,) = runs_of(results, "external:same")
+    for name in ("best_seen", "best_unseen", "auc", "best_hm", "gate", "at_bias.hm", "at_zero.state"):
+        assert brought.finished.metrics.test.get(name) == run.finished.metrics.test.get(name), name
+    found = json.loads(here("compare", "csp", "external:same", "--json", "--results", results).stdout)
+    assert found[0]["flips"] == [] and found[0]["statistics"]["auc"]["difference"] == 0
+    page = here("report", "--results", results, "--resamples", "0", "--top-k", "2")
+    assert not (results / "report-errors.txt").exists(), (results / "report-errors.txt").read_text()
+    table = (results / "report.md").read_text()
+    assert "toy_scored, closed world, backbone tiny-icons, profile clean, fp32" in table
+    assert table.count("## Results\n") == 1 and "| external:same |" in table, "one table has both"
+    assert "Computed with different" not in page.stdout
+
+
+def scores_of(method: Method, toy: CompositionDataset, phase: Phase) -> np.ndarray:
+    """The scores of a phase's images in float32, a batch at a time as in its evaluation."""
+    candidates, split, backbone = toy.candidates(phase), toy.splits[phase], method.backbone
+    transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std)
+    images = torch.stack([transform(toy.load_image(phase, row)) for row in range(len(split))])
+    pairs = torch.as_tensor(candidates.index_of(split.states, split.objects))
+    batch = Batch(
+        states=torch.as_tensor(split.states), objects=torch.as_tensor(split.objects), pairs=pairs, images=images
+    )
+    with torch.inference_mode(), evaluation_mode(method):
+        prepared, encoded = method.prepare(candidates), method.encode(batch)
+        return torch.cat([part for _, part in chunk_scores(method, encoded, prepared, len(candidates))], dim=1).numpy()
