@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.commands.console import err, load_plugins, out, print_hidden
 from benchmarks.commands.finished import NAMES
-from benchmarks.commands.options import AsJson, Plugins, Results, World, spread
+from benchmarks.commands.options import AsJson, Plugins, Profile, Results, World, spread
 from benchmarks.evaluation.empty_groups import shown
 from errors import UserError
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from benchmarks.runs.numbers import Metrics
 
 SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What removes pairs of an open world, where the scores have not done so."""
+
+    feasibility: Annotated[str, typer.Option(help="shipped, glove:<word vectors>, table:<scores>, or none.")] = "none"
+    threshold: Annotated[str, typer.Option(help="Smallest feasibility kept, or search, on validation.")] = "search"
+    masking: Annotated[Profile, typer.Option(help="clean: -infinity; official: the released codes' product.")] = (
+        Profile.clean
+    )
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ def score(
     dataset: Annotated[str, typer.Option(help="Data set; its labels are needed, its images are not.")],
     metadata: Annotated[Path | None, typer.Option(help="File of its labels, if not in its folder.")] = None,
     stated: Stated,
+    removal: Removal,
     split: Annotated[str, typer.Option(help="What --test has: test, or val, to print alone.")] = "test",
     as_json: AsJson = False,
     results: Results = Path("results"),
@@ -61,6 +73,7 @@ def score(
     """Judge the scores of a network that was trained elsewhere, and keep them as a record beside those of runs."""
     load_plugins(plugin)
     from benchmarks.running import external
+    from benchmarks.running.external_mask import Mask
     from benchmarks.running.matrix_order import Files
     from datasets.labels import labelled
 
@@ -71,6 +84,14 @@ def score(
             f"'{stated.name}' cannot be a method's name.",
             "It has letters, digits and . _ + - alone.",
             "Give another --name; --paper takes any text.",
+        )
+    if removal.feasibility == "none" and removal != Removal():
+        raise UserError(
+            "A threshold or masking was given.", "There is no --feasibility.", "Pass it, or leave them out."
+        )
+    if removal.feasibility != "none" and split == "val":
+        raise UserError(
+            "Validation alone is judged without a threshold.", "--feasibility was given.", "Leave it or --split out."
         )
     if matrices.val is None and (matrices.val_pairs or matrices.val_images):
         raise UserError("Lists of validation's order were given.", "There is no --val.", "Pass it, or leave them out.")
@@ -89,7 +110,11 @@ def score(
         val = None
         if matrices.val is not None:
             val = Files(matrices.val, matrices.val_pairs or matrices.pairs, matrices.val_images)
-        about = external.About(stated.name, world, stated.seed, stated.backbone_name or None, stated.paper)
+        mask = None
+        if removal.feasibility != "none":
+            masking: Literal["clean", "official"] = "official" if removal.masking == Profile.official else "clean"
+            mask = Mask(removal.feasibility, removal.threshold, masking)
+        about = external.About(stated.name, world, stated.seed, stated.backbone_name or None, stated.paper, mask)
         record = external.record_scores(
             about, data, own, val, results, sys.argv, lambda text: err.print(text, style="yellow", soft_wrap=True)
         )

@@ -32,14 +32,17 @@ class Order:
     rows: np.ndarray
 
 
-class _Group:
+class GroupBest:
     """The best of one group of candidates for every image, as `scoring.RunningBest` in numpy.
 
-    at: the group's columns in the matrix, in the order of candidates. candidates: what they are.
+    columns: of the group in the matrix, in the order of candidates. candidates: what they are. top: so many best scores
+    are kept. factor: scores are multiplied by it, which is exact for a power of 2.
     """
 
-    def __init__(self, images: int, columns: np.ndarray, candidates: np.ndarray, top: int) -> None:
-        self.columns, self.candidates, self.top = columns, candidates, top
+    def __init__(
+        self, images: int, columns: np.ndarray, candidates: np.ndarray, top: int = 0, factor: float = 1.0
+    ) -> None:
+        self.columns, self.candidates, self.top, self.factor = columns, candidates, top, np.float32(factor)
         self.best = np.full(images, -np.inf, np.float32)
         self.winner = np.full(images, -1, np.int64)
         self.ties = np.zeros(images, np.int64)
@@ -50,6 +53,8 @@ class _Group:
     def update(self, rows: np.ndarray, block: np.ndarray, at: np.ndarray, candidates: np.ndarray) -> None:
         """Take in the scores block[:, at] of the images `rows`; `candidates` rise with `at`."""
         scores = np.take(block, at, axis=1)
+        if self.factor != 1:
+            scores *= self.factor
         place = scores.argmax(axis=1)  # the first one, or the first NaN
         best = scores[np.arange(len(scores)), place]
         # NaN and infinity stay in `best` for whoever takes the record to refuse.
@@ -105,34 +110,14 @@ def score_matrix(
     top: so many best scores are kept for `topk_curve`. Scores go to float32 and nothing is added to them; -inf is no
     candidate. `UserError` for NaN, +inf, and an image without any candidate.
     """
-    true_columns = candidates.index_of(split.states, split.objects)
-    images = len(split)
     seen = [np.flatnonzero(flags) for flags in (candidates.seen, ~candidates.seen)]
-    groups = [_Group(images, order.columns[own], own, top) for own in seen]
-    true_score = np.full(images, -np.inf, np.float32)
-    true_place = np.where(true_columns >= 0, order.columns[true_columns], -1)
-    signs = Signs(matrix.rows, matrix.columns, *(group.columns for group in groups))
-    for first_row, first_column, block in matrix.blocks():
-        rows = order.rows[first_row : first_row + len(block)]
-        signs.look(first_row, first_column, block)
-        for group in groups:
-            at = group.columns - first_column
-            inside = slice(None) if block.shape[1] == matrix.columns else (at >= 0) & (at < block.shape[1])
-            if len(at[inside]):
-                group.update(rows, block, at[inside], group.candidates[inside])
-        place = true_place[rows] - first_column
-        here = np.flatnonzero((true_place[rows] >= 0) & (place >= 0) & (place < block.shape[1]))
-        true_score[rows[here]] = block[here, place[here]]
-        _refuse(matrix, rows, block, groups, split, candidates)
+    groups = [GroupBest(len(split), order.columns[own], own, top) for own in seen]
+    true_columns = candidates.index_of(split.states, split.objects)
+    true_score, signs = read_through(matrix, order, candidates, split, groups)
     known = true_columns >= 0
     is_seen = known & candidates.seen[true_columns]
     best_seen, best_unseen = groups[0].best, groups[1].best
-    if (empty := np.flatnonzero(np.maximum(best_seen, best_unseen) == -np.inf)).size:
-        raise UserError(
-            f"{len(empty)} of the images in {matrix.path} have no candidate.",
-            f"All their scores are -infinity, the first are those of {split.images[empty[0]]}.",
-            "Leave at least the training pairs; -infinity is for a pair that is ruled out.",
-        )
+    check_candidates(matrix, split, np.maximum(best_seen, best_unseen))
     ties = np.where(is_seen, groups[0].ties, groups[1].ties)
     scores = ImageScores(
         is_seen=is_seen,
@@ -151,11 +136,47 @@ def score_matrix(
     return scores, signs
 
 
+def read_through(
+    matrix: MatrixFile, order: Order, candidates: Candidates, split: Split, groups: Sequence[GroupBest]
+) -> tuple[np.ndarray, Signs]:
+    """Give a file's scores to groups of candidates; return the true pairs' scores, float32 [N], and what was seen.
+
+    A score that is NaN or +infinity is a `UserError`.
+    """
+    true_columns = candidates.index_of(split.states, split.objects)
+    true_score = np.full(len(split), -np.inf, np.float32)
+    true_place = np.where(true_columns >= 0, order.columns[true_columns], -1)
+    signs = Signs(matrix.rows, matrix.columns, order.columns[candidates.seen], order.columns[~candidates.seen])
+    for first_row, first_column, block in matrix.blocks():
+        rows = order.rows[first_row : first_row + len(block)]
+        signs.look(first_row, first_column, block)
+        for group in groups:
+            at = group.columns - first_column
+            inside = slice(None) if block.shape[1] == matrix.columns else (at >= 0) & (at < block.shape[1])
+            if len(at[inside]):
+                group.update(rows, block, at[inside], group.candidates[inside])
+        place = true_place[rows] - first_column
+        here = np.flatnonzero((true_place[rows] >= 0) & (place >= 0) & (place < block.shape[1]))
+        true_score[rows[here]] = block[here, place[here]]
+        _refuse(matrix, rows, block, groups, split, candidates)
+    return true_score, signs
+
+
+def check_candidates(matrix: MatrixFile, split: Split, best: np.ndarray) -> None:
+    """Raise a `UserError` where an image has no candidate. best: the largest score of each image, [N]."""
+    if (empty := np.flatnonzero(best == -np.inf)).size:
+        raise UserError(
+            f"{len(empty)} of the images in {matrix.path} have no candidate.",
+            f"All their scores are -infinity, the first are those of {split.images[empty[0]]}.",
+            "Leave at least the training pairs; -infinity is for a pair that is ruled out.",
+        )
+
+
 def _refuse(
     matrix: MatrixFile,
     rows: np.ndarray,
     block: np.ndarray,
-    groups: Sequence[_Group],
+    groups: Sequence[GroupBest],
     split: Split,
     candidates: Candidates,
 ) -> None:

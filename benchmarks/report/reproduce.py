@@ -64,6 +64,9 @@ def _scored(run: RunRecord) -> str:
         parts += [option, f"<list with the digest {digest[:12]}>"] if digest else []
     parts += ["--dataset", spec.dataset, "--name", spec.method.removeprefix(EXTERNAL), "--seed", str(spec.seed)]
     parts += ["--world", spec.world] + (["--backbone-name", spec.backbone] if spec.backbone != NOT_KNOWN else [])
+    if (world := spec.open_world) is not None:
+        source = f"{world.feasibility}:<file>" if world.feasibility in FILE_SOURCES else world.feasibility
+        parts += ["--feasibility", source, "--threshold", str(world.threshold), "--masking", world.masking]
     parts += ["--paper", scores["paper"]] if scores.get("paper") else []
     return shlex.join(parts)
 

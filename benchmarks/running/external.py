@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from benchmarks.evaluation.matrix import score_matrix
 from benchmarks.evaluation.matrix_files import MatrixFile, file_digest, open_matrix
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.evaluation.topk import KEPT
+from benchmarks.running.external_mask import Mask, Masked
 from benchmarks.running.matrix_order import Files, order_of
 from benchmarks.runs import locks
 from benchmarks.runs.numbers import Metrics
@@ -38,6 +40,7 @@ class About:
     seed: of its training.
     backbone: what it was built on; None where that is not said.
     paper: what it is called in print, or where it is described; "" where that is not said.
+    mask: the feasibility that removes pairs of an open world; None where the scores are taken as they are.
     """
 
     name: str
@@ -45,6 +48,7 @@ class About:
     seed: int = 0
     backbone: str | None = None
     paper: str = ""
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +63,23 @@ class Judged:
     notices: Sequence[str]
 
 
-def judge(dataset: CompositionDataset, phase: Phase, files: Files, world: World, top: int = 0) -> Judged:
-    """Return the record of a phase's images from their scores in a file; see `score_matrix` for the errors."""
+def judge(
+    dataset: CompositionDataset, phase: Phase, files: Files, world: World, top: int = 0, masked: Masked | None = None
+) -> Judged:
+    """Return the record of a phase's images from their scores in a file; see `score_matrix` for the errors.
+
+    masked: removes pairs, see `Masked.score`.
+    """
     candidates, split = dataset.candidates(phase, world), dataset.splits[phase]
     if len(split) == 0:
         raise UserError(f"{dataset.name} has no {phase} images.", f"{files.scores} has some.", "Leave it out.")
     matrix = open_matrix(files.scores)
     order, notes = order_of(matrix, files, dataset, phase, world)
-    scores, signs = score_matrix(matrix, order, candidates, split, top)
     labels = Labels(candidates.states, candidates.objects, split.states, split.objects)
+    if masked is None:
+        scores, signs = score_matrix(matrix, order, candidates, split, top)
+    else:
+        scores, signs = masked.score(matrix, order, split, labels)
     notices = [*notes, *signs.notices(scores, files.scores.name)]
     if removed := signs.removed():
         unseen = int((~candidates.seen).sum())
@@ -100,8 +112,13 @@ def record_scores(
     notify: told what a reader should know of the files.
     """
     check_not_empty(dataset)
-    test = judge(dataset, "test", test_files, about.world, KEPT)
-    val = None if val_files is None else judge(dataset, "val", val_files, about.world)
+    masked = None
+    if about.mask is not None:
+        masked = about.mask.on(dataset, about.world, validated=val_files is not None)
+        dataset = masked.dataset
+    # Validation comes first: it may choose the threshold.
+    val = None if val_files is None else judge(dataset, "val", val_files, about.world, masked=masked)
+    test = judge(dataset, "test", test_files, about.world, KEPT, masked)
     if val is not None and val.digest == test.digest:
         raise UserError(
             "The scores of validation and of test are the same file.",
@@ -109,6 +126,8 @@ def record_scores(
             "Pass validation's own, or leave --val out.",
         )
     spec = _spec(about, dataset, test, val, (test_files, val_files))
+    if masked is not None:
+        spec = spec.model_copy(update={"open_world": masked.settings})
     _check_alone(spec, folder)
     made = RunFolder(folder / spec.run_id)
     with locks.hold(made.path, notify):
@@ -130,29 +149,31 @@ def record_scores(
         candidates: dict[Phase, Candidates] = {
             phase: dataset.candidates(phase, about.world) for phase in ("train", "val", "test")
         }
-        made.write_arrays(score_arrays(dataset, candidates, None, scores))
-        made.finish(_result(spec, dataset, test, val, candidates, scores))
+        world = None if masked is None else masked.world
+        made.write_arrays(score_arrays(dataset, candidates, world, scores))
+        found = judged(dataset, candidates, world, scores, test.labels, _bias(val))
+        made.finish(_result(spec, dataset, test, val, found))
     return made.read()
 
 
+def _bias(val: Judged | None) -> float:
+    """Return the bias that validation chooses, NaN without it."""
+    return np.nan if val is None else evaluate(val.scores, val.labels).best_hm_bias
+
+
 def _result(
-    spec: RunSpec,
-    dataset: CompositionDataset,
-    test: Judged,
-    val: Judged | None,
-    candidates: dict[Phase, Candidates],
-    scores: dict[Phase, ImageScores],
+    spec: RunSpec, dataset: CompositionDataset, test: Judged, val: Judged | None, fields: Mapping[str, Any]
 ) -> Result:
+    """Return the result. fields: what the scores of test images decide, see `judged`."""
     found, chosen, no_bias = metrics_of(test, val, dataset)
-    bias = np.nan if chosen is None else chosen.best_hm_bias
     nothing = {"train_images_per_second": None, "test_images_per_second": None, "peak_memory_bytes": None}
     return Result(
         run_id=spec.run_id,
         selection=Selection(
-            policy=NOT_KNOWN, epoch=None, value=None, bias=bias, **({"no_bias": no_bias} if no_bias else {})
+            policy=NOT_KNOWN, epoch=None, value=None, bias=_bias(val), **({"no_bias": no_bias} if no_bias else {})
         ),
         metrics=PhaseMetrics(test=found) if chosen is None else PhaseMetrics(val=chosen, test=found),
-        **judged(dataset, candidates, None, scores, test.labels, bias),
+        **fields,
         cost=Cost(trained_parameters=None, train_seconds=np.nan, **nothing),
     )
 
@@ -189,7 +210,7 @@ def _check_alone(spec: RunSpec, folder: Path) -> None:
         there = run.spec
         same = all(
             getattr(there, name) == getattr(spec, name)
-            for name in ("method", "dataset_digest", "backbone", "world", "seed")
+            for name in ("method", "dataset_digest", "backbone", "world", "seed", "open_world")
         )
         if same and there.external is not None and run.run_id != spec.run_id:
             own = "" if spec.external is None else spec.external.test[:12]

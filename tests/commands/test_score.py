@@ -15,14 +15,18 @@ from in_process import here
 from report_records import make_run
 from toy_world import make_toy
 
+from benchmarks.evaluation.curve import exact_curve
 from benchmarks.evaluation.image_scores import ImageScores, Labels
+from benchmarks.evaluation.legacy import legacy_from_image_scores, official_feasibility_mask
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.evaluation.scoring import chunk_scores, evaluation_mode
+from benchmarks.evaluation.thresholds import kept
 from benchmarks.evaluation.topk import exact_topk_curve
 from benchmarks.report import published
 from benchmarks.report.finished import load_method
 from benchmarks.report.groups import group_of, groups
 from benchmarks.report.published import comparable, published_table
+from benchmarks.report.reproduce import reproduce
 from benchmarks.runs import files
 from benchmarks.runs.records import find_runs
 from benchmarks.runs.spec import External, RunSpec, TrainingConfig
@@ -267,6 +271,96 @@ def test_the_open_world_takes_a_mask_of_minus_infinity(world, tmp_path):
     unseen = ~candidates.seen[true]
     assert run.finished.metrics.test.unseen_cap == pytest.approx(1 - removed[true[unseen]].mean())
     assert any("unseen pairs are -infinity" in notice for notice in run.starts[0]["notices"])
+
+
+class OpenScores:
+    """Scores of the open world, and a table of feasibility for it."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.dataset, self.folder = world.dataset, folder
+        rng, names = np.random.default_rng(4), world.dataset.vocabulary
+        self.feasibility = np.round(rng.normal(0, 1, (len(names.states), len(names.objects))), 2).astype(np.float32)
+        self.feasibility[world.dataset.seen] = 0
+        lines = [
+            f"{state},{obj},{self.feasibility[s, o]}"
+            for s, state in enumerate(names.states)
+            for o, obj in enumerate(names.objects)
+        ]
+        (folder / "table.csv").write_text("\n".join(["state,object,score", *lines]))
+        self.matrices = {}
+        for phase in ("val", "test"):
+            candidates, split = world.dataset.candidates(phase, "open"), world.dataset.splits[phase]
+            matrix = rng.normal(-5, 2, size=(len(split), len(candidates))).astype(np.float32)
+            matrix[np.arange(len(split)), candidates.index_of(split.states, split.objects)] += 3
+            self.matrices[phase] = matrix
+            np.save(folder / f"{phase}.npy", matrix)
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {"test": self.folder / "test.npy", "val": self.folder / "val.npy", "world": "open",
+                "feasibility": f"table:{self.folder / 'table.csv'}"}  # fmt: skip
+
+    def plain(self, phase: str, threshold: float, masking: str) -> tuple[ImageScores, Labels]:
+        dataset = replace(self.dataset, feasibility=self.feasibility)
+        candidates, split = dataset.candidates(phase, "open"), dataset.splits[phase]
+        matrix, seen = self.matrices[phase], candidates.seen
+        if masking == "official":
+            masked = official_feasibility_mask(matrix, candidates.feasibility, seen, threshold)
+        else:
+            masked = np.where(kept(candidates, threshold), matrix, np.float32(-np.inf))
+        labels = Labels(candidates.states, candidates.objects, split.states, split.objects)
+        return ImageScores.from_matrix(masked, seen, candidates.index_of(split.states, split.objects)), labels
+
+
+@pytest.mark.parametrize("masking", ["clean", "official"])
+def test_a_threshold_is_searched_on_validation_as_in_a_run(world, tmp_path, masking):
+    scores = OpenScores(world, tmp_path)
+    world.score("--masking", masking, results=tmp_path / "r", **scores.arguments)
+    (run,) = runs_of(tmp_path / "r")
+    found = run.finished.open_world
+    aucs = []
+    for threshold in found.grid:
+        record, labels = scores.plain("val", threshold, masking)
+        sweep = legacy_from_image_scores(record, labels).auc
+        aucs.append(exact_curve(record).auc if masking == "clean" else sweep)
+    assert found.val_aucs == pytest.approx(aucs) and found.threshold == found.grid[int(np.argmax(aucs))]
+    val = evaluate(*scores.plain("val", found.threshold, masking))
+    test = evaluate(*scores.plain("test", found.threshold, masking), bias=val.best_hm_bias)
+    assert str(run.finished.metrics.test) == str(test) and str(run.finished.metrics.val) == str(val)
+    assert (run.spec.open_world.feasibility, run.spec.open_world.masking) == ("table", masking)
+    assert run.spec.settings == {}
+
+
+def test_a_threshold_may_be_given_without_validation(world, tmp_path):
+    scores = OpenScores(world, tmp_path)
+    given = {name: value for name, value in scores.arguments.items() if name != "val"}
+    world.score("--threshold", "0.5", results=tmp_path / "r", **given)
+    (run,) = runs_of(tmp_path / "r")
+    assert run.finished.metrics.test.auc == evaluate(*scores.plain("test", 0.5, "clean")).auc
+    assert "--feasibility 'table:<file>' --threshold 0.5 --masking clean" in reproduce(run)
+
+
+MASKS: dict[str, tuple[dict[str, object], str]] = {
+    "closed": ({"world": "closed"}, "The feasibility table:"),
+    "no validation": ({"val": None}, "The threshold of feasibility cannot be searched."),
+    "no number": ({"threshold": "high"}, "'high' is no threshold. It is a number or 'search'."),
+    "by CLIP": ({"feasibility": "clip"}, "Feasibility by CLIP needs a backbone."),
+    "no source": ({"feasibility": "globe"}, "There is no source of feasibility scores 'globe'."),
+    "not shipped": ({"feasibility": "shipped"}, "No feasibility table for mit_states comes with the suite."),
+    "a threshold of nothing": ({"feasibility": "none", "threshold": "0.5"}, "There is no --feasibility."),
+    "validation alone": ({"split": "val"}, "Validation alone is judged without a threshold."),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_a_mask_that_cannot_be_is_refused(world, tmp_path, case):
+    changes, message = MASKS[case]
+    given = {
+        name: value for name, value in (OpenScores(world, tmp_path).arguments | changes).items() if value is not None
+    }
+    done = world.score(check=False, results=tmp_path / "r", **given)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_labels_come_from_the_metadata_file_alone(world, tmp_path):
