@@ -22,10 +22,11 @@ def caption(runs: Sequence[RunRecord], *, spread: bool = True) -> str:
     seeds = sorted({run.spec.seed for run in runs})
     several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
     precision = "precision not known" if spec.external is not None else spec.precision
+    rule = ", ".join(sorted(policies)) or ("nothing" if spec.external is None else "a rule that is not known")
     return (
         f"{spec.dataset}, {spec.world} world{_masking(runs)}, backbone {spec.backbone}, profile {spec.profile}, "
         f"{precision}, protocol {spec.protocol_version}; epoch selected by "
-        f"{', '.join(sorted(policies)) or 'nothing'}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
+        f"{rule}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
     )
 
 

@@ -20,7 +20,7 @@ from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs.numbers import defined
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.spec import EXTERNAL
+from benchmarks.runs.spec import EXTERNAL, NOT_KNOWN
 from registry import DATASETS
 
 FILE = Path(__file__).parents[1] / "published_results.csv"
@@ -71,6 +71,8 @@ def comparable(group: Group) -> list[PublishedResult] | str:
     if not of_data:
         return f"No published numbers stand beside these: there are none of {spec.dataset}."
     backbone = PAPERS_BACKBONES.get(spec.backbone, spec.backbone if spec.external is not None else None)
+    if spec.backbone == NOT_KNOWN:
+        return "No published numbers stand beside these: their backbone is not known; score --backbone-name says it."
     found = [entry for entry in of_data if entry.backbone == backbone and entry.world == spec.world]
     if not found:
         there = ", ".join(sorted({entry.backbone for entry in of_data if entry.world == spec.world}))

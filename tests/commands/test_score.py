@@ -23,6 +23,7 @@ from benchmarks.evaluation.scoring import chunk_scores, evaluation_mode
 from benchmarks.evaluation.thresholds import kept
 from benchmarks.evaluation.topk import exact_topk_curve
 from benchmarks.report import published
+from benchmarks.report.captions import caption
 from benchmarks.report.finished import load_method
 from benchmarks.report.groups import group_of, groups
 from benchmarks.report.published import comparable, published_table
@@ -199,6 +200,10 @@ def test_scores_of_a_file_join_the_table_of_their_data_and_backbone(tmp_path):
     assert "fp32" in groups([brought, own])[0].title, "what is known speaks for the group"
     assert len(groups([brought, own, half])) == 3, "of two groups that fit neither is chosen"
     assert group_of([brought]).title == "toy, closed world, tiny-icons, precision not known"
+    assert "epoch selected by a rule that is not known" in caption([brought])
+    nameless = stated(own.spec).model_copy(update={"backbone": "not known", "dataset": "mit_states"})
+    said = comparable(group_of([replace(own, spec=nameless)]))
+    assert isinstance(said, str) and "their backbone is not known" in said
 
 
 def test_a_paper_named_has_its_numbers_beside(tmp_path, monkeypatch):
