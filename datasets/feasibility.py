@@ -33,7 +33,7 @@ from errors import UserError
 if TYPE_CHECKING:
     from datasets.base import CompositionDataset
 
-Source = Literal["shipped", "glove", "clip"]
+Source = Literal["shipped", "glove", "clip", "table"]
 
 SHIPPED = Path(__file__).parent / "splits" / "feasibility"
 _VERSION = 1  # of the scores in the cache; raise when they come out otherwise

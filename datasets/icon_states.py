@@ -171,10 +171,7 @@ def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
     """
     root = root or default_root(seed)
     manifest_path = root / "manifest.json"
-    if manifest_path.is_file():
-        manifest = json.loads(manifest_path.read_text())
-    else:
-        manifest = _rendered(root, seed)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.is_file() else _rendered(root, seed)
     pairs: dict[str, tuple[Pair, ...]] = {}
     for phase in ("train", "val", "test"):
         lines = (root / "compositional-split-natural" / f"{phase}_pairs.txt").read_text().splitlines()

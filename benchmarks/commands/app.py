@@ -21,9 +21,12 @@ from benchmarks.commands.data import data
 from benchmarks.commands.finished import compare, predict
 from benchmarks.commands.launching import cancel
 from benchmarks.commands.listing import list_, show
+from benchmarks.commands.packing import pack, unpack
 from benchmarks.commands.reporting import report
 from benchmarks.commands.run import run
+from benchmarks.commands.score import score
 from benchmarks.commands.status import status
+from benchmarks.commands.tune import tune
 from benchmarks.training import stopping
 from errors import UserError
 
@@ -33,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, status, cancel, compare, predict, cost, export):
+for command in (run, score, report, status, cancel, compare, predict, tune, cost, export, pack, unpack):
     app.command()(command)
 app.command(name="profile", hidden=True)(profile)
 app.command(name="import")(import_)

@@ -7,8 +7,10 @@ from dataclasses import fields
 from benchmarks.commands.options import option_name
 from benchmarks.running.choices import How
 
-LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm")
+LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm", "--top-k", "--grid")
 """Options that take several values: after one option, by repeating it, and (methods, seeds, ablations) with commas."""
+LISTS_OF = {"report": ("--results",)}
+"""What else takes several values, by the command: elsewhere a word after it may be an argument."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
 FLAGS = ("--dry-run", "--flops-only", *(option_name(f) for f in fields(How) if isinstance(f.default, bool)))
 """Options that are on or off; a word after one may say which."""
@@ -24,6 +26,7 @@ def spread_lists(arguments: list[str]) -> list[str]:
     spread: list[str] = []
     option: str | None = None
     values = 0
+    lists = (*LIST_OPTIONS, *LISTS_OF.get(arguments[0] if arguments else "", ()))
     for position, argument in enumerate(arguments):
         if argument == "--":
             return spread + arguments[position:]
@@ -31,7 +34,7 @@ def spread_lists(arguments: list[str]) -> list[str]:
         if argument.startswith("--"):
             if option is not None and values == 0:
                 spread.append(option)  # an option without a value: Typer says so
-            option, values = (name, 0) if name in LIST_OPTIONS else (None, 0)
+            option, values = (name, 0) if name in lists else (None, 0)
             if option is None:
                 spread.append(argument)
                 continue

@@ -16,7 +16,7 @@ PLACES = (0, 7, 14, 21, 28, 35, 42, 49)
 
 def feasibility(
     name: DatasetName,
-    source: Annotated[str, typer.Option(help="auto, shipped, clip or glove:<file of word vectors>.")] = "auto",
+    source: Annotated[str, typer.Option(help="auto, shipped, clip, glove:<word vectors> or table:<scores>.")] = "auto",
     backbone: Annotated[str, typer.Option(help="CLIP whose text features 'clip' takes.")] = "tiny-icons",
     plugin: Plugins = None,
 ) -> None:
@@ -42,6 +42,7 @@ def feasibility(
     summary = summarise(dataset, table.scores, PLACES)
     states, objects = table.scores.shape
     made = {"shipped": "comes with the suite", "glove": "from word vectors", "clip": f"text features of {backbone}"}
+    made["table"] = "scores from a file"
     out.print(f"Feasibility of {name}: source {table.source}, {made[table.source]}", soft_wrap=True)
     out.print(f"{states} states x {objects} objects, {int((~dataset.seen).sum()):,} unseen pairs")
     out.print("smallest, quartiles, largest: " + "  ".join(f"{value:.4f}" for value in summary.quantiles))

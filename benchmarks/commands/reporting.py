@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,20 +10,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.commands.console import err, load_plugins, out
-from benchmarks.commands.options import Plugins, Results
+from benchmarks.commands.options import Plugins
 from errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.report.evidence import Question
+    from benchmarks.report.sources import Source
     from benchmarks.report.writing import Report
 
 
-def show_report(results: Path, run_ids: set[str] | None = None, question: Question | None = None) -> Report:
-    """Print the main tables of the runs asked for (None: of all), write the report of all records and return it."""
+def show_report(
+    results: Path,
+    run_ids: set[str] | None = None,
+    question: Question | None = None,
+    sources: Sequence[Source] | None = None,
+) -> Report:
+    """Print the main tables of the runs asked for (None: of all), write the report of all records and return it.
+
+    results: folder of the report. sources: of the records, by default that folder.
+    """
     from benchmarks.report.render import terminal
     from benchmarks.report.writing import read_report
 
-    found = read_report(results, question)
+    found = read_report(results, question, sources)
     tables = found.tables if run_ids is None else found.tables_of(run_ids)
     for table in tables:
         if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
@@ -55,20 +65,36 @@ def show_failures(found: Report) -> int:
 
 
 def report(
-    results: Results = Path("results"),
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Folders of run records, and files that 'pack' wrote. results.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Method to compare with; csp where it was run.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: no intervals and tests.")] = 10_000,
+    top_k: Annotated[list[int] | None, typer.Option(help="Also top-k numbers, e.g. --top-k 3 5.")] = None,
     plugin: Plugins = None,
 ) -> None:
     """Make the tables (Markdown, LaTeX, CSV), figures and the HTML page of all run records."""
     from benchmarks.report.evidence import Question
-    from benchmarks.report.writing import write_files
+    from benchmarks.report.sources import opened
+    from benchmarks.report.topk_table import check_topk
 
     load_plugins(plugin)
-    found = show_report(results, question=Question(baseline, resamples))
+    topk = tuple(dict.fromkeys(top_k or ()))
+    check_topk(topk)
+    places = results or [Path("results")]
+    with opened(places) as sources:
+        _report(sources, Question(baseline, resamples, topk=topk))
+
+
+def _report(sources: Sequence[Source], question: Question) -> None:
+    """Print and write the report of some sources."""
+    from benchmarks.report.sources import home_of
+    from benchmarks.report.writing import write_files
+
+    found = show_report(home_of(sources), None, question, sources)
     if not found.runs and not found.problems:
         raise UserError(
-            f"There is nothing to report in '{results}'.",
+            f"There is nothing to report in '{', '.join(str(source.named) for source in sources)}'.",
             "It holds no run records.",
             "Run 'python bench.py run' first, or pass --results with another folder.",
         )

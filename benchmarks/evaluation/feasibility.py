@@ -1,7 +1,8 @@
 """Where the feasibility scores of a run come from, and what of that belongs to the run's identity.
 
-The tables that come with the suite, or files of word vectors, need no model (`datasets/feasibility.py`); here is the
-third source, CLIP's text features of the words, the choice between the three, and what scores say about unseen pairs.
+The tables that come with the suite and files of word vectors need no model (`datasets/feasibility.py`), nor does a
+table of the user's own (`datasets/feasibility_table.py`); here are CLIP's text features of the words, the choice of the
+source, and what scores say about unseen pairs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.runs.settings import Provenance, Values
 from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, Profile
 from datasets.base import CompositionDataset, clean_label
 from datasets.feasibility import Feasibility, Source, cached, from_glove, shipped, shipped_names
+from datasets.feasibility_table import from_table
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -45,15 +47,17 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
         )
     if setting == "shipped":
         return "shipped"
-    return "clip" if setting == "clip" else "glove"
+    if setting == "clip":
+        return "clip"
+    return "table" if setting.startswith("table:") else "glove"
 
 
 def check_source(setting: str) -> None:
     """Raise the `UserError` of a setting that means no source, whatever the data set."""
-    if setting not in ("none", "auto", "shipped", "clip") and not setting.startswith("glove:"):
+    if setting not in ("none", "auto", "shipped", "clip") and not setting.startswith(("glove:", "table:")):
         raise UserError(
             f"There is no source of feasibility scores '{setting}'.",
-            "There are auto, shipped, clip and glove:<file of word vectors>.",
+            "There are auto, shipped, clip, glove:<file of word vectors> and table:<file of scores>.",
             "Choose one of these.",
         )
 
@@ -65,6 +69,8 @@ def feasibility(
     source = source_of(setting, dataset)
     if source == "glove":
         return from_glove(dataset, Path(setting.partition(":")[2]).expanduser())
+    if source == "table":
+        return from_table(dataset, Path(setting.partition(":")[2]).expanduser())
     if source == "clip":
         return from_clip(dataset, digest(), load)
     table = shipped(dataset)

@@ -27,6 +27,9 @@ _DTYPES: Mapping[str, type[np.generic]] = {
     "logsumexp_unseen": np.float64,
 }
 
+_TOP: Mapping[str, type[np.generic]] = {"top_above": np.uint8, "top_level": np.int32, "top_others": np.float32}
+"""What a record has in addition where it serves top-k curves; of [K, N] the images are the last axis."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
@@ -36,8 +39,9 @@ class ImageScores:
     float64 in [0, 1], 1 / `ties` if the true pair is at the top of its own group, else 0. ties: candidates at the top
     of the image's own group (0 if the group is empty). seen_winner, unseen_winner: column of the group's champion, the
     first on ties, -1 if the group is empty. true_column: -1 if the pair is no candidate. true_score: float32.
-    logsumexp_seen, logsumexp_unseen: float64, of the scores as they come. Wrong types are converted; arrays of unlike
-    length raise ValueError.
+    logsumexp_seen, logsumexp_unseen: float64, of the scores as they come. top_above, top_level [N], top_others [K, N]:
+    what `topk.topk_curve` needs, see `topk.rivals`; None where it was not kept. Wrong types are converted; arrays of
+    unlike length raise ValueError.
     """
 
     is_seen: np.ndarray
@@ -51,6 +55,9 @@ class ImageScores:
     true_score: np.ndarray
     logsumexp_seen: np.ndarray
     logsumexp_unseen: np.ndarray
+    top_above: np.ndarray | None = None
+    top_level: np.ndarray | None = None
+    top_others: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _DTYPES.items():
@@ -60,6 +67,15 @@ class ImageScores:
                     f"{name} has shape {values.shape}, is_seen has {np.shape(self.is_seen)}; both must be [N]"
                 )
             object.__setattr__(self, name, values)
+        for name, dtype in _TOP.items() if self.top_others is not None else ():
+            values = np.asarray(getattr(self, name), dtype=dtype)
+            if values.shape[-1:] != np.shape(self.is_seen):
+                raise ValueError(f"{name} has shape {values.shape}, is_seen has {np.shape(self.is_seen)}")
+            object.__setattr__(self, name, values)
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(_DTYPES) if self.top_others is None else (*_DTYPES, *_TOP)
 
     def __len__(self) -> int:
         return len(self.is_seen)
@@ -78,11 +94,11 @@ class ImageScores:
 
     def subset(self, keep: np.ndarray) -> ImageScores:
         """Return the images selected by a mask or by indices (which may repeat), in that order."""
-        return ImageScores(**{name: getattr(self, name)[keep] for name in _DTYPES})
+        return ImageScores(**{name: getattr(self, name)[..., keep] for name in self._fields})
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields by name, ready for an .npz file."""
-        return {name: getattr(self, name) for name in _DTYPES}
+        return {name: getattr(self, name) for name in self._fields}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ImageScores:
@@ -90,15 +106,17 @@ class ImageScores:
         missing = [name for name in _DTYPES if name not in arrays]
         if missing:
             raise ValueError(f"the stored image scores lack {', '.join(missing)}")
-        return cls(**{name: arrays[name] for name in _DTYPES})
+        top = _TOP if all(name in arrays for name in _TOP) else ()
+        return cls(**{name: arrays[name] for name in (*_DTYPES, *top)})
 
     @classmethod
     def concatenate(cls, parts: Sequence[ImageScores]) -> ImageScores:
         """Join records of successive batches; no part at all gives a record of no images."""
         empty = {name: np.zeros(0, dtype) for name, dtype in _DTYPES.items()}
-        return cls(
-            **{name: np.concatenate([empty[name], *(getattr(part, name) for part in parts)]) for name in _DTYPES}
-        )
+        joined = {name: np.concatenate([empty[name], *(getattr(part, name) for part in parts)]) for name in _DTYPES}
+        if parts and all(part.top_others is not None for part in parts):
+            joined |= {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in _TOP}
+        return cls(**joined)
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray, seen: np.ndarray, true_columns: np.ndarray) -> ImageScores:

@@ -72,7 +72,7 @@ class ThresholdStream:
         columns = np.where(places >= 0, self.arrangement.columns[places], -1)
         seen, *unseen = self.groups
         with np.errstate(invalid="ignore"):  # NaN is for whoever takes the record to refuse
-            best, winner, ties, log_sums = _running([_arrays(group) for group in unseen])
+            best, winner, ties, log_sums = running([_arrays(group) for group in unseen])
         return ThresholdScores(
             is_seen=(places >= 0) & (places < self.edges[1]),
             best_seen=to_numpy(seen.best),
@@ -97,7 +97,7 @@ def _arrays(group: RunningBest) -> tuple[np.ndarray, ...]:
     return best, winner.astype(np.int32), ties.astype(np.int32), log_sum
 
 
-def _running(groups: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+def running(groups: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
     """Join each group with all before it, and return rows [T, B] in the order of the thresholds, which is the reverse.
 
     Groups of disjoint columns: the larger best wins, equal ones share the tie and the first column wins.

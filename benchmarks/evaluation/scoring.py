@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluation.image_scores import ImageScores, credit
+from benchmarks.evaluation.topk import rivals
 from datasets.base import Candidates
 from errors import UserError
 from methods.base import Batch, Method, Prepared
@@ -53,6 +54,38 @@ class RunningBest:
         self.log_sum_exp = torch.logaddexp(self.log_sum_exp, shift + work.exp_().sum(dim=1).log())
 
 
+class RunningTop:
+    """The largest scores of one group of candidates for each image of a batch, for top-k curves.
+
+    highest: float32 [B, K], falling, -inf where there are fewer. more: int64 [B], how many candidates beyond these
+    reach the last of them.
+    """
+
+    def __init__(self, images: int, count: int, device: torch.device) -> None:
+        self.highest = torch.full((images, count), -torch.inf, device=device)
+        self.more = torch.zeros(images, dtype=torch.int64, device=device)
+
+    def update(self, scores: Tensor) -> None:
+        """Take in float32 scores [B, n]."""
+        count = self.highest.shape[1]
+        found = torch.full_like(self.highest, -torch.inf)
+        width = min(count, scores.shape[1])
+        found[:, :width] = scores.topk(width, dim=1).values
+        level = (scores == found[:, -1:]).sum(dim=1) - (found == found[:, -1:]).sum(dim=1)
+        both = torch.cat([self.highest, found], dim=1).sort(dim=1, descending=True).values
+        last = both[:, count - 1]
+        self.more = (
+            (both[:, count:] == last[:, None]).sum(dim=1)
+            + self.more * (self.highest[:, -1] == last)
+            + level * (found[:, -1] == last)
+        )
+        self.highest = both[:, :count]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return both on the CPU."""
+        return to_numpy(self.highest), to_numpy(self.more)
+
+
 class Stream(Protocol):
     """What takes in scores [B, n] of the candidates start .. start + n - 1."""
 
@@ -63,11 +96,13 @@ class Stream(Protocol):
 class ScoreStream:
     """Takes a batch's scores in chunks of candidates, in column order, and returns its record.
 
-    seen: bool [P], on the device of the scores. pairs: int64 [B], column of each true pair or -1.
+    seen: bool [P], on the device of the scores. pairs: int64 [B], column of each true pair or -1. top: so many best
+    scores of either group are kept for `topk.topk_curve`.
     """
 
-    def __init__(self, seen: Tensor, pairs: Tensor) -> None:
+    def __init__(self, seen: Tensor, pairs: Tensor, top: int = 0) -> None:
         self.seen = seen
+        self.top = [RunningTop(len(pairs), top, pairs.device) for _ in range(2)] if top else []
         self.pairs = pairs
         self.best_seen = RunningBest(len(pairs), pairs.device)
         self.best_unseen = RunningBest(len(pairs), pairs.device)
@@ -78,10 +113,13 @@ class ScoreStream:
         scores = scores.float()
         stop = start + scores.shape[1]
         seen = self.seen[start:stop]
-        for group, flags in ((self.best_seen, seen), (self.best_unseen, ~seen)):
+        for place, (group, flags) in enumerate(((self.best_seen, seen), (self.best_unseen, ~seen))):
             columns = torch.nonzero(flags).squeeze(1)
             whole = len(columns) == len(flags)
-            group.update(scores if whole else scores.index_select(1, columns), columns + start)
+            own = scores if whole else scores.index_select(1, columns)
+            group.update(own, columns + start)
+            if self.top and len(columns):
+                self.top[place].update(own)
         here = torch.nonzero((self.pairs >= start) & (self.pairs < stop)).squeeze(1)
         self.true_score[here] = scores[here, self.pairs[here] - start]
 
@@ -103,6 +141,7 @@ class ScoreStream:
             true_score=true_score,
             logsumexp_seen=to_numpy(self.best_seen.log_sum_exp),
             logsumexp_unseen=to_numpy(self.best_unseen.log_sum_exp),
+            **(rivals(is_seen, true_score, [top.arrays() for top in self.top]) if self.top else {}),
         )
 
 
@@ -113,13 +152,15 @@ def score_images(
     *,
     pair_chunk: int = PAIR_CHUNK,
     prepared: Prepared | None = None,
+    top: int = 0,
 ) -> ImageScores:
     """Score every image of `batches` against `candidates` and return the per-image record, in the order of the batches.
 
     `Batch.pairs` must be columns of `candidates` (-1: no candidate). `prepared` is what `method.prepare(candidates)`
-    gave, if that is at hand. Scores go to float32 and nothing is added to them; -inf means "not a candidate". The
-    method is in evaluation mode meanwhile, each module's own mode is restored after. UserError if a score is NaN or
-    +inf; ValueError for no candidates, a chunk below 1, scores of a wrong shape or a pair beyond the candidates.
+    gave, if that is at hand; `top` is as in `ScoreStream`. Scores go to float32 and nothing is added to them; -inf
+    means "not a candidate". The method is in evaluation mode meanwhile, each module's own mode is restored after.
+    UserError if a score is NaN or +inf; ValueError for no candidates, a chunk below 1, scores of a wrong shape or a
+    pair beyond the candidates.
     """
     if pair_chunk < 1 or len(candidates) == 0:
         raise ValueError(
@@ -127,13 +168,14 @@ def score_images(
         )
     if prepared is not None and not np.array_equal(prepared.candidates.pairs, candidates.pairs):
         raise ValueError("the method was prepared for other candidates than those to be scored")
-    parts: list[ImageScores] = []
+    # Of no images too, so that processes which have a different share of them have the same fields.
+    parts = [ScoreStream(torch.as_tensor(candidates.seen), torch.empty(0, dtype=torch.int64), top).finish()]
     with torch.inference_mode(), evaluation_mode(method):
         if prepared is None:
             prepared = method.prepare(candidates)
         for batch in map(method.encode, batches):
             check_pairs(batch, len(candidates))
-            stream = ScoreStream(torch.as_tensor(candidates.seen, device=batch.pairs.device), batch.pairs)
+            stream = ScoreStream(torch.as_tensor(candidates.seen, device=batch.pairs.device), batch.pairs, top)
             feed(stream, method, batch, prepared, len(candidates), pair_chunk)
             record = stream.finish()
             check_scores(method, record.best_seen, record.best_unseen, sum(map(len, parts)))

@@ -21,10 +21,12 @@ def caption(runs: Sequence[RunRecord], *, spread: bool = True) -> str:
     policies = {policy(run) for run in runs if run.spec.training.epochs > 0}
     seeds = sorted({run.spec.seed for run in runs})
     several = "± is the standard deviation over seeds" if len(seeds) > 1 else "one seed, so no spread is shown"
+    precision = "precision not known" if spec.external is not None else spec.precision
+    rule = ", ".join(sorted(policies)) or ("nothing" if spec.external is None else "a rule that is not known")
     return (
         f"{spec.dataset}, {spec.world} world{_masking(runs)}, backbone {spec.backbone}, profile {spec.profile}, "
-        f"{spec.precision}, protocol {spec.protocol_version}; epoch selected by "
-        f"{', '.join(sorted(policies)) or 'nothing'}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
+        f"{precision}, protocol {spec.protocol_version}; epoch selected by "
+        f"{rule}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
     )
 
 
@@ -88,6 +90,11 @@ def gaps(group: Group, rows: Sequence[Row], *, same_seeds: bool = True) -> list[
     """
     notes = []
     runs = [run for row in rows for run in row.runs]
+    if brought := [row.label for row in rows if row.runs[0].spec.external is not None]:
+        notes.append(
+            f"Scores of {', '.join(brought)} came from a file: the backbone is what was stated, training, precision "
+            "and the choice of the epoch are not known."
+        )
     names = next((found for run in runs if run.result is not None and (found := run.result.left_out_images)), None)
     if names is not None:
         left_out = counted(len(names), "image that the splits list was", "images that the splits list were")

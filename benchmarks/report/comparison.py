@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report.flips import Flip, image_flips
+from benchmarks.report.groups import agree
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.named_runs import AGREEING, CONDITIONS, Kind, Side
 from benchmarks.report.reproduce import given_settings
@@ -43,7 +44,12 @@ def face_offs(a: Side, b: Side, resampling: Resampling) -> list[Faceoff]:
     """
     ours, theirs = a.kinds(), b.kinds()
     alone = all(len({one.name for one in kinds}) == 1 for kinds in (ours, theirs))
-    couples = [(x, y) for x in ours for y in theirs if x.conditions == y.conditions and (alone or x.name == y.name)]
+    couples = [
+        (x, y)
+        for x in ours
+        for y in theirs
+        if all(map(agree, x.conditions, y.conditions)) and (alone or x.name == y.name)
+    ]
     if not couples and len(ours) == len(theirs) == 1:
         couples = [(ours[0], theirs[0])]
     if {run.path.resolve() for run in a.runs} == {run.path.resolve() for run in b.runs}:
@@ -91,8 +97,10 @@ def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], r
     notes += [
         f"They differ in {name.replace('_', ' ')}: {mine[:20]} and {its[:20]}."
         for name, mine, its in zip(AGREEING, a.conditions, b.conditions, strict=True)
-        if mine != its
+        if not agree(mine, its)
     ]
+    if any(run.spec.external is not None for run in (*ours, *theirs)):
+        notes.append("Of scores that came from a file weights, precision and training are not known.")
     seeds = sorted({run.spec.seed for run in ours} & {run.spec.seed for run in theirs})
     if len(ours) > 1 and len(theirs) > 1 and seeds:  # pairs by seed; one run alone is compared whatever its seed
         unpaired = len(ours) + len(theirs) - 2 * len(seeds)
@@ -127,7 +135,8 @@ def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[Run
     seeds = {"imported": "of any seed"} if len({run.spec.seed for run in runs}) == len(runs) and not trained else {}
     kinds: dict[str, list[RunRecord]] = {}
     for run in runs:
-        kinds.setdefault(run.spec.model_copy(update={"seed": 0, **seeds}).digest(), []).append(run)
+        changes = {"seed": 0, "external": None, **seeds}
+        kinds.setdefault(run.spec.model_copy(update=changes).digest(), []).append(run)
     if len(kinds) == 1:
         return runs, said
     plain = [own for own in kinds.values() if not given_settings(own[0]) and own[0].spec.imported is None]

@@ -32,12 +32,14 @@ class Question:
     """What a report is asked about chance.
 
     baseline: a method's name or a row's label; None for `BASELINE`, or the first row where that was not run. resamples:
-    of the bootstrap, 0 for no intervals and tests. level: of intervals; differences are tested at 1 - level.
+    of the bootstrap, 0 for no intervals and tests. level: of intervals; differences are tested at 1 - level. topk: the
+    numbers k for which a table of top-k numbers is asked for.
     """
 
     baseline: str | None = None
     resamples: int = 10_000
     level: float = 0.95
+    topk: tuple[int, ...] = ()
 
     def mark(self, adjusted_p: float) -> str:
         """Return "*" for a difference that is significant after Holm's adjustment."""

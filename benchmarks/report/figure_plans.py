@@ -130,8 +130,10 @@ def of_results(group: Group) -> Iterator[Plan]:
             "overlap although their paired difference is clear: the tables test differences."
         )
 
+    timed = figures.timed(rows)
+
     def cost_caption() -> str:
-        devices = sorted({str(run.environment.get("device", "?")) for row in rows for run in row.done})
+        devices = sorted({str(run.environment.get("device", "?")) for row in timed for run in row.done})
         return (
             f"AUC{' with its interval' if measured()[0] else ''} against training time without validation, on "
             f"{', '.join(devices)}; 0: nothing is trained. The larger a point, the more numbers are trained "
@@ -139,7 +141,7 @@ def of_results(group: Group) -> Iterator[Plan]:
         )
 
     yield Plan("auc", "AUC with intervals", auc_caption, lambda: figures.auc_of_runs(rows, looks, measured()[0]))
-    if timed := figures.timed(rows):
+    if timed:
         yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(timed, looks, measured()[0]))
 
 

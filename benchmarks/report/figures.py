@@ -194,7 +194,7 @@ def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str
         if row.label in intervals:
             low, high = intervals[row.label]
             axes.plot([seconds, seconds], [low * 100, high * 100], color=style.colour, linewidth=0.9)
-        size = 18 + 12 * max(0.0, math.log10(trained + 1) - 2)
+        size = 18 + 12 * max(0.0, math.log10((trained or 0) + 1) - 2)
         axes.scatter(seconds, auc, s=size, color=style.colour, marker=style.marker, zorder=2, linewidth=0)
         places.append((seconds, auc))
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)

@@ -30,6 +30,8 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
     from benchmarks.runs.checkpoints import BEST
 
     asked = f"The method of {run.run_id} cannot be loaded."
+    if run.spec.external is not None:
+        raise UserError(asked, "Its scores came from a file, without a network.", "Choose a run of a method.")
     if run.result is None:
         raise UserError(asked, f"The run is {run.status}, not done.", "Finish it with bench.py run.")
     spec = run.spec

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import NOT_KNOWN, RunSpec
 from errors import UserError
 from registry import METHODS
 
@@ -80,7 +81,9 @@ class Group:
         """What the runs have in common, in short; another group may have the same."""
         spec = self.runs[0].spec
         profile = "" if spec.profile == "clean" else f", {spec.profile} profile"
-        return f"{spec.dataset}, {spec.world} world, {spec.backbone}{profile}, {spec.precision}"
+        precision = "precision not known" if spec.external is not None else spec.precision
+        backbone = "backbone not known" if spec.backbone == NOT_KNOWN else spec.backbone
+        return f"{spec.dataset}, {spec.world} world, {backbone}{profile}, {precision}"
 
     @property
     def full(self) -> list[Row]:
@@ -93,16 +96,19 @@ class Group:
 
 
 def conditions(run: RunRecord) -> Mapping[str, str]:
-    """Return what must agree for two runs to stand in one table, by name."""
+    """Return what must agree for two runs to stand in one table, by name.
+
+    Of scores from a file weights and precision are not known, and agree with any: their backbone is what was stated.
+    """
     spec, world = run.spec, run.spec.open_world
     return {
         "data set": spec.dataset,
         "data": spec.dataset_digest,
         "backbone": spec.backbone,
-        "weights": spec.backbone_digest,
+        "weights": stated(spec, "backbone_digest"),
         "world": spec.world,
         "profile": spec.profile,
-        "precision": spec.precision,
+        "precision": stated(spec, "precision"),
         "protocol version": str(spec.protocol_version),
         "feasibility": "none" if world is None else world.feasibility,
         "feasibility table": "none" if world is None else world.feasibility_digest or "none",
@@ -110,12 +116,23 @@ def conditions(run: RunRecord) -> Mapping[str, str]:
     }
 
 
+def stated(spec: RunSpec, name: str) -> str:
+    """Return a part of a specification as text, `NOT_KNOWN` where scores came from a file and it is not."""
+    unknown = spec.external is not None and name in ("backbone_digest", "precision")
+    return NOT_KNOWN if unknown else str(getattr(spec, name))
+
+
+def agree(one: str, other: str) -> bool:
+    """Return whether two conditions may stand together: equal ones, and one that is not known with any."""
+    return one == other or NOT_KNOWN in (one, other)
+
+
 def check_comparable(runs: Sequence[RunRecord]) -> None:
     """Refuse runs whose `conditions` differ, as a `UserError` that names two of them and the condition."""
     for run in runs[1:]:
         ours, theirs = conditions(runs[0]), conditions(run)
         for name, value in ours.items():
-            if value != theirs[name]:
+            if not agree(value, theirs[name]):
                 raise UserError(
                     f"{runs[0].run_id} and {run.run_id} cannot stand in one table.",
                     f"Their {name} differs: {value[:20]} and {theirs[name][:20]}.",
@@ -132,15 +149,18 @@ def group_of(runs: Iterable[RunRecord]) -> Group:
             copies.append(run)
         else:
             kept[run.run_id] = run
-    own = sorted(kept.values(), key=lambda run: run.run_id)
+    # The first run speaks for the group; of scores from a file less is known.
+    own = sorted(kept.values(), key=lambda run: (run.spec.external is not None, run.run_id))
     return Group(own, _rows(own), copies)
 
 
 def groups(runs: Iterable[RunRecord]) -> list[Group]:
     """Return the runs grouped by what must agree, see `conditions`; each group has a title of its own."""
     found: dict[tuple[str, ...], list[RunRecord]] = {}
-    for run in runs:
-        found.setdefault(tuple(conditions(run).values()), []).append(run)
+    for run in sorted(runs, key=lambda run: run.spec.external is not None):
+        own = tuple(conditions(run).values())
+        fitting = [key for key in found if all(map(agree, key, own))] if run.spec.external is not None else []
+        found.setdefault(fitting[0] if len(fitting) == 1 else own, []).append(run)
     made = [group_of(members) for _, members in sorted(found.items(), key=lambda item: item[0])]
     titles = [group.title for group in made]
     return [

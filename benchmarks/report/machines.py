@@ -34,7 +34,7 @@ def facts(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def mixture_notes(runs: Iterable[RunRecord]) -> list[str]:
     """Return a sentence for each thing in which finished runs differ although their identity does not know it."""
-    done = [run for run in runs if run.result is not None]
+    done = [run for run in runs if run.result is not None and run.spec.external is None]
     values: dict[str, dict[str, list[RunRecord]]] = {}
     for run in done:
         for name, value in facts(run.environment).items():

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.report.groups import stated
 from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
+from benchmarks.runs.spec import EXTERNAL
 from datasets.places import hidden_path, plainly_a_path
 from errors import UserError, counted, did_you_mean
 from registry import METHODS
@@ -43,7 +45,7 @@ class Side:
         """Return the finished runs by method, ablation and what must agree."""
         found: dict[tuple[str, ...], list[RunRecord]] = {}
         for run in self.runs:
-            key = (run.spec.method, run.spec.ablation or "", *(str(getattr(run.spec, name)) for name in AGREEING))
+            key = (run.spec.method, run.spec.ablation or "", *(stated(run.spec, name) for name in AGREEING))
             found.setdefault(key, []).append(run)
         return [Kind((key[0], key[1]), key[2:], runs) for key, runs in found.items()]
 
@@ -82,7 +84,7 @@ def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
     only: conditions that runs must have, by name; None is no condition. A name without finished runs is a `UserError`.
     """
     place, note = Path(name).expanduser(), ""
-    if not plainly_a_path(name) and name in METHODS.names():
+    if not plainly_a_path(name) and (name in METHODS.names() or name.startswith(EXTERNAL)):
         label, runs = name, [run for run in find_runs(results)[0] if run.spec.method == name and not run.spec.ablation]
         note = hidden_path(name, "method")
     elif place.is_dir() and not (place / SPEC).is_file() and not is_run_id(results, name):

@@ -124,7 +124,7 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Failures | None 
     return drawn
 
 
-def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: Section | None = None) -> None:
+def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: Failures | None = None) -> None:
     """Draw AUC and U against the share of seen pairs, for each data set that was run with several shares.
 
     drawn: takes the pictures. failures: as of `draw`.

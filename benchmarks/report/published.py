@@ -20,6 +20,7 @@ from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs.numbers import defined
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import EXTERNAL, NOT_KNOWN
 from registry import DATASETS
 
 FILE = Path(__file__).parents[1] / "published_results.csv"
@@ -69,7 +70,9 @@ def comparable(group: Group) -> list[PublishedResult] | str:
     of_data = [entry for entry in published_results() if entry.dataset == spec.dataset]
     if not of_data:
         return f"No published numbers stand beside these: there are none of {spec.dataset}."
-    backbone = PAPERS_BACKBONES.get(spec.backbone)
+    backbone = PAPERS_BACKBONES.get(spec.backbone, spec.backbone if spec.external is not None else None)
+    if spec.backbone == NOT_KNOWN:
+        return "No published numbers stand beside these: their backbone is not known; score --backbone-name says it."
     found = [entry for entry in of_data if entry.backbone == backbone and entry.world == spec.world]
     if not found:
         there = ", ".join(sorted({entry.backbone for entry in of_data if entry.world == spec.world}))
@@ -93,9 +96,17 @@ def _other_images(group: Group) -> str:
 
 def published_name(row: Row) -> str | None:
     """Return what papers call a row's method; None if they do not have it."""
+    if row.runs[0].spec.external is not None:
+        said = {paper_of(row.runs[0]).casefold(), row.method.removeprefix(EXTERNAL).casefold()}
+        return next((entry.method for entry in published_results() if entry.method.casefold() in said), None)
     if row.method == "dfsp":
         return PAPERS_FUSIONS.get(str(row.runs[0].spec.method_config.get("fusion", "t2i")))
     return PAPERS_METHODS.get(row.method)
+
+
+def paper_of(run: RunRecord) -> str:
+    """Return what was said of the paper of scores that came from a file; "" for nothing."""
+    return str((run.environment.get("scores") or {}).get("paper", ""))
 
 
 def published_table(group: Group, entries: Sequence[PublishedResult]) -> Table:

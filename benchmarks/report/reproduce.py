@@ -10,6 +10,7 @@ from benchmarks.runs.numbers import defined
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import EXTERNAL, FILE_SOURCES, NOT_KNOWN
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""
@@ -24,6 +25,8 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     seeds: those of runs that differ in nothing else; by default the run's own.
     """
     spec, asked = run.spec, run.asked
+    if spec.external is not None:
+        return _scored(run)
     lacking = " ".join(option for _, option in unknown_places(run))
     seeds = [spec.seed] if seeds is None else seeds
     parts = ["python", "bench.py", "run", "--methods", spec.method]
@@ -48,16 +51,34 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
         parts += ["--devices", str(processes)]
     if asked is not None and asked.plugins:
         parts += ["--plugin", *asked.plugins]
-    given = [text for text in given_settings(run) if text != f"{spec.method}.feasibility=glove"]
+    bare = [f"{spec.method}.feasibility={source}" for source in FILE_SOURCES]
+    given = [text for text in given_settings(run) if text not in bare]
     if given := [*given, *_feasibility(run)]:
         parts += ["--set", *given]
+    return shlex.join(parts)
+
+
+def _scored(run: RunRecord) -> str:
+    """Return the command that makes a record from files of scores again; they are named without their folders."""
+    spec, scores = run.spec, run.environment["scores"]
+    parts = ["python", "bench.py", "score", "--test", scores["test"]["file"]]
+    parts += ["--val", scores["val"]["file"]] if "val" in scores else []
+    lists = spec.external.orders if spec.external is not None else ()
+    for option, digest in zip(("--pairs", "--images", "--val-pairs", "--val-images"), lists, strict=False):
+        parts += [option, f"<list with the digest {digest[:12]}>"] if digest else []
+    parts += ["--dataset", spec.dataset, "--name", spec.method.removeprefix(EXTERNAL), "--seed", str(spec.seed)]
+    parts += ["--world", spec.world] + (["--backbone-name", spec.backbone] if spec.backbone != NOT_KNOWN else [])
+    if (world := spec.open_world) is not None:
+        source = f"{world.feasibility}:<file>" if world.feasibility in FILE_SOURCES else world.feasibility
+        parts += ["--feasibility", source, "--threshold", str(world.threshold), "--masking", world.masking]
+    parts += ["--paper", scores["paper"]] if scores.get("paper") else []
     return shlex.join(parts)
 
 
 def given_settings(run: RunRecord) -> list[str]:
     """Return the settings of a run that neither a default nor a preset gives, as `--set` takes them.
 
-    Of the source of feasibility scores that is the kind alone, without the file of word vectors.
+    Of the source of feasibility scores that is the kind alone, without the file.
     """
     values = run.spec.settings
     given = [key for key, note in run.provenance.items() if note["origin"] in GIVEN and key in values]
@@ -65,11 +86,11 @@ def given_settings(run: RunRecord) -> list[str]:
 
 
 def _feasibility(run: RunRecord) -> list[str]:
-    """Return the setting that names the file of word vectors, or says that every pair is kept, where that is so."""
+    """Return the setting that names the file behind feasibility scores, or says that every pair is kept."""
     if run.spec.world == "closed":
         return []
     kind = "none" if run.spec.open_world is None else run.spec.open_world.feasibility
-    if kind == "glove" and run.asked is not None:
+    if kind in FILE_SOURCES and run.asked is not None:
         return [f"{run.spec.method}.feasibility={setting_text(run.asked.feasibility)}"]
     return [f"{run.spec.method}.feasibility=none"] if kind == "none" else []
 
@@ -107,7 +128,7 @@ def provenance(run: RunRecord) -> dict[str, Any]:
     """Return what a page says of one run: id, status, facts by name, and settings as (name, value, source)."""
     environment = run.environment
     origins = {key: note.get("where") or note["origin"] for key, note in run.provenance.items()}
-    values = run.spec.settings
+    values, brought = run.spec.settings, run.spec.external is not None
     started = run.starts[-1]
     facts = {
         "started": started.get("time"),
@@ -122,7 +143,9 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "weights of the backbone": run.spec.backbone_digest[:12],
         **_backbone_facts(environment.get("backbone") or {}),
         "weights from": run.spec.imported and f"a file with the SHA-256 {run.spec.imported[:12]}",
-        "training": None if run.result is None or run.spec.imported else f"{run.result.cost.train_seconds:.1f} s",
+        "training": None
+        if run.result is None or run.spec.imported or brought
+        else f"{run.result.cost.train_seconds:.1f} s",
         "epoch selected": None if run.result is None else run.result.selection.epoch,
         "bias of validation": None if run.result is None else defined(run.result.selection.bias),
         "error": run.error["message"] if run.error else None,

@@ -104,7 +104,8 @@ def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
     try:
         own = phase_arrays(RunFolder(record.path).read_arrays(), phase)
         scores, labels = scores_and_labels(own)
-        trained = record.result.cost.trained_parameters > 0
+        parameters = record.result.cost.trained_parameters
+        trained = parameters is None or parameters > 0  # of scores from a file nobody knows; a seed may change them
         return ScoredRun(scores, labels, validation_bias(record), record.spec.seed, trained=trained)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(

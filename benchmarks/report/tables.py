@@ -17,6 +17,7 @@ from benchmarks.report.published import comparable, published_table
 from benchmarks.report.results_table import differences_table, main_table
 from benchmarks.report.slices import slice_tables
 from benchmarks.report.table_model import Table
+from benchmarks.report.topk_table import topk_table
 from benchmarks.runs.records import RunRecord
 
 
@@ -61,8 +62,11 @@ def _of_full_models(group: Group, full: list[Row], question: Question, failures:
         found.append(attempt(failures, "Differences", lambda: differences_table(full, baseline, known)))
     if not isinstance(papers, str) and any(row.done for row in full):
         found.append(attempt(failures, "Published numbers", lambda: published_table(group, papers)))
+    if question.topk and any(row.done for row in full):
+        found.append(attempt(failures, "Top-k", lambda: topk_table(full, question.topk)))
     found += attempt(failures, "Slices", lambda: slice_tables(full)) or []
-    return [*found, attempt(failures, "Cost", lambda: cost_table(full))]
+    run_here = [row for row in full if row.runs[0].spec.external is None]
+    return [*found, attempt(failures, "Cost", lambda: cost_table(run_here)) if run_here else None]
 
 
 def _told_apart(table: Table, group: Group) -> Table:

@@ -14,10 +14,11 @@ from benchmarks.report.formats import csv_text, latex
 from benchmarks.report.groups import Group, groups
 from benchmarks.report.names import folders, unique
 from benchmarks.report.render import markdown, write_markdown
+from benchmarks.report.sources import Source, records_of
 from benchmarks.report.table_model import Table
 from benchmarks.report.tables import group_tables, tables
 from benchmarks.runs import files
-from benchmarks.runs.records import Problem, RunRecord, find_runs
+from benchmarks.runs.records import Problem, RunRecord
 
 REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
@@ -80,13 +81,13 @@ class Report:
             self.failures.write(self.root)
 
 
-def read_report(root: Path, question: Question | None = None) -> Report:
-    """Return the report of every record below `root`; nothing is written.
+def read_report(root: Path, question: Question | None = None, sources: Sequence[Source] | None = None) -> Report:
+    """Return the report of every record of some sources, by default below `root`; nothing is written.
 
-    A `question` with a baseline that was not run is a `UserError`.
+    root: the folder that it will be written to. A `question` with a baseline that was not run is a `UserError`.
     """
-    runs, problems = find_runs(root)
-    report = Report(root, runs, groups(runs), problems, question or Question())
+    runs, problems, clashes = records_of(sources or [Source(root, root)])
+    report = Report(root, runs, groups(runs), problems, question or Question(), notices=clashes)
     if runs:
         check_baseline((row for group in report.groups for row in group.full), report.question)
     return report

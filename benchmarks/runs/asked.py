@@ -13,13 +13,11 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from benchmarks.runs.spec import FILE_SOURCES
 from registry import BACKBONES, DATASETS
 
 OWN = "folder:"
 """What the names of own images begin with."""
-
-VECTORS = "glove:"
-"""What stands before the file in a feasibility setting that names one."""
 
 
 class Asked(BaseModel):
@@ -71,8 +69,9 @@ def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path])
     from datasets import is_path
 
     dataset, feasibility = planned.dataset, planned.feasibility
-    if feasibility.startswith(VECTORS):
-        feasibility = VECTORS + absolute(feasibility.removeprefix(VECTORS))
+    source, colon, file = feasibility.partition(":")
+    if colon and source in FILE_SOURCES:
+        feasibility = f"{source}:{absolute(file)}"
     return Asked(
         dataset=absolute(dataset) if dataset not in DATASETS.names() and is_path(dataset) else dataset,
         backbone=_with_absolute_weights(planned.backbone),

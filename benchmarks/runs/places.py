@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.runs.asked import OWN
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import FILE_SOURCES
 from datasets.cache import home
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
@@ -94,14 +95,18 @@ def unknown_places(run: RunRecord) -> list[tuple[str, str]]:
     Only older records, and those that were made for other machines, lack anything.
     """
     spec, lacking = run.spec, []
+    if spec.external is not None:
+        return []  # what is to be given again are files of scores, and any place does
     if run.asked is None:
         if spec.dataset.startswith(OWN):
             lacking.append((f"the images of {spec.dataset}", "--dataset <their folder or CSV file>"))
         if spec.backbone not in BACKBONES.names() and "." in spec.backbone.partition("/")[2]:  # no tag has a dot
             model = spec.backbone.partition("/")[0]
             lacking.append((f"the weights of {spec.backbone}", f"--backbone {model}/<path of the weights file>"))
-        if spec.open_world is not None and spec.open_world.feasibility == "glove":
-            lacking.append(("its word vectors", "--set feasibility=glove:<file>"))
+        source = None if spec.open_world is None else spec.open_world.feasibility
+        if source in FILE_SOURCES:
+            what = "its word vectors" if source == "glove" else "its table of feasibility"
+            lacking.append((what, f"--set feasibility={source}:<file>"))
         unknown = [
             f"the {kind} {name}"
             for kind, name, registry in (("method", spec.method, METHODS), ("data set", spec.dataset, DATASETS))

@@ -143,7 +143,7 @@ class Counts(_Part):
 class Cost(_Part):
     """What the run took.
 
-    trained_parameters: numbers that were trained
+    trained_parameters: numbers that were trained; null where the scores came from a file
     train_seconds: training without validation
     train_images_per_second: null where nothing was trained
     test_seconds: scoring the test images
@@ -156,7 +156,7 @@ class Cost(_Part):
     compiled: whether the training step was compiled
     """
 
-    trained_parameters: int
+    trained_parameters: int | None
     train_seconds: Number
     train_images_per_second: Number | None
     test_seconds: Number | None = None

@@ -33,8 +33,17 @@ PROTOCOL_VERSION = 1
 LATER_SETTINGS = {"clip_norm": None, "views": None}
 """Training settings that came after records were made, with the value at which a run is what it was before them."""
 
+FILE_SOURCES = ("glove", "table")
+"""Sources of feasibility scores that are files; a setting has "source:file", a specification the source alone."""
+
 THRESHOLD_GRID = 50
 """Number of thresholds that a search tries, those of the released codes."""
+
+EXTERNAL = "external:"
+"""What the names of methods begin with that were not run here, whose scores came from files."""
+
+NOT_KNOWN = "not known"
+"""What a record says of a backbone or its weights that nobody named."""
 
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -96,11 +105,11 @@ class TrainingConfig(BaseModel):
 class OpenWorldSettings(BaseModel):
     """What a user says about the open world; a run in the closed world does not read it.
 
-    feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "none" to keep
-    every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the smallest
-    feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50. masking:
-    what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None leaves the
-    last two to the profile: clean and open, or official and closed.
+    feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "table:<file>",
+    "none" to keep every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the
+    smallest feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50.
+    masking: what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None
+    leaves the last two to the profile: clean and open, or official and closed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -114,8 +123,10 @@ class OpenWorldSettings(BaseModel):
     @classmethod
     def _known_source(cls, feasibility: str) -> str:
         kind, _, file = feasibility.partition(":")
-        if feasibility not in ("auto", "none", "shipped", "clip") and not (kind == "glove" and file):
-            raise ValueError("it is none of auto, none, shipped, clip and glove:<file of word vectors>")
+        if feasibility not in ("auto", "none", "shipped", "clip") and not (kind in FILE_SOURCES and file):
+            raise ValueError(
+                "it is none of auto, none, shipped, clip, glove:<file of word vectors> and table:<file of scores>"
+            )
         return feasibility
 
 
@@ -129,15 +140,33 @@ class OpenWorld(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    feasibility: Literal["shipped", "glove", "clip"]
+    feasibility: Literal["shipped", "glove", "clip", "table"]
     feasibility_digest: str | None = None
     threshold: Literal["search"] | float = "search"
     masking: Masking = "clean"
     selection_world: World = "open"
 
 
+class External(BaseModel):
+    """The files that the scores of a record came from, where nothing was run: SHA-256 of each.
+
+    test, val: the score matrices; val is None without validation scores.
+    orders: of the lists that name rows and columns of either, in the order of the command line's options; "" where the
+    order is the suite's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    test: str
+    val: str | None = None
+    orders: tuple[str, ...] = ()
+
+
 class RunSpec(BaseModel):
     """All that changes a run's numbers, and nothing else: no paths, worker counts, devices or dates.
+
+    external is None where the suite ran the method itself. Where it is not, no setting is known: method_config is
+    empty, training says nothing, and backbone and seed are what the user stated.
 
     method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
     the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
@@ -163,12 +192,15 @@ class RunSpec(BaseModel):
     ablation: str | None = None
     open_world: OpenWorld | None = None
     imported: str | None = None
+    external: External | None = None
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_imported(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is not used: the record of a run stays what it was."""
         content: dict[str, Any] = handler(self)
-        if content.get("imported", "") is None:
-            del content["imported"]  # a record of a run stays what it was
+        for key in ("imported", "external"):
+            if content.get(key, "") is None:
+                del content[key]
         return content
 
     def digest(self) -> str:
@@ -191,7 +223,12 @@ class RunSpec(BaseModel):
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method."""
+        """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method.
+
+        None of scores that came from files.
+        """
+        if self.external is not None:
+            return {}
         values = self.training.model_dump(mode="json")
         if self.open_world is not None:
             values |= self.open_world.model_dump(mode="json", exclude={"feasibility_digest"})

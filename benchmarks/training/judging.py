@@ -19,6 +19,7 @@ from benchmarks.evaluation.metrics import Labels, Metrics, evaluate
 from benchmarks.evaluation.open_world import ThresholdedWorld
 from benchmarks.evaluation.scoring import score_images
 from benchmarks.evaluation.selection import Rule
+from benchmarks.evaluation.topk import KEPT
 from benchmarks.runs.checkpoints import Progress
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.result import Cost, PhaseMetrics, Result, Selection
@@ -99,7 +100,8 @@ class Judge:
             batches = self._watched(self.batches[phase].ordered())
             with self.execution.autocast():
                 if self.world is None:
-                    return self.group.join(score_images(self.method, batches, candidates, pair_chunk=chunk))
+                    top = KEPT if phase == "test" else 0
+                    return self.group.join(score_images(self.method, batches, candidates, pair_chunk=chunk, top=top))
                 if phase == "val":
                     return self.world.validate(self.method, batches, labels, chunk)
                 return self.world.score(self.method, batches, chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from benchmarks.evaluation import breakdowns
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.legacy import legacy_from_image_scores
 from benchmarks.evaluation.metrics import Labels, Metrics
-from benchmarks.evaluation.open_world import ThresholdedWorld
 from benchmarks.runs.result import Counts, Legacy
 from datasets.base import Candidates, CompositionDataset, Phase
+
+if TYPE_CHECKING:  # it imports torch, and scores from a file need none
+    from benchmarks.evaluation.open_world import ThresholdedWorld
 
 
 def judged(
@@ -26,7 +28,7 @@ def judged(
 ) -> dict[str, Any]:
     """Return the fields of a `Result` that the scores of test images and the data decide, by name.
 
-    scores: of "val" and "test"
+    scores: of "test", and of "val" where there are any
     bias: chosen on validation, for what is broken down
     """
     test = scores["test"]
@@ -39,8 +41,8 @@ def judged(
         "calibration": breakdowns.calibration(test, bias=bias),
         "counts": Counts(
             train_images=len(dataset.splits["train"].states),
-            val_images=len(scores["val"]),
             test_images=len(test),
+            **({"val_images": len(scores["val"])} if "val" in scores else {}),
             **{f"{phase}_candidates": len(pairs) for phase, pairs in candidates.items()},
         ),
         **({"left_out_images": list(dataset.left_out)} if dataset.left_out else {}),

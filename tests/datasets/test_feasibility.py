@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from datasets import word_vectors
 from datasets.base import CompositionDataset, Vocabulary
-from datasets.feasibility import SHIPPED, feasibility_scores, from_glove, load_shipped, shipped, shipped_names
+from datasets.feasibility import (
+    SHIPPED,
+    feasibility_scores,
+    from_glove,
+    load_shipped,
+    shipped,
+    shipped_names,
+    table_digest,
+)
+from datasets.feasibility_table import from_table
 from datasets.word_vectors import RENAMED, label_vectors, read_vectors, words_of
 from errors import UserError
 
@@ -237,3 +246,55 @@ def test_swapped_partners_are_at_least_as_feasible_in_the_table_of_cgqa() -> Non
     gain = (scores[partner_states, partner_objects] - scores[states, objects])[both_unseen]
     assert len(gain) > 4000
     assert gain.min() >= -1e-7
+
+
+TABLE = ["state,object,score", "old,dog,0.25", "wet,cat,-1e-3"]
+
+
+def table_file(folder: Path, lines: list[str], name: str = "t.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_table_gives_the_scores_of_unseen_pairs_in_any_order_and_form(tmp_path: Path) -> None:
+    data = small_dataset()
+    wanted = np.array([[0, 0.25], [-1e-3, 0]], np.float32)
+    forms = {
+        "a.csv": TABLE,
+        "b.tsv": ["\ufeffscore\tnote\tobject\tstate", "-1e-3\tx\tcat\twet", "0.25\t\tdog\told"],
+        "c.csv": [*TABLE, "old,cat,7"],
+    }
+    for name, lines in forms.items():
+        found = from_table(data, table_file(tmp_path, lines, name))
+        assert np.array_equal(found.scores, wanted), "a seen pair holds 0"
+        assert (found.source, found.digest) == ("table", table_digest(wanted))
+
+
+TABLE_ERRORS = {
+    "a pair is missing": (TABLE[:2], "1 unseen pair has no score in"),
+    "a pair is doubled": ([*TABLE, TABLE[1]], "The pair 'old dog' is twice in"),
+    "an unknown state": (
+        [*TABLE, "odl,dog,1"],
+        "has the state 'odl'. made has 2 states, and this is none of them. Did",
+    ),
+    "an unknown object": ([*TABLE, "old,fish,1"], "Line 4 of"),
+    "no number": ([*TABLE[:2], "wet,cat,high"], "Line 3 of"),
+    "no finite number": ([*TABLE[:2], "wet,cat,nan"], "has the score 'nan'. It is no finite number."),
+    "beyond single precision": ([*TABLE[:2], "wet,cat,1e300"], "It is no finite number."),
+    "a short line": ([*TABLE, "old"], "is too short. It lacks a column."),
+    "no column": (
+        ["state,object,value", *TABLE[1:]],
+        "column 'score'. Its first line has state, object, value.",
+    ),
+    "a column twice": (["state,object,score,score", *TABLE[1:]], "have several columns 'score'."),
+    "nothing": ([], "Its first line has nothing."),
+}
+
+
+@pytest.mark.parametrize("case", TABLE_ERRORS)
+def test_a_table_that_does_not_fit_is_refused_in_a_sentence(tmp_path: Path, case: str) -> None:
+    lines, message = TABLE_ERRORS[case]
+    with pytest.raises(UserError) as refusal:
+        from_table(small_dataset(), table_file(tmp_path, lines))
+    assert message in str(refusal.value)

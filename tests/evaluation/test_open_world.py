@@ -29,7 +29,7 @@ from benchmarks.training.batches import Surroundings
 from benchmarks.training.frozen_features import FeatureStore
 from benchmarks.training.loop import Trainer
 from datasets.base import CompositionDataset, Vocabulary
-from datasets.feasibility import feasibility_scores, load_shipped
+from datasets.feasibility import feasibility_scores, load_shipped, table_digest
 from datasets.transforms import derived_seed
 from errors import UserError
 from methods.backbone.clip import Backbone
@@ -313,13 +313,14 @@ def test_without_feasibility_a_run_is_what_it_was_before_thresholds(bench):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("feasibility=globe:x", "none of auto, none, shipped, clip and glove"),
+        ("feasibility=globe:x", "none of auto, none, shipped, clip, glove"),
         ("feasibility=shipped", "There are tables for the official words and training pairs of cgqa, mit_states"),
         ("threshold=find", "Input should be 'search'"),
         ("masking=hard", "'clean' or 'official'"),
         ("selection_world=round", "'closed' or 'open'"),
         ("treshold=0.4", "Did you mean 'threshold'?"),
         ("feasibility=glove:/nowhere.txt", "The word vectors /nowhere.txt cannot be read"),
+        ("feasibility=table:/nowhere.csv", "The feasibility scores /nowhere.csv cannot be read"),
     ],
 )
 def test_wrong_settings_are_refused_in_words(bench, override, message):
@@ -339,6 +340,21 @@ def test_word_vectors_are_known_by_their_content_never_by_their_path(bench, tmp_
         assert str(tmp_path) not in planned.spec.model_dump_json()
         ids.append(planned.spec.run_id)
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_table_of_scores_is_known_by_its_scores(bench, tmp_path, world):
+    states, objects = world.vocabulary.states, world.vocabulary.objects
+    scores = np.random.default_rng(0).normal(size=(len(states), len(objects))).astype(np.float32)
+    lines = [f"{s},{o},{scores[i, j]}" for i, s in enumerate(states) for j, o in enumerate(objects)]
+    ids = []
+    for name, content in (("a.csv", lines), ("b.csv", lines[::-1])):
+        (tmp_path / name).write_text("\n".join(["state,object,score", *content]))
+        planned, _ = bench(f"feasibility=table:{tmp_path / name}")
+        assert planned.spec.open_world.feasibility == "table"
+        assert planned.spec.open_world.feasibility_digest == table_digest(np.where(world.seen, np.float32(0), scores))
+        assert str(tmp_path) not in planned.spec.model_dump_json()
+        ids.append(planned.spec.run_id)
+    assert ids[0] == ids[1], "whatever the file and the order of its lines"
 
 
 def test_a_data_set_without_unseen_pairs_has_no_open_world(bench, toy):

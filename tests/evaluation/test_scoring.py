@@ -12,6 +12,7 @@ from table_method import TableMethod, batches_of, candidates_of
 
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.scoring import score_images
+from benchmarks.evaluation.topk import exact_topk_curve, topk_curve
 from errors import UserError
 
 
@@ -109,3 +110,29 @@ def test_no_batches_give_an_empty_record_and_bad_shapes_are_refused() -> None:
         score_images(TableMethod(), batches_of([[1.0, 2.0]], [2], 1), candidates)
     with pytest.raises(ValueError, match="0 candidates"):
         score_images(TableMethod(), [], candidates_of([]))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+def test_what_is_kept_for_top_k_gives_the_curve_of_the_matrix(chunk: int) -> None:
+    for seed in range(60):
+        problem = random_problem(seed)
+        batches = batches_of(problem.masked, problem.true_columns, 7)
+        record = score_images(TableMethod(), batches, candidates_of(problem.seen), pair_chunk=chunk, top=4)
+        record = ImageScores.from_arrays(record.to_arrays())  # as a file has it
+        for topk in (1, 2, 3, 4):
+            ours = topk_curve(record, topk)
+            slow = exact_topk_curve(problem.masked, problem.seen, problem.true_columns, topk)
+            for name in ("breakpoints", "seen_right", "unseen_right"):
+                np.testing.assert_array_equal(getattr(ours, name), getattr(slow, name))
+        assert len(record.subset(record.is_seen).top_others[0]) == record.is_seen.sum()
+
+
+def test_a_record_serves_only_what_it_keeps() -> None:
+    problem = random_problem(3)
+    batches = batches_of(problem.matrix, problem.true_columns, 7)
+    with pytest.raises(ValueError, match="keeps nothing for top-k"):
+        topk_curve(score_images(TableMethod(), batches, candidates_of(problem.seen)), 1)
+    with pytest.raises(ValueError, match="serves k from 1 to 2, not 3"):
+        topk_curve(score_images(TableMethod(), batches, candidates_of(problem.seen), top=2), 3)
+    none = score_images(TableMethod(), [], candidates_of(problem.seen), top=2)
+    assert none.top_others is not None and none.top_others.shape == (2, 0), "a process without images has the fields"

@@ -18,6 +18,9 @@ from benchmarks.evaluation.curve import exact_curve
 from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.legacy import legacy_from_image_scores, official_feasibility_mask
+from benchmarks.evaluation.matrix import Order
+from benchmarks.evaluation.matrix_files import open_matrix
+from benchmarks.evaluation.matrix_thresholds import threshold_matrix
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.thresholds import (
@@ -28,7 +31,8 @@ from benchmarks.evaluation.thresholds import (
     kept,
 )
 from benchmarks.runs.spec import THRESHOLD_GRID
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates, Split, Vocabulary
+from errors import UserError
 from methods.base import Batch, Prepared
 
 MASKINGS = ("clean", "official")
@@ -143,6 +147,28 @@ def test_one_pass_gives_the_record_of_each_masked_matrix(seed: int, chunk: int, 
     for index, threshold in enumerate(problem.thresholds):
         for masking in MASKINGS:
             assert_same(record.at(index, masking), problem.plain(threshold, masking))
+
+
+@pytest.mark.parametrize("form", ["C", "F"])
+def test_a_matrix_in_a_file_gives_the_record_of_each_masked_matrix(tmp_path, form: str) -> None:
+    for seed in range(60):
+        problem = open_problem(seed)
+        rng = np.random.default_rng(seed)
+        shuffled = rng.permutation(len(problem.candidates))
+        np.save(tmp_path / "s.npy", np.asarray(problem.matrix[:, shuffled], order=form))
+        labels = problem.labels
+        split = Split("test", tuple(map(str, range(len(problem.matrix)))), labels.states, labels.objects)
+        order = Order(np.argsort(shuffled), np.arange(len(problem.matrix)))
+        try:
+            record, _ = threshold_matrix(
+                open_matrix(tmp_path / "s.npy"), order, problem.candidates, split, problem.thresholds
+            )
+        except UserError as error:
+            assert "have no candidate" in str(error) and not problem.candidates.seen.any()
+            continue
+        for index, threshold in enumerate(problem.thresholds):
+            for masking in MASKINGS:
+                assert_same(record.at(index, masking), problem.plain(threshold, masking))
 
 
 @pytest.mark.parametrize("name", THRESHOLD_CASES)

@@ -16,13 +16,13 @@ from test_bench import PLUGIN, ROOT
 
 from benchmarks.commands.console import out
 from benchmarks.launchers.job import read_job
+from benchmarks.report.packing import packed
 from benchmarks.report.reproduce import commands, unrepeatable
 from benchmarks.runs.asked import Asked
 from benchmarks.runs.overrides import parse_value, setting_text
 from benchmarks.runs.places import unknown_places
 from benchmarks.runs.records import SPEC, find_runs
 from benchmarks.runs.spec import OpenWorld
-from benchmarks.studies.reference.archive import packed
 from errors import UserError
 
 QUICK = ["--methods", "clip_zero_shot"]
@@ -53,6 +53,13 @@ def vectors(path: Path) -> Path:
     path.write_text(
         "\n".join(f"{w} " + " ".join(f"{draw.gauss(0, 1):.3f}" for _ in range(5)) for w in STATES + OBJECTS)
     )
+    return path
+
+
+def feasibility_table(path: Path) -> Path:
+    draw = random.Random(1)
+    lines = [f"{state},{thing},{draw.random():.3f}" for state in STATES for thing in OBJECTS]
+    path.write_text("\n".join(["state,object,score", *lines]))
     return path
 
 
@@ -103,6 +110,7 @@ SETTINGS = {
     "every pair kept": [*QUICK, "--world", "open", "--set", "feasibility=none"],
     "a source by its kind": [*QUICK, "--world", "open", "--set", "feasibility=clip", "threshold=-1"],
     "word vectors": [*QUICK, "--world", "open", "--set", "feasibility=glove:my vectors.txt", "selection_world=closed"],
+    "a table of feasibility": [*QUICK, "--world", "open", "--set", "feasibility=table:my table.csv"],
     "a settings file": [*CSP, "--config", "my.toml"],
     "a precision": [*QUICK, "--precision", "bf16"],
     "several seeds": [*QUICK, "--seeds", "1", "2"],
@@ -113,6 +121,7 @@ SETTINGS = {
 def test_settings_are_named_where_no_preset_gives_them(place, arguments):
     photos(place / "photos")
     vectors(place / "my vectors.txt")
+    feasibility_table(place / "my table.csv")
     (place / "my.toml").write_text("lr = 2e-3\nweight_decay = 0\n[csp]\ninit = 'words'\ndropout = 0.25\n")
     repeated(place, *arguments, "--dataset", "photos")
 
@@ -164,10 +173,15 @@ def test_processes_and_weights_of_a_record_are_named():
 
 
 GLOVE = OpenWorld(feasibility="glove", feasibility_digest="f" * 64, threshold=0.4)
+TABLE = GLOVE.model_copy(update={"feasibility": "table"})
 OLDER = {
     "--dataset <their folder or CSV file>": {"dataset": "folder:photos"},
     "--backbone ViT-B-32/<path of the weights file>": {"backbone": "ViT-B-32/w.pt"},
     "--set feasibility=glove:<file>": {"world": "open", "open_world": GLOVE},
+    "--set feasibility=table:<file>": {
+        "world": "open",
+        "open_world": GLOVE.model_copy(update={"feasibility": "table"}),
+    },
     "--plugin <that file>": {"dataset": "of_a_plugin"},
 }
 

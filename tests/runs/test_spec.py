@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
+from benchmarks.runs.spec import External, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
 
 SPEC = RunSpec(
     method="csp",
@@ -105,6 +105,7 @@ def test_every_choice_about_the_open_world_is_part_of_the_identity(change):
         {"ablation": "no_prompt"},
         {"open_world": OpenWorld(feasibility="clip")},
         {"imported": "3" * 64},
+        {"external": External(test="1" * 64)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -201,9 +202,9 @@ def test_impossible_training_settings_are_refused(values):
 
 
 def test_sources_of_feasibility_are_known_or_name_a_file():
-    for source in ("auto", "none", "shipped", "clip", "glove:vectors.txt"):
+    for source in ("auto", "none", "shipped", "clip", "glove:vectors.txt", "table:t.csv"):
         assert OpenWorldSettings(feasibility=source).feasibility == source
-    for source in ("glove", "glove:", "word2vec:vectors.txt", ""):
+    for source in ("glove", "glove:", "table", "table:", "word2vec:vectors.txt", ""):
         with pytest.raises(ValidationError, match="glove:<file of word vectors>"):
             OpenWorldSettings(feasibility=source)
 

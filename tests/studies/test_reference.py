@@ -15,6 +15,17 @@ from made_reports import record, stored
 from made_results import metrics
 
 from benchmarks.evaluation.curve import exact_curve
+from benchmarks.report import archive
+from benchmarks.report.columns import (
+    LEFT_OUT,
+    PHASES,
+    from_differences,
+    from_planes,
+    kept,
+    restored,
+    to_differences,
+    to_planes,
+)
 from benchmarks.report.evidence import Question
 from benchmarks.report.figures import ablation_bars
 from benchmarks.report.groups import group_of
@@ -25,7 +36,6 @@ from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import Resampling, compare
 from benchmarks.studies.reference import (
-    archive,
     collection,
     deviations,
     documents,
@@ -34,16 +44,6 @@ from benchmarks.studies.reference import (
     page_parts,
     records_page,
     switches,
-)
-from benchmarks.studies.reference.columns import (
-    LEFT_OUT,
-    PHASES,
-    from_differences,
-    from_planes,
-    kept,
-    restored,
-    to_differences,
-    to_planes,
 )
 from benchmarks.studies.reference.material import Material, cost
 from benchmarks.studies.reference.slice_tests import slice_table, slice_tests

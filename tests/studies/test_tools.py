@@ -1,11 +1,11 @@
-"""The pixel probe, the tuning grid and contact sheets, on toy data."""
+"""The pixel probe and contact sheets, on toy data."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.studies import pixel_probe, tune
+from benchmarks.studies import pixel_probe
 from datasets.contact_sheet import CELL, sheet
 
 
@@ -23,12 +23,6 @@ def test_the_probe_is_judged_by_the_exact_evaluator(toy):
     assert penalty in pixel_probe.PENALTIES
     assert (val.images, test.images) == (24, 24)
     assert 0.0 <= test.auc <= 1.0
-
-
-def test_grid_points():
-    assert tune.points(["lr=1,2", "dropout=0,0.3"]) == [
-        ("lr=1", "dropout=0"), ("lr=1", "dropout=0.3"), ("lr=2", "dropout=0"), ("lr=2", "dropout=0.3"),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("by", "rows"), [("state", 4), ("object", 4)])

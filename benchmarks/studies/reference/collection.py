@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from benchmarks.report import archive
+from benchmarks.report.columns import PHASES
+from benchmarks.report.packing import packed
 from benchmarks.report.reproduce import given_settings
 from benchmarks.runs.records import RunRecord, find_runs
 from benchmarks.runs.resolution import Resolver
 from benchmarks.runs.suites import RunRequest, expand, load_suite
-from benchmarks.studies.reference import archive
-from benchmarks.studies.reference.columns import PHASES
 from benchmarks.studies.reference.switches import switch_of
 from errors import UserError
 
@@ -67,12 +68,12 @@ def collect(results: Sequence[Path], folder: Path = FOLDER) -> list[Path]:
     for asked, run in found.items():
         # What is said of ablations and switches is said of their test images.
         phases = PHASES if isinstance(asked, RunRequest) and asked.ablation is None else ("test",)
-        by_archive.setdefault(_name(asked), {})[run.run_id] = archive.packed(run, phases)
+        by_archive.setdefault(_name(asked), {})[run.run_id] = packed(run, phases)
     for name, own in by_archive.items():
         before = archive.read(folder / name) if (folder / name).is_file() else []
         requests = {_parts(run_id)[0] for run_id in own}
         kept = {run.run_id: run for run in before if _parts(run.run_id)[0] not in requests}
-        archive.write(folder / name, {**kept, **own}.values())
+        archive.write(folder / name, {**kept, **own}.values(), archive.PLAIN)
     return archives(folder)
 
 

@@ -8,6 +8,8 @@ digits are noise.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,9 @@ LEFT_OUT = ("logsumexp_seen", "logsumexp_unseen")
 """Not stored, a third of the size: only the calibration is computed from them, and a result has that."""
 
 PHASES = ("val", "test")
+
+TEXT_LIMIT = 1 << 28
+"""Bytes that a column of text may take: its lines are as wide as its type says, whatever they hold."""
 
 
 def kept(arrays: Mapping[str, np.ndarray], phases: tuple[str, ...] = PHASES) -> dict[str, np.ndarray]:
@@ -89,6 +94,13 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view({4: np.uint32, 8: np.uint64}[values.dtype.itemsize])
 
 
+def _dtype(name: object) -> np.dtype[Any]:
+    """Return a type of plain numbers or of text; ValueError for any other."""
+    if not isinstance(name, str) or re.fullmatch(r"\|b1|[<>|=]?[fiu][1248]|<U\d{1,5}", name) is None:
+        raise ValueError(f"a column is of the type {name!r:.40}")
+    return np.dtype(name)
+
+
 def to_planes(values: np.ndarray) -> tuple[dict[str, Any], bytes]:
     """Return an array as its description for JSON and its bytes in planes; whole numbers as few bytes as they need."""
     about: dict[str, Any] = {"dtype": values.dtype.str, "shape": list(values.shape)}
@@ -105,10 +117,21 @@ def to_planes(values: np.ndarray) -> tuple[dict[str, Any], bytes]:
 
 
 def from_planes(about: Mapping[str, Any], data: bytes) -> np.ndarray:
-    """Return the array that `to_planes` was given."""
-    shape, dtype = tuple(about["shape"]), np.dtype(about["dtype"])
+    """Return the array that `to_planes` was given; ValueError for a description that does not belong to the bytes.
+
+    It may come from anybody: what it says is held against the bytes before any memory is taken for it.
+    """
+    shape, dtype = tuple(int(size) for size in about["shape"]), _dtype(about["dtype"])
+    count = math.prod(shape)
+    if len(shape) > 2 or min(shape, default=0) < 0:
+        raise ValueError(f"a column has the shape {shape}")
     if about.get("text"):
-        return np.array(data.decode().split("\n") if data else [""] * int(np.prod(shape)), dtype).reshape(shape)
-    stored = np.dtype(about.get("stored", about["dtype"]))
+        lines = data.decode().split("\n") if data or count == 1 else []
+        if dtype.kind != "U" or len(lines) != count or dtype.itemsize * count > TEXT_LIMIT:
+            raise ValueError(f"a column of {len(lines):,} lines of text is described as {shape} of {dtype}")
+        return np.array(lines, dtype).reshape(shape)
+    stored = _dtype(about.get("stored", about["dtype"]))
+    if dtype.kind == "U" or stored.kind == "U" or stored.itemsize * count != len(data):
+        raise ValueError(f"a column of {len(data):,} bytes is described as {shape} of {stored}")
     planes = np.frombuffer(data, np.uint8).reshape(stored.itemsize, -1)
     return np.ascontiguousarray(planes.T).view(stored).reshape(shape).astype(dtype)
