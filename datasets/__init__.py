@@ -16,10 +16,20 @@ DATASETS.add("vaw_czsl", "datasets.vaw_czsl:load", title="VAW-CZSL: 440 states x
 
 
 def is_path(name: str) -> bool:
-    """Return whether a data set's name is a place: it has a separator or the ending .csv, or there is such a folder."""
+    """Return whether a data set's name is a place: it has a separator or the ending .csv, or there is such a folder.
+
+    A share of seen pairs behind it does not count.
+    """
+    name = name.rpartition("@seen=")[0] or name
     return "/" in name or "\\" in name or name.lower().endswith(".csv") or Path(name).is_dir()
 
 
+DATASETS.add_family(
+    "<data set>@seen=<share>",
+    "datasets.seen_share:load",
+    title="any data set with that share of its pairs seen: icon_states@seen=0.3 (docs/datasets.md)",
+    fits=lambda name: "@seen=" in name,
+)
 DATASETS.add_family(
     "<folder or .csv>",
     "datasets.own.folder:load",

@@ -124,6 +124,8 @@ class Split:
     """One phase's images. `images` are paths below the data set's `images/` folder.
 
     states, objects: int64 [N]. slices: named per-image tags (str arrays [N]) to break results down by, e.g. "kind".
+    groups: the source that each image was taken from (a photograph, a video, a patient), "" where nobody says; () where
+    none is known.
     """
 
     name: Phase
@@ -131,6 +133,7 @@ class Split:
     states: np.ndarray
     objects: np.ndarray
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -21,10 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from filelock import Timeout
 from PIL import Image
 
 from datasets import cache
 from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabulary
+from datasets.files import acquire
 from datasets.icons.paint import STATES
 from datasets.icons.plan import SEED, VERSION, Drawing, plan_images, plan_pairs
 from datasets.icons.render import SIZE, render, stream
@@ -34,6 +36,7 @@ from datasets.system import worker_pool
 from errors import UserError
 
 CHUNK = 64  # images a rendering task
+PATIENCE = 600.0  # seconds that a process waits for another one that renders
 
 
 def draw(drawing: Drawing, seed: int = SEED) -> np.ndarray:
@@ -124,6 +127,32 @@ def _terminal_progress() -> tuple[Callable[[int, int], None], Callable[[], None]
     return (lambda done, total: bar.update(task, completed=done, total=total)), bar.stop
 
 
+def _rendered(root: Path, seed: int) -> dict:
+    """Render the data set, or wait for another process that does; return its manifest."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(root.with_name(f"{root.name}.lock"), PATIENCE)
+    except Timeout:
+        raise UserError(
+            f"icon_states is to be rendered into {root}.",
+            f"Another process has been at it for {PATIENCE:.0f} seconds.",
+            "Wait for it, or end it and start again.",
+        ) from None
+    except OSError:
+        lock = None  # rendering says why nothing can be written there
+    try:
+        if (root / "manifest.json").is_file():
+            return json.loads((root / "manifest.json").read_text())
+        update, stop = _terminal_progress()
+        try:
+            return prepare(root, seed, update)
+        finally:
+            stop()
+    finally:
+        if lock is not None:
+            lock.release()
+
+
 def default_root(seed: int = SEED) -> Path:
     """Return where the data set lies unless another place is named: below the suite's cache."""
     return cache.home() / "datasets" / f"icon_states-v{VERSION}-seed{seed}"
@@ -145,11 +174,7 @@ def load(root: Path | None = None, seed: int = SEED) -> CompositionDataset:
     if manifest_path.is_file():
         manifest = json.loads(manifest_path.read_text())
     else:
-        update, stop = _terminal_progress()
-        try:
-            manifest = prepare(root, seed, update)
-        finally:
-            stop()
+        manifest = _rendered(root, seed)
     pairs: dict[str, tuple[Pair, ...]] = {}
     for phase in ("train", "val", "test"):
         lines = (root / "compositional-split-natural" / f"{phase}_pairs.txt").read_text().splitlines()

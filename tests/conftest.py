@@ -31,6 +31,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the user's cache out of the tests, in this process and in those it starts."""
     home = tmp_path_factory.mktemp("czsl_home")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # icon_states is rendered by one worker, for all of them
+        rendered = tmp_path_factory.getbasetemp().parent / "rendered"
+        rendered.mkdir(exist_ok=True)
+        (home / "datasets").symlink_to(rendered)
     os.environ["CZSL_HOME"] = str(home)
     return home
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from in_process import here
 
 from benchmarks.runs.locks import hold
@@ -133,7 +134,7 @@ def test_run_report_and_second_run(plugin, tmp_path):
     assert f"Report: {tmp_path / 'r' / 'report.md'}" in first.stdout
     results = results_of(tmp_path / "r")
     assert len(results) == 4
-    second = bench(*arguments)
+    second = here(*arguments)
     assert "Nothing new to do: the 4 runs are there already" in second.stdout
     assert results_of(tmp_path / "r") == results
 
@@ -273,14 +274,13 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_nothing_had_been(plugin, tm
     arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=2", "--results"]
     here(*arguments, tmp_path / "whole")
     results = tmp_path / "stopped"
-    command = [sys.executable, str(ROOT / "bench.py"), *map(str, [*arguments, results])]
 
     def epochs() -> int:
         return sum(path.read_text().count("\n") for path in results.glob("*/epochs.jsonl"))
 
     for number, word, code in ((9, None, -9), (signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)):
         before, deadline = epochs(), time.monotonic() + 120
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = Forked(*arguments, results)
         while process.poll() is None and epochs() <= before and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
@@ -289,10 +289,10 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_nothing_had_been(plugin, tm
         assert results_of(results) == {}
         if word is not None:
             assert f"Stopped by {word} in csp, toy, seed 0, epoch" in errors and "Traceback" not in errors
-            assert " ".join(command[1:]) in errors, "the command that goes on"
+            assert " ".join(process.words) in errors, "the command that goes on"
             record = json.loads(next(results.glob("csp-*/interrupted.json")).read_text())
             assert record["by"] == word and record["epochs"] >= before + 1
     assert "interrupted" in here("list", "runs", "--results", results).stdout
-    assert "AUC" in bench(*arguments, results).stdout
+    assert "AUC" in here(*arguments, results).stdout
     assert results_of(results) == results_of(tmp_path / "whole")
     assert not list(results.glob("*/interrupted.json"))

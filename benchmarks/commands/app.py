@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from benchmarks.commands.argv import plain_flags, spread_lists
+from benchmarks.commands.bridging import export, import_
 from benchmarks.commands.cache import cache
 from benchmarks.commands.console import err, first_speaks
 from benchmarks.commands.cost import cost, profile
@@ -32,9 +33,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, status, cancel, compare, predict, cost):
+for command in (run, report, status, cancel, compare, predict, cost, export):
     app.command()(command)
 app.command(name="profile", hidden=True)(profile)
+app.command(name="import")(import_)
 app.command(name="list")(list_)
 app.command()(show)
 app.add_typer(data, name="data")

@@ -139,15 +139,21 @@ def info(name: DatasetName, plugin: Plugins = None):
 def check(
     name: DatasetName,
     fast: Annotated[bool, typer.Option("--fast", help="Only whether images exist; do not read them.")] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Look for copies, scaled, mirrored or saved again, across splits.")
+    ] = False,
     plugin: Plugins = None,
 ):
     """Compare a data set with what is published, read every image, look for leakage; offline. Exit code 1: problems."""
     load_plugins(plugin)
     from datasets.checking import check as checks
+    from datasets.checking.near_duplicates import require_imagehash
 
     print_hidden(name)
+    if near_duplicates:
+        require_imagehash()
     with reading_bar() as progress:
-        report = checks.check(name, fast=fast, progress=progress)
+        report = checks.check(name, fast=fast, near=near_duplicates, progress=progress)
     out.print(f"{report.title} in {report.root}", style="bold", soft_wrap=True)
     out.print(size_table(report.sizes))
     for finding in report.findings:

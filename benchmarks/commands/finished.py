@@ -60,9 +60,10 @@ def compare(
     """Compare two runs, methods or result folders on the same images: paired tests, and which images flip."""
     load_plugins(plugin)
     from benchmarks.report import comparison, named_runs
+    from benchmarks.significance import Resampling
 
-    sides = [named_runs.side(results, name, asdict(only)) for name in (a, b)]
-    found = comparison.face_offs(*sides, resamples=resamples)
+    ours, theirs = (named_runs.side(results, name, asdict(only)) for name in (a, b))
+    found = comparison.face_offs(ours, theirs, Resampling(resamples))
     if flips is not None:
         comparison.write_flips(found, flips)
     if as_json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from inspect import Parameter
@@ -156,4 +156,5 @@ def _options(bundle: type) -> Iterator[Parameter]:
     for field in fields(bundle):
         hint = hints[field.name]
         kind = hint if get_origin(hint) is Annotated else Annotated[hint, option_of(field)]
-        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=kind)
+        default = Parameter.empty if field.default is MISSING else field.default
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)

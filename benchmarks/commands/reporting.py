@@ -27,7 +27,7 @@ def show_report(results: Path, run_ids: set[str] | None = None, question: Questi
     for table in tables:
         if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
             out.print()
-            shown = found.failures.attempt("In the terminal", table.title, partial(terminal, table))
+            shown = found.failures.within("In the terminal").attempt(table.title, partial(terminal, table))
             if shown is None:
                 continue
             out.print(shown)

@@ -146,3 +146,10 @@ def auc_placements(scores: ImageScores) -> tuple[np.ndarray, np.ndarray]:
 
     unseen = placements(~scores.is_seen, curve.seen, curve.seen[0])
     return unseen, placements(scores.is_seen, curve.unseen, curve.unseen[-1])
+
+
+def placement_error(unseen: np.ndarray, seen: np.ndarray) -> float:
+    """Return the AUC's standard error from `auc_placements`; NaN where a group has fewer than two images."""
+    if len(unseen) < 2 or len(seen) < 2:
+        return np.nan
+    return float(np.sqrt(unseen.var(ddof=1) / len(unseen) + seen.var(ddof=1) / len(seen)))

@@ -18,54 +18,16 @@ from benchmarks.runs.numbers import LegacyAccuracies, LegacyMetrics
 
 EPSILON = np.float32(1e-4)
 HUGE_BIAS = 1000.0
-MASKED = np.float32(-1e10)
 BINS = 20
 
 
-def legacy_sweep(
-    matrix: np.ndarray,
-    seen: np.ndarray,
-    candidates: np.ndarray,
-    labels: Labels,
-    true_columns: np.ndarray,
-    *,
-    topk: int = 1,
-    huge_bias: float = HUGE_BIAS,
-) -> LegacyMetrics:
-    """Return the official numbers of a full matrix [N, P] of finite scores, P being all pairs of the data set.
-
-    Tests hold it against the released evaluator, and `legacy_from_image_scores`, which runs use, against it.
-
-    seen: bool [P], training pairs. candidates: bool [P]; the rest is masked. true_columns: int64 [N], -1 if the pair
-    has no column (the image then counts as unseen and is never right). With topk > 1 an image is right if any of the
-    best `topk` pairs is; likewise for its state and its object.
-    """
-    scores = np.asarray(matrix, dtype=np.float32)
-    movable = np.asarray(candidates, dtype=bool) & ~seen
-    original = scores[:, movable]
-    biased = np.where(candidates, scores, MASKED)
-
-    def predict(bias: np.float32) -> np.ndarray:
-        biased[:, movable] = original + bias
-        if topk == 1:
-            return biased.argmax(axis=1)[:, None]
-        return np.argsort(-biased, axis=1, kind="stable")[:, :topk]
-
-    has_column = true_columns >= 0
-    is_seen = has_column & seen[true_columns]
-    # All seen columns, and the k-th of them whatever the rank of the true pair: not the flip point for k > 1, but what
-    # the official code samples.
-    kth_seen = np.sort(scores[:, seen], axis=1)[:, -topk] if seen.any() else np.full(len(scores), -np.inf, np.float32)
-    true_score = np.where(has_column, scores[np.arange(len(scores)), true_columns], np.float32(-np.inf))
-    return _sweep(predict, is_seen, kth_seen, true_score, labels, huge_bias)
-
-
-def legacy_from_image_scores(scores: ImageScores, labels: Labels, *, huge_bias: float = HUGE_BIAS) -> LegacyMetrics:
+def legacy_from_image_scores(scores: ImageScores, labels: Labels) -> LegacyMetrics:
     """Return the official numbers (k = 1) from the per-image record, without the matrix.
 
-    Single-precision sums with a bias are rounded as in the matrix, so the result is the same but for one case: two
-    unseen candidates so near that adding the bias makes them equal, where the matrix takes the first column and the
-    record the larger score (scores of tiny scale at +1000).
+    Tests hold it against the same sweep of whole matrices, and that against the released evaluator. Single-precision
+    sums with a bias are rounded as in the matrix, so the result is the same but for one case: two unseen candidates so
+    near that adding the bias makes them equal, where the matrix takes the first column and the record the larger score
+    (scores of tiny scale at +1000).
     """
     seen_first = scores.seen_winner < scores.unseen_winner
 
@@ -74,7 +36,7 @@ def legacy_from_image_scores(scores: ImageScores, labels: Labels, *, huge_bias: 
         seen_wins = (scores.best_seen > lifted) | ((scores.best_seen == lifted) & seen_first)
         return np.where(seen_wins, scores.seen_winner, scores.unseen_winner)[:, None]
 
-    return _sweep(predict, scores.is_seen, scores.best_seen, scores.true_score, labels, huge_bias)
+    return sweep(predict, scores.is_seen, scores.best_seen, scores.true_score, labels)
 
 
 def official_feasibility_mask(
@@ -94,15 +56,18 @@ def _mean32(right: np.ndarray) -> float:
     return float(np.float32(right.sum()) / np.float32(len(right))) if len(right) else np.nan
 
 
-def _sweep(
+def sweep(
     predict: Callable[[np.float32], np.ndarray],
     is_seen: np.ndarray,
     kth_seen: np.ndarray,
     true_score: np.ndarray,
     labels: Labels,
-    huge_bias: float,
+    huge_bias: float = HUGE_BIAS,
 ) -> LegacyMetrics:
-    """Sweep the official biases; `predict` returns the columns [N, k] predicted at a bias, -1 for none."""
+    """Return the official numbers: `predict` returns the columns [N, k] predicted at a bias, -1 for none.
+
+    An image is right if any of the k pairs is; likewise for its state and its object.
+    """
 
     def right_at(bias: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         states, objects = zip(*(labels.agree(rank) for rank in predict(np.float32(bias)).T), strict=True)

@@ -12,36 +12,9 @@ from dataclasses import fields
 
 import numpy as np
 
-from benchmarks.evaluation.curve import (
-    Curve,
-    OperatingPoint,
-    auc_placements,
-    curve_from_margins,
-    exact_curve,
-    harmonic_mean,
-)
+from benchmarks.evaluation.curve import Curve, auc_placements, exact_curve, harmonic_mean, placement_error
 from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.runs.numbers import BiasAccuracies, Metrics
-
-__all__ = [
-    "BiasAccuracies",
-    "Curve",
-    "ImageScores",
-    "Labels",
-    "Metrics",
-    "OperatingPoint",
-    "accuracies_at_bias",
-    "auc_placements",
-    "curve_from_margins",
-    "evaluate",
-    "exact_curve",
-    "harmonic_mean",
-    "hm_at_bias",
-    "mean_or_nan",
-    "pair_credit",
-    "primitive_credit",
-    "seen_share",
-]
 
 
 def seen_share(scores: ImageScores, bias: float) -> np.ndarray:
@@ -124,7 +97,7 @@ def evaluate(
         "best_unseen": float(curve.unseen[-1]),
         "gate": curve.gate,
         "auc": curve.auc,
-        "auc_standard_error": _auc_standard_error(scores),
+        "auc_standard_error": placement_error(*auc_placements(scores)),
         "best_hm": point.hm,
         "best_hm_seen": point.seen,
         "best_hm_unseen": point.unseen,
@@ -144,13 +117,6 @@ def evaluate(
         undefined=_reasons(curve, values, {"at_zero": at_zero, "at_bias": at_bias}, no_bias),
         **values,
     )
-
-
-def _auc_standard_error(scores: ImageScores) -> float:
-    unseen, seen = auc_placements(scores)
-    if len(unseen) < 2 or len(seen) < 2:
-        return np.nan
-    return float(np.sqrt(unseen.var(ddof=1) / len(unseen) + seen.var(ddof=1) / len(seen)))
 
 
 def _reasons(

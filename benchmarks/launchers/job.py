@@ -115,7 +115,7 @@ def read_job(path: Path) -> tuple[Job, bool]:
             )
         source = "none" if spec.open_world is None else spec.open_world.feasibility
         asked = Asked(dataset=spec.dataset, backbone=as_asked(record), feasibility=source)
-    names = asked.model_dump(exclude={"backbone", "allow_missing"})
+    names = asked.model_dump(exclude={"backbone", "allow_missing", "checkpoint"})
     how = How(allow_missing=asked.allow_missing)
     return Job(spec=spec, provenance=record.provenance, backbone=as_asked(record), how=how, **names), False
 

@@ -19,7 +19,7 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord
-from benchmarks.significance import Comparison, compare
+from benchmarks.significance import Comparison, Resampling, compare
 from errors import UserError, counted
 
 
@@ -35,7 +35,7 @@ class Faceoff:
     notes: tuple[str, ...]
 
 
-def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95) -> list[Faceoff]:
+def face_offs(a: Side, b: Side, resampling: Resampling) -> list[Faceoff]:
     """Compare two sides; one comparison for each method and condition (world, profile, ...) that both have.
 
     Two sides of one method each are compared with each other, else every method with itself. Two single kinds of runs
@@ -53,7 +53,7 @@ def face_offs(a: Side, b: Side, *, resamples: int = 10_000, level: float = 0.95)
     if not couples:
         raise _unclear(a, b)
     notes = [note for note in (a.note, b.note) if note]
-    found = [_face_off(x, y, _labels(a, b, x, y), notes, resamples=resamples, level=level) for x, y in couples]
+    found = [_face_off(x, y, _labels(a, b, x, y), notes, resampling) for x, y in couples]
     named = [(x.name, x.conditions[: len(CONDITIONS)]) for x, _ in couples]
     return [  # of those of one name, which data and weights each is about
         one if named.count(name) == 1 else replace(one, notes=(_digests(x.runs[0]), *one.notes))
@@ -84,9 +84,7 @@ def _unclear(a: Side, b: Side) -> UserError:
     )
 
 
-def _face_off(
-    a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], *, resamples: int, level: float
-) -> Faceoff:
+def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], resampling: Resampling) -> Faceoff:
     ours, left_out = _of_one_setting(labels[0], a.runs)
     theirs, also = _of_one_setting(labels[1], b.runs)
     notes = [*notes, *left_out, *also]
@@ -103,7 +101,7 @@ def _face_off(
         ours, theirs = ([run for run in own if run.spec.seed in seeds] for own in (ours, theirs))
     runs = scored_runs({labels[0]: ours, labels[1]: theirs})
     mine, its = runs[labels[0]], runs[labels[1]]
-    found = compare(runs, labels[1], resamples=resamples, level=level)
+    found = compare(runs, labels[1], resampling=resampling)
     flips = image_flips(list(zip(ours, mine, strict=True)), list(zip(theirs, its, strict=True)))
     if flips is None:
         notes.append("Which images flip is not said: a run has no validation bias, or no record has names of images.")
@@ -114,17 +112,25 @@ def _face_off(
 
 
 def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[RunRecord], list[str]]:
-    """Return those runs that differ in their seed alone, and a note on the others.
+    """Return those runs that differ in their seed alone, and notes on the others.
 
-    Of several settings those of defaults and presets are meant; where there are none, or those of several versions of
-    the data, nobody can tell: a `UserError`.
+    Of trained and imported weights the trained ones are meant. Of several settings those of defaults and presets are;
+    where there are none, or those of several versions of the data, nobody can tell: a `UserError`.
     """
+    trained = [run for run in runs if run.spec.imported is None]
+    said = []
+    if trained and len(trained) < len(runs):
+        count = counted(len(runs) - len(trained), "run")
+        said = [f"Left out of {label}: {count} with imported weights; pass a run's id to compare it."]
+        runs = trained
+    # Imported files are those of several seeds, where no two have the same.
+    seeds = {"imported": "of any seed"} if len({run.spec.seed for run in runs}) == len(runs) and not trained else {}
     kinds: dict[str, list[RunRecord]] = {}
     for run in runs:
-        kinds.setdefault(run.spec.model_copy(update={"seed": 0}).digest(), []).append(run)
+        kinds.setdefault(run.spec.model_copy(update={"seed": 0, **seeds}).digest(), []).append(run)
     if len(kinds) == 1:
-        return runs, []
-    plain = [own for own in kinds.values() if not given_settings(own[0])]
+        return runs, said
+    plain = [own for own in kinds.values() if not given_settings(own[0]) and own[0].spec.imported is None]
     if len(plain) != 1:
         names = ", ".join(own[0].run_id for own in list(kinds.values())[:4])
         raise UserError(
@@ -133,7 +139,8 @@ def _of_one_setting(label: str, runs: Sequence[RunRecord]) -> tuple[Sequence[Run
             "Pass the id of a run.",
         )
     count = counted(len(runs) - len(plain[0]), "run")
-    return plain[0], [f"Left out of {label}: {count} with settings that no preset has; pass a run's id to compare it."]
+    said += [f"Left out of {label}: {count} with settings that no preset has; pass a run's id to compare it."]
+    return plain[0], said
 
 
 def _labels(a: Side, b: Side, ours: Kind, theirs: Kind) -> tuple[str, str]:

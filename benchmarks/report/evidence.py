@@ -121,12 +121,14 @@ def check_baseline(rows: Iterable[Row], question: Question) -> None:
     )
 
 
-def evidence(rows: Sequence[Row], baseline: Row | None, question: Question) -> Evidence:
+def evidence(
+    rows: Sequence[Row], baseline: Row | None, question: Question, statistics: Sequence[str] = SHOWN
+) -> Evidence:
     """Return intervals and differences of the rows that have runs; what is missing is a reason, not an error."""
     if question.resamples == 0:
         return Evidence(question, None, {"": "no resamples were asked for."})
     # Here, because scipy takes its time and most commands do not need it.
-    from benchmarks.significance import compare
+    from benchmarks.significance import Resampling, compare
 
     runs: dict[str, list[ScoredRun]] = {}
     reasons: dict[str, str] = {}
@@ -138,7 +140,8 @@ def evidence(rows: Sequence[Row], baseline: Row | None, question: Question) -> E
     if not runs:
         return Evidence(question, None, reasons)
     against = baseline.label if baseline is not None and baseline.label in runs and len(runs) > 1 else None
-    found = compare(runs, against, SHOWN, tested=(TESTED,), resamples=question.resamples, level=question.level)
+    resampling = Resampling(question.resamples, question.level)
+    found = compare(runs, against, statistics, tested=(TESTED,), resampling=resampling)
     return Evidence(question, found, reasons)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,28 +37,38 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Failures:
-    """What could not be made of one report, in order; each part once."""
+    """What could not be made of one report, in order; each part once.
+
+    found: of all sections.
+    where: the title of the section whose parts are attempted.
+    """
 
     found: list[Failure] = field(default_factory=list)
+    where: str = ""
 
-    def attempt(self, where: str, what: str, make: Callable[[], T]) -> T | None:
+    def within(self, where: str) -> Failures:
+        """Return the failures of the same report, for the parts of one section."""
+        return replace(self, where=where)
+
+    def attempt(self, what: str, make: Callable[[], T]) -> T | None:
         """Return what `make` gives; None if it raises, which is then among the failures."""
         try:
             return make()
         except UserError as error:
-            failure = Failure(where, what, str(error))
+            failure = Failure(self.where, what, str(error))
         except Exception as error:  # a report of many groups is worth more than one of its parts
             first = (str(error).strip().splitlines() or [""])[0][:200]
             said = f"{type(error).__name__}: {first}" if first else type(error).__name__
             reason = f"It cannot be made ({said}). The file {LOG} has the traceback; please report it."
-            failure = Failure(where, what, reason, traceback.format_exc())
-        if (where, what) not in {(known.where, known.what) for known in self.found}:
+            failure = Failure(self.where, what, reason, traceback.format_exc())
+        if (self.where, what) not in {(known.where, known.what) for known in self.found}:
             self.found.append(failure)
         return None
 
-    def within(self, where: str) -> Section:
-        """Return the failures of one section."""
-        return Section(self, where)
+    @property
+    def sentences(self) -> list[str]:
+        """What the page says of those of the section."""
+        return [str(failure) for failure in self.found if failure.where == self.where]
 
     def write(self, root: Path) -> None:
         """Write the tracebacks below `root`; without any, remove those of a report before."""
@@ -70,23 +80,6 @@ class Failures:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Section:
-    """The failures of one section of a report, see `Failures`."""
-
-    every: Failures
-    where: str
-
-    def attempt(self, what: str, make: Callable[[], T]) -> T | None:
-        """Return what `make` gives; None if it raises, which is then among the failures."""
-        return self.every.attempt(self.where, what, make)
-
-    @property
-    def sentences(self) -> list[str]:
-        """What the page says of them."""
-        return [str(failure) for failure in self.every.found if failure.where == self.where]
-
-
-def attempt(failures: Section | None, what: str, make: Callable[[], T]) -> T | None:
-    """Return what `make` gives. If it raises: None, and the section has a failure more; without a section the error."""
+def attempt(failures: Failures | None, what: str, make: Callable[[], T]) -> T | None:
+    """Return what `make` gives. If it raises: None, and there is a failure more; without `failures` the error."""
     return make() if failures is None else failures.attempt(what, make)

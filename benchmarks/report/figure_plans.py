@@ -139,7 +139,8 @@ def of_results(group: Group) -> Iterator[Plan]:
         )
 
     yield Plan("auc", "AUC with intervals", auc_caption, lambda: figures.auc_of_runs(rows, looks, measured()[0]))
-    yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(rows, looks, measured()[0]))
+    if timed := figures.timed(rows):
+        yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(timed, looks, measured()[0]))
 
 
 def of_ablations(group: Group, full: Row, stem: str) -> Iterator[Plan]:

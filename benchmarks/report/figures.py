@@ -176,6 +176,11 @@ def ablation_bars(method: str, changes: Sequence[Change]) -> Figure:
     return figure
 
 
+def timed(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose training time is known: of weights that were trained elsewhere nobody knows it."""
+    return [row for row in rows if not any(math.isnan(run.finished.cost.train_seconds) for run in row.done)]
+
+
 def cost(rows: Sequence[Row], looks: Mapping[str, Style], intervals: Mapping[str, Bounds]) -> Figure:
     """Draw mean AUC with its interval against mean training time; a point grows with the numbers that are trained."""
     figure, axes = new(0.9 * WIDTH)

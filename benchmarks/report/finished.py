@@ -40,7 +40,7 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
         # What a method draws at first and does not train is not in the checkpoint, and follows from the seed.
         torch.manual_seed(derived_seed("init", spec.seed))
         method = method_class(backbone.to(device), vocabulary, config).to(device)
-    if method.info.trains and spec.training.epochs > 0:
+    if method.info.trains and spec.has_weights:
         path = run.path / BEST
         try:
             method.load_checkpoint(load_file(path, device=str(device)))

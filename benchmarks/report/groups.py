@@ -37,7 +37,7 @@ class Row:
     @property
     def trains(self) -> bool:
         """Whether there is anything that a seed could change."""
-        return any(run.spec.training.epochs > 0 for run in self.runs)
+        return any(run.spec.has_weights for run in self.runs)
 
     @property
     def seeds(self) -> list[int]:
@@ -177,20 +177,32 @@ def _rows(runs: Sequence[RunRecord]) -> list[Row]:
     for method in sorted(by_method, key=lambda name: (order.get(name, len(order)), name)):
         variants: dict[str, list[RunRecord]] = {}
         for run in by_method[method]:
-            key = repr((run.spec.ablation, sorted(run.spec.settings.items())))
+            key = repr((run.spec.ablation, sorted(run.spec.settings.items()), _origin(run, by_method[method])))
             variants.setdefault(key, []).append(run)
-        settings = [own[0].spec.settings for own in variants.values() if own[0].spec.ablation is None]
+        # How imported weights were trained is not known, so their settings tell nobody apart.
+        full = [own[0].spec for own in variants.values() if own[0].spec.ablation is None]
+        settings = [spec.settings for spec in full if spec.imported is None]
         names = dict.fromkeys(key for setting in settings for key in setting)
         differing = [key for key in names if len({repr(setting.get(key)) for setting in settings}) > 1]
         for group in variants.values():
             setting = group[0].spec.settings
             ablation = group[0].spec.ablation
             marks = [ablation] if ablation is not None else [f"{key}={setting.get(key)}" for key in differing]
+            if group[0].spec.imported is not None:
+                marks = [_origin(group[0], by_method[method])]
             label = titles.get(method, method) + (f" ({', '.join(marks)})" if marks else "")
             if taken := [row for row in rows if row.label.partition(" #")[0] == label]:
                 label += f" #{len(taken) + 1}"  # a label stands for one row
             rows.append(Row(label, sorted(group, key=lambda run: run.spec.seed)))
     return rows
+
+
+def _origin(run: RunRecord, of_method: Sequence[RunRecord]) -> str:
+    """Return "" for a run that trained, else "imported"; with the file's digest where files share a seed."""
+    if run.spec.imported is None:
+        return ""
+    files = {other.spec.imported for other in of_method if other.spec.seed == run.spec.seed} - {None}
+    return "imported" if len(files) == 1 else f"imported {run.spec.imported[:8]}"
 
 
 def test_metric(name: str) -> Reader:

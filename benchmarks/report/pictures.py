@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.report import figure_plans, names
-from benchmarks.report.failures import Section, attempt
+from benchmarks.report.failures import Failures, attempt
 from benchmarks.report.figure_plans import Labelled, Plan
 from benchmarks.report.groups import Group, Row
 from benchmarks.report.machines import mixture_notes
@@ -42,7 +42,7 @@ class Drawn:
     lacking: set[str] = field(default_factory=set)
 
 
-def draw(group: Group, folder: Path, library: Library, failures: Section | None = None) -> Drawn:
+def draw(group: Group, folder: Path, library: Library, failures: Failures | None = None) -> Drawn:
     """Draw every figure of a group into `folder`.
 
     failures: takes what cannot be made, so that the other figures stand; None: the first error but a `UserError` ends
@@ -96,7 +96,7 @@ def _those(scored: Labelled, good: Callable[[Scored], bool], reason: str, drawn:
     return kept
 
 
-def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None = None) -> Drawn:
+def draw_ranks(groups: Sequence[Group], folder: Path, failures: Failures | None = None) -> Drawn:
     """Draw the critical-difference diagram of methods over data sets; with too few of either, say so.
 
     failures: as of `draw`.
@@ -122,6 +122,21 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Section | None =
         else:
             attempt(failures, f"{title} ({one.conditions})", partial(rank, one, number))
     return drawn
+
+
+def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: Section | None = None) -> None:
+    """Draw AUC and U against the share of seen pairs, for each data set that was run with several shares.
+
+    drawn: takes the pictures. failures: as of `draw`.
+    """
+    from benchmarks.report import scaling
+
+    title = "Share of seen pairs"
+    families = attempt(failures, title, lambda: scaling.families(groups)) or []
+    for number, family in enumerate(families):
+        stem = "scaling" if number == 0 else f"scaling-{number + 1}"
+        plan = Plan(stem, title, scaling.caption(family), partial(scaling.scaling, family))
+        attempt(failures, f"{title} ({family.name})", partial(_write, plan, folder, drawn))
 
 
 def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:

@@ -27,9 +27,13 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     lacking = " ".join(option for _, option in unknown_places(run))
     seeds = [spec.seed] if seeds is None else seeds
     parts = ["python", "bench.py", "run", "--methods", spec.method]
+    if spec.imported is not None:
+        file = "FILE" if asked is None or asked.checkpoint is None else asked.checkpoint
+        parts = ["python", "bench.py", "import", file, "--method", spec.method]
     if "--dataset" not in lacking:
         parts += ["--dataset", spec.dataset if asked is None else asked.dataset]
-    parts += ["--seeds", *map(str, seeds), "--world", spec.world, "--profile", spec.profile]
+    parts += ["--seed" if spec.imported is not None else "--seeds", *map(str, seeds)]
+    parts += ["--world", spec.world, "--profile", spec.profile]
     if "--backbone" not in lacking:
         parts += ["--backbone", as_asked(run)]
     parts += ["--precision", spec.precision]
@@ -117,7 +121,8 @@ def provenance(run: RunRecord) -> dict[str, Any]:
         "data": run.spec.dataset_digest[:12],
         "weights of the backbone": run.spec.backbone_digest[:12],
         **_backbone_facts(environment.get("backbone") or {}),
-        "training": None if run.result is None else f"{run.result.cost.train_seconds:.1f} s",
+        "weights from": run.spec.imported and f"a file with the SHA-256 {run.spec.imported[:12]}",
+        "training": None if run.result is None or run.spec.imported else f"{run.result.cost.train_seconds:.1f} s",
         "epoch selected": None if run.result is None else run.result.selection.epoch,
         "bias of validation": None if run.result is None else defined(run.result.selection.bias),
         "error": run.error["message"] if run.error else None,

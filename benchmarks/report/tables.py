@@ -10,7 +10,7 @@ from benchmarks.report.ablations import ablation_table
 from benchmarks.report.cells import MAIN
 from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
-from benchmarks.report.failures import Section, attempt
+from benchmarks.report.failures import Failures, attempt
 from benchmarks.report.formats import is_known
 from benchmarks.report.groups import Group, Row, groups
 from benchmarks.report.published import comparable, published_table
@@ -25,7 +25,7 @@ def tables(runs: Iterable[RunRecord], question: Question | None = None) -> list[
     return [table for group in groups(runs) for table in group_tables(group, question)]
 
 
-def group_tables(group: Group, question: Question | None = None, failures: Section | None = None) -> list[Table]:
+def group_tables(group: Group, question: Question | None = None, failures: Failures | None = None) -> list[Table]:
     """Return a group's tables: results, differences, published numbers, slices, cost, ablations.
 
     failures: takes what cannot be made, so that the other tables stand; None: the first error ends the work.
@@ -47,7 +47,7 @@ def group_tables(group: Group, question: Question | None = None, failures: Secti
     return [_told_apart(table, group) for table in found if table is not None]
 
 
-def _of_full_models(group: Group, full: list[Row], question: Question, failures: Section | None) -> list[Table | None]:
+def _of_full_models(group: Group, full: list[Row], question: Question, failures: Failures | None) -> list[Table | None]:
     baseline = choose_baseline(full, question)
     known = attempt(failures, "Intervals and tests", lambda: evidence(full, baseline, question))
     known = known or Evidence(question, None, {"": "they could not be made."})

@@ -100,7 +100,7 @@ def write_files(report: Report) -> list[Path]:
     """
     from benchmarks.report import fonts, page
     from benchmarks.report.images import Library
-    from benchmarks.report.pictures import Drawn, draw, draw_ranks
+    from benchmarks.report.pictures import Drawn, draw, draw_ranks, draw_scaling
 
     library = Library()
     problems = list(report.unread)
@@ -116,6 +116,7 @@ def write_files(report: Report) -> list[Path]:
         sections.append(page.Section(group.title, name, made, group, drawn.pictures, drawn.absent))
     own = report.failures.within("Across data sets")
     ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
+    draw_scaling(report.groups, report.root / FOLDER, ranks, own)
     written += ranks.files
     sections.append(page.Section(own.where, "across-data-sets", [], None, ranks.pictures, ranks.absent))
     if lack := fonts.sentence(lacking | ranks.lacking):

@@ -27,6 +27,7 @@ class How:
     workers: None chooses by the device.
     recompute: see `Backbone.recompute`.
     allow_missing: None does not look for images.
+    track: what draws curves of the training, None for nothing.
     """
 
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:1, mps."})
@@ -37,6 +38,15 @@ class How:
     )
     feature_cache: bool = field(default=True, metadata={"help": "Keep frozen image features on disk."})
     allow_missing: int | None = field(default=0, metadata={"help": "Leave out up to so many missing images.", "min": 0})
+    track: str | None = field(default=None, metadata={"help": "Draw curves of the training: tensorboard."})
+
+    def __post_init__(self) -> None:
+        if self.track not in (None, "tensorboard"):
+            raise UserError(
+                f"Nothing is called '{self.track}' that draws curves.",
+                "There is tensorboard.",
+                "Pass --track tensorboard.",
+            )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,10 @@ def execute(
     command_line: what the record says that the run was started as.
     notify: told what else a user should know.
     """
+    from benchmarks.running import tracking
+
     group, folder = workbench.group, planned.folder
+    check_given(planned)
     if planned.action == "nothing":
         if group.leads:
             folder.tidy()
@@ -50,6 +53,7 @@ def execute(
         held: locks.Held | None = None
         try:
             if group.leads:
+                tracking.check(workbench.choices.how.track)
                 stack.enter_context(locks.hold(folder.path, notify))
         except locks.Held as error:
             held = error
@@ -76,6 +80,8 @@ def _execute(
 ) -> RunRecord:
     import torch
 
+    from benchmarks.running import tracking
+    from benchmarks.runs.checkpoints import write_best
     from benchmarks.training import loop as training
     from benchmarks.training.batches import Surroundings, untold
     from benchmarks.training.execution import Execution
@@ -111,8 +117,13 @@ def _execute(
         torch.manual_seed(derived_seed("init", spec.seed))
         config = method_class.Config.model_validate(spec.method_config)
         method = method_class(backbone, dataset.vocabulary, config).to(device)
+        if planned.imported is not None:
+            method.load_checkpoint(planned.imported.weights)
+            if group.leads:
+                write_best(folder.path, method.checkpoint(), spec.run_id, epoch=-1)
         surroundings = Surroundings(workbench.features, report or untold, notify)
-        trainer = training.Trainer(spec, folder, method, dataset, execution, surroundings)
+        kind = training.Trainer if how.track is None or not group.leads else tracking.TrackedTrainer
+        trainer = kind(spec, folder, method, dataset, execution, surroundings)
         with stopping.deferred():
             folder.finish(trainer.run())
             folder.tidy()
@@ -128,6 +139,16 @@ def _execute(
             folder.interrupt(stop.word, {} if trainer is None else trainer.where)
         raise
     return folder.read()
+
+
+def check_given(planned: PlannedRun) -> None:
+    """Raise a `UserError` for a run of imported weights that is to be done without them, before anything is removed."""
+    if planned.spec.imported is not None and planned.imported is None and planned.action != "nothing":
+        raise UserError(
+            f"The run {planned.spec.run_id} cannot be done from its specification.",
+            f"Its weights were imported from a file with the SHA-256 {planned.spec.imported[:12]}.",
+            "Give the command bench.py import with that file.",
+        )
 
 
 def deterministic() -> None:

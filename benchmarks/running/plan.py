@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 from benchmarks.evaluation.feasibility import open_world, refuse_open_world_settings
 from benchmarks.evaluation.selection import empty_group_notes
 from benchmarks.running.choices import Choices, OnExisting
 from benchmarks.running.workbench import Workbench
+from benchmarks.runs.asked import OWN
 from benchmarks.runs.overrides import load_config_file, parse_overrides
 from benchmarks.runs.records import RunFolder, Status
 from benchmarks.runs.resolution import Given, Resolved, Resolver
@@ -19,7 +21,24 @@ from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from registry import METHODS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Action = Literal["run", "resume", "nothing"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Weights that were trained elsewhere.
+
+    file: the checkpoint that they were read from.
+    digest: hexadecimal SHA-256 of the file.
+    weights: what `Method.load_checkpoint` takes.
+    """
+
+    file: Path
+    digest: str
+    weights: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class PlannedRun:
     status: of its folder when it was planned.
     action: what will be done about it.
     feasibility: the setting that names the source of an open world's scores; the specification has kind and digest.
+    imported: the weights of a run that does not train its own.
     """
 
     spec: RunSpec
@@ -42,6 +62,12 @@ class PlannedRun:
     status: Status
     action: Action
     feasibility: str = "none"
+    imported: Imported | None = None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file that the weights were imported from."""
+        return None if self.imported is None else self.imported.file
 
 
 def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[PlannedRun]:
@@ -70,7 +96,7 @@ def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[Plann
         if request.ablation is not None and resolver.changes_nothing(request):
             idle.setdefault(request.method, {})[request.ablation] = None
         else:
-            planned.append(_planned_run(request, resolved, workbench))
+            planned.append(planned_run(request, resolved, workbench))
     note_empty_groups(workbench, planned)
     workbench.notes += [
         f"Not run, because the full {method} is set so already: {', '.join(names)}." for method, names in idle.items()
@@ -93,8 +119,13 @@ def _given(requests: Sequence[RunRequest], choices: Choices) -> dict[str, Given]
     }
 
 
-def _planned_run(request: RunRequest, resolved: Resolved, workbench: Workbench) -> PlannedRun:
-    """Return a request with the digests of its data and weights, and what is to be done about it."""
+def planned_run(
+    request: RunRequest, resolved: Resolved, workbench: Workbench, imported: Imported | None = None
+) -> PlannedRun:
+    """Return a request with the digests of its data and weights, and what is to be done about it.
+
+    imported: weights that the run is given instead of training its own.
+    """
     world, source = None, "none"
     if resolved.open_world is not None:
         source = resolved.open_world.feasibility
@@ -103,11 +134,12 @@ def _planned_run(request: RunRequest, resolved: Resolved, workbench: Workbench) 
         world = open_world(resolved.open_world, resolved.provenance, request.profile, dataset, table)
     backbone, digest = workbench.backbone_identity(request.backbone)
     dataset = workbench.dataset(request.dataset)
+    trains = METHODS.get(request.method).info.trains and imported is None
     spec = RunSpec(
         method=request.method,
         method_config=resolved.method,
         # How a method without training would be trained does not make another run of it.
-        training=resolved.training if METHODS.get(request.method).info.trains else TrainingConfig(epochs=0),
+        training=resolved.training if trains else TrainingConfig(epochs=0),
         dataset=dataset.name,
         dataset_digest=dataset.digest,
         backbone=backbone,
@@ -118,12 +150,13 @@ def _planned_run(request: RunRequest, resolved: Resolved, workbench: Workbench) 
         precision=workbench.precision,
         ablation=request.ablation,
         open_world=world,
+        imported=None if imported is None else imported.digest,
     )
     folder = RunFolder(workbench.choices.results / spec.run_id)
     status = folder.status
     action = action_for(status, workbench.choices.on_existing)
     return PlannedRun(
-        spec, request.dataset, request.backbone, resolved.provenance, folder, status, action, feasibility=source
+        spec, request.dataset, request.backbone, resolved.provenance, folder, status, action, source, imported
     )
 
 
@@ -137,9 +170,21 @@ def action_for(status: Status, policy: OnExisting) -> Action:
 
 
 def note_empty_groups(workbench: Workbench, planned: Sequence[PlannedRun]) -> None:
-    """Note which groups of images the runs' data sets lack, and what decides in their place."""
+    """Note which groups of images the runs' data sets lack, and what decides in their place; see also `note_icons`."""
+    note_icons(workbench, planned)
     for name in dict.fromkeys(item.dataset for item in planned):
         specs = [item.spec for item in planned if item.dataset == name]
         policies = [spec.training.selection for spec in specs if spec.training.epochs > 0]
         searches = any(spec.open_world is not None and spec.open_world.threshold == "search" for spec in specs)
         workbench.notes += empty_group_notes(workbench.dataset(name), policies, searches)
+
+
+def note_icons(workbench: Workbench, planned: Sequence[PlannedRun]) -> None:
+    """Note where somebody's own images meet the embedded CLIP, which was trained on icons alone."""
+    from methods.backbone.loading import TINY
+
+    if any(item.spec.dataset.startswith(OWN) and item.spec.backbone == TINY for item in planned):
+        workbench.notes.append(
+            f"The embedded CLIP {TINY} knows rendered icons and nothing else: on photographs its numbers say that the "
+            "suite works, and nothing about a method. Pass --backbone, such as ViT-L-14-quickgelu/openai."
+        )

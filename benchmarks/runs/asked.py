@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from registry import BACKBONES, DATASETS
 
@@ -30,6 +30,7 @@ class Asked(BaseModel):
     feasibility: the setting of that name in the open world, "none" in the closed one.
     allow_missing: up to how many missing images were allowed.
     plugins: files of `--plugin`.
+    checkpoint: the file that the weights were imported from, None where the run trains its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,14 @@ class Asked(BaseModel):
     feasibility: str = "none"
     allow_missing: int = 0
     plugins: tuple[str, ...] = ()
+    checkpoint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_imported(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        content: dict[str, object] = handler(self)
+        if content.get("checkpoint", "") is None:
+            del content["checkpoint"]
+        return content
 
 
 class Named(Protocol):
@@ -52,6 +61,9 @@ class Named(Protocol):
 
     @property
     def feasibility(self) -> str: ...
+
+    @property
+    def checkpoint(self) -> Path | None: ...
 
 
 def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path]) -> Asked:
@@ -67,6 +79,7 @@ def asked_of(planned: Named, allow_missing: int | None, plugins: Sequence[Path])
         feasibility=feasibility,
         allow_missing=allow_missing or 0,
         plugins=tuple(absolute(path) for path in plugins),
+        checkpoint=None if planned.checkpoint is None else absolute(planned.checkpoint),
     )
 
 

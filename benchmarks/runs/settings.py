@@ -24,6 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from benchmarks.runs.spec import OpenWorldSettings, Profile, TrainingConfig
+from datasets.seen_share import base_of
 from errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -90,9 +91,10 @@ def preset_layers(
         source = str(table.pop("source", ""))
         refuse_unknown(table, known, method, where)
         layers[name] = Layer("preset", where, table, source)
-    order = ["default", dataset]
+    own = base_of(dataset)  # fewer seen pairs have no settings of their own
+    order = ["default", own]
     if profile == "official":
-        order += ["default.official", f"{dataset}.official"]
+        order += ["default.official", f"{own}.official"]
     return [layers[name] for name in order if name in layers]
 
 

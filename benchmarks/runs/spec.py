@@ -11,7 +11,16 @@ import json
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from datasets.base import World
 
@@ -132,7 +141,8 @@ class RunSpec(BaseModel):
 
     method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
     the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
-    world, and in the open world where every pair is kept.
+    world, and in the open world where every pair is kept. imported: hexadecimal SHA-256 of the checkpoint that the
+    weights were read from, None where the run trains its own; nothing is known then of how they were trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -152,6 +162,14 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
     ablation: str | None = None
     open_world: OpenWorld | None = None
+    imported: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_imported(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if content.get("imported", "") is None:
+            del content["imported"]  # a record of a run stays what it was
+        return content
 
     def digest(self) -> str:
         """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
@@ -167,6 +185,11 @@ class RunSpec(BaseModel):
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the run trains, or was given weights that were trained elsewhere."""
+        return self.training.epochs > 0 or self.imported is not None
+
+    @property
     def settings(self) -> dict[str, JsonValue]:
         """Every setting by its name, as JSON values: of training, of an open world with a threshold, of the method."""
         values = self.training.model_dump(mode="json")
@@ -180,6 +203,8 @@ class RunSpec(BaseModel):
         parts = [self.method, self.dataset, self.backbone, self.world, self.profile]
         if self.ablation is not None:
             parts.append(self.ablation)
+        if self.imported is not None:
+            parts.append("imported")
         readable = "-".join(re.sub(r"[^A-Za-z0-9_]+", "-", part)[:40].strip("-") for part in parts)
         return f"{readable}-s{self.seed}-{self.digest()[:10]}"
 

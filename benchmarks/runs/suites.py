@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from benchmarks.runs.settings import read_toml
 from benchmarks.runs.spec import Profile
 from datasets.base import World
+from datasets.seen_share import MARK
 from errors import UserError, did_you_mean
 from registry import BACKBONES, DATASETS, METHODS
 
@@ -46,6 +47,7 @@ class Suite(BaseModel):
     """A named set of runs: every combination of the lists, and the runs of further parts.
 
     methods: "all" is every registered method.
+    seen_shares: run each data set with these shares of its pairs seen as well, see `datasets.seen_share`.
     ablations: switches to run beside each method's full model; "all" is every switch that the method declares.
     also: further parts, each a suite of its own. A run that several parts ask for is made once.
     """
@@ -55,6 +57,7 @@ class Suite(BaseModel):
     title: str = ""
     methods: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
     datasets: tuple[str, ...] = Field(("icon_states",), min_length=1)
+    seen_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     backbones: tuple[str, ...] = Field(("tiny-icons",), min_length=1)
     worlds: tuple[World, ...] = Field(("closed",), min_length=1)
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
@@ -99,11 +102,13 @@ def expand(suite: Suite) -> list[RunRequest]:
     Seeds come outermost, so that a suite broken off half-way has compared all methods on the first seeds.
     """
     methods = _methods(suite)
-    for registry, names in ((METHODS, methods), (DATASETS, suite.datasets), (BACKBONES, suite.backbones)):
+    shares = ["", *(f"{MARK}{share:g}" for share in sorted(suite.seen_shares, reverse=True))]
+    datasets = [f"{dataset}{share}" for dataset in suite.datasets for share in shares]
+    for registry, names in ((METHODS, methods), (DATASETS, datasets), (BACKBONES, suite.backbones)):
         for name in names:
             registry.check(name)
     switches = {method: _switches(method, suite.ablations) for method in methods}
-    combinations = product(suite.seeds, suite.datasets, suite.backbones, suite.worlds, methods)
+    combinations = product(suite.seeds, datasets, suite.backbones, suite.worlds, methods)
     requests = [
         RunRequest(method, dataset, backbone, world, suite.profile, seed, ablation)
         for seed, dataset, backbone, world, method in combinations

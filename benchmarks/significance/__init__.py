@@ -6,7 +6,7 @@ over several data sets. docs/statistics.md says in plain words which question ea
 
 from benchmarks.significance.bootstrap import RESAMPLES, Resampled, average, bootstrap, draws, over_seeds
 from benchmarks.significance.closed_form import NormalEstimate, auc_difference, auc_estimate
-from benchmarks.significance.compare import compare
+from benchmarks.significance.compare import Resampling, compare
 from benchmarks.significance.intervals import Estimate, Interval, difference, estimate
 from benchmarks.significance.multiple import holm
 from benchmarks.significance.paired import (
@@ -32,48 +32,3 @@ from benchmarks.significance.ranks import (
 from benchmarks.significance.reweighting import HEADLINE, STATISTICS, Reweighting, Units
 from benchmarks.significance.runs import ScoredRun, check_same_images
 from benchmarks.significance.summaries import Comparison, Difference, MethodSummary, Source, StatisticSummary
-
-__all__ = [
-    "HEADLINE",
-    "RESAMPLES",
-    "STATISTICS",
-    "Comparison",
-    "Difference",
-    "Estimate",
-    "Friedman",
-    "Interval",
-    "McNemar",
-    "MethodSummary",
-    "Nemenyi",
-    "NormalEstimate",
-    "PairwiseWilcoxon",
-    "Resampled",
-    "Reweighting",
-    "ScoredRun",
-    "SeedTest",
-    "Source",
-    "StatisticSummary",
-    "Units",
-    "auc_difference",
-    "auc_estimate",
-    "average",
-    "bootstrap",
-    "check_same_images",
-    "compare",
-    "compare_over_seeds",
-    "difference",
-    "draws",
-    "estimate",
-    "friedman",
-    "holm",
-    "mcnemar",
-    "mcnemar_by_group",
-    "mean_over_seeds",
-    "nemenyi",
-    "over_seeds",
-    "pairwise_wilcoxon",
-    "predictions",
-    "right_at_own_bias",
-    "sign_flip",
-    "wilcoxon",
-]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.evaluation.metrics import auc_placements
+from benchmarks.evaluation.curve import auc_placements, placement_error
 from benchmarks.significance import equality
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.runs import ScoredRun
@@ -59,10 +59,7 @@ def _mean_and_error(unseen: np.ndarray, seen: np.ndarray) -> tuple[float, float]
     if len(unseen) == 0 or len(seen) == 0:
         return np.nan, np.nan
     # Both means are the AUC. Their average rounds alike for a difference and its negative.
-    value = float(unseen.mean() + seen.mean()) / 2
-    if len(unseen) < 2 or len(seen) < 2:
-        return value, np.nan
-    return value, float(np.sqrt(unseen.var(ddof=1) / len(unseen) + seen.var(ddof=1) / len(seen)))
+    return float(unseen.mean() + seen.mean()) / 2, placement_error(unseen, seen)
 
 
 def _interval(value: float, error: float, level: float) -> Interval:

@@ -24,22 +24,36 @@ from errors import UserError, did_you_mean
 _SOURCES: tuple[tuple[Source, Source], ...] = (("images", "seeds and images"), ("pairs", "seeds and pairs"))
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """How often chance is drawn, and which of its sources decides.
+
+    resamples: of the bootstrap.
+    level: of intervals.
+    seed: of the resampling.
+    decided_by: the source of chance whose p-values count; where a method has too few seeds, the same without seeds.
+    """
+
+    resamples: int = RESAMPLES
+    level: float = 0.95
+    seed: int = 0
+    decided_by: Source = "seeds and images"
+
+
 def compare(
     runs: Mapping[str, Sequence[ScoredRun]],
     baseline: str | None = None,
     statistics: Sequence[str] = HEADLINE,
     *,
     tested: Sequence[str] | None = None,
-    decided_by: Source = "seeds and images",
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
-    seed: int = 0,
+    resampling: Resampling = Resampling(),
 ) -> Comparison:
     """Compare methods, each with a run per seed, on the same test images.
 
-    baseline: the method the others are compared with; None for values alone. statistics: names of `STATISTICS`. tested:
-    those whose comparisons make Holm's family, by default all: everything the table marks. decided_by: the source of
-    chance whose p-values count; where a method has too few seeds, the same without seeds. seed: of the resampling.
+    baseline: the method the others are compared with; None for values alone.
+    statistics: names of `STATISTICS`.
+    tested: those whose comparisons make Holm's family, by default all: everything the table marks.
+
     `UserError` for an unknown baseline or runs of other images, ValueError for a method without runs or with two of one
     seed, and for unknown statistics.
     """
@@ -52,6 +66,7 @@ def compare(
         raise ValueError(f"{sorted(set(tested) - set(statistics))} are tested, but not among the statistics")
     every = [run for own in ordered.values() for run in own]
     units = (Units.images(every[0].scores), Units.pairs(every[0].scores, every[0].labels))
+    resamples, seed = resampling.resamples, resampling.seed
     drawn = [iter(bootstrap(every, statistics, unit, resamples=resamples, seed=seed)) for unit in units]
     resampled = {
         name: _Resampled(own, [[next(parts) for _ in own] for parts in drawn]) for name, own in ordered.items()
@@ -62,13 +77,13 @@ def compare(
         mcnemar: Mapping[int, Mapping[str, McNemar]] = {}
         if baseline is not None and name != baseline:
             pairs = _paired(own, ordered[baseline])
-            differences = _differences(resampled[name], resampled[baseline], pairs, decided_by, level, seed)
+            differences = _differences(resampled[name], resampled[baseline], pairs, resampling)
             mcnemar = _mcnemar(own, ordered[baseline], pairs)
-        summaries = _summaries(resampled[name], differences, level, seed)
+        summaries = _summaries(resampled[name], differences, resampling)
         methods[name] = MethodSummary(name, tuple(run.seed for run in own), own[0].trained, summaries, mcnemar)
     methods, family = _adjusted(methods, tested)
     counts = [(int(unit.is_seen.sum()), int((~unit.is_seen).sum())) for unit in units]
-    return Comparison(methods, baseline, tested, family, level, resamples, seed, counts[0], counts[1])
+    return Comparison(methods, baseline, tested, family, resampling.level, resamples, seed, *counts)
 
 
 def _check(runs: Mapping[str, Sequence[ScoredRun]], baseline: str | None) -> None:
@@ -94,16 +109,16 @@ class _Resampled:
 
 
 def _summaries(
-    method: _Resampled, differences: Mapping[str, Difference], level: float, seed: int
+    method: _Resampled, differences: Mapping[str, Difference], resampling: Resampling
 ) -> dict[str, StatisticSummary]:
     """The statistics of one method's runs."""
-    runs, parts = method.runs, method.parts
+    runs, parts, level = method.runs, method.parts, resampling.level
     seeds = [run.seed for run in runs]
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own in zip(_SOURCES, parts, strict=True):
         drawn[plain] = estimate(average(own), level)
         if _replicated(runs):
-            drawn[with_seeds] = estimate(over_seeds(own, seeds, seed=seed), level)
+            drawn[with_seeds] = estimate(over_seeds(own, seeds, seed=resampling.seed), level)
     per_seed = np.stack([part.estimate for part in parts[0]])
     summaries = {}
     for place, statistic in enumerate(parts[0][0].statistics):
@@ -122,12 +137,7 @@ def _summaries(
 
 
 def _differences(
-    method: _Resampled,
-    baseline: _Resampled,
-    pairs: Sequence[tuple[int, int]],
-    decided_by: Source,
-    level: float,
-    seed: int,
+    method: _Resampled, baseline: _Resampled, pairs: Sequence[tuple[int, int]], resampling: Resampling
 ) -> dict[str, Difference]:
     """The statistics of a method less those of the baseline, not adjusted yet.
 
@@ -135,6 +145,7 @@ def _differences(
     """
     runs, parts = method.runs, method.parts
     others, other_parts = baseline.runs, baseline.parts
+    decided_by, level, seed = resampling.decided_by, resampling.level, resampling.seed
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own, theirs in zip(_SOURCES, parts, other_parts, strict=True):
         drawn[plain] = difference(average(own) - average(theirs), level)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.significance.compare import compare
+from benchmarks.significance.compare import Resampling, compare
 from benchmarks.significance.intervals import Interval
 from benchmarks.significance.ranks import friedman, nemenyi, pairwise_wilcoxon
 from benchmarks.significance.simulation import Population
@@ -73,7 +73,7 @@ def pairwise_rates(
         rng = stream("calibration", seed, situation, number)
         first, second = population.sample(rng, 2, seeds)
         runs = {"first": first, "second": second}
-        found = compare(runs, "first", statistics, resamples=resamples, seed=number)
+        found = compare(runs, "first", statistics, resampling=Resampling(resamples, seed=number))
         for test, p_value in p_values(found.methods["second"]):
             outcomes.setdefault(test, []).append(p_value <= ALPHA)
         for name, interval, value in intervals(found.methods["first"], truth):
@@ -128,7 +128,7 @@ def family_rate(simulations: int, resamples: int, methods: int = 7, seed: int = 
     for number in range(simulations):
         sampled = Population().sample(stream("calibration", seed, situation, number), methods)
         runs = {str(place): own for place, own in enumerate(sampled)}
-        found: Comparison = compare(runs, "0", ("auc",), resamples=resamples, seed=number)
+        found: Comparison = compare(runs, "0", ("auc",), resampling=Resampling(resamples, seed=number))
         differences = [method.statistics["auc"].difference for method in found.methods.values()]
         made = [difference for difference in differences if difference is not None]
         outcomes["AUC, any comparison"].append(min(one.p_value for one in made) <= ALPHA)

@@ -225,7 +225,8 @@ class Judge:
         images = len(self.batches["train"]) * len(epochs)
         return Cost(
             trained_parameters=sum(p.numel() for p in self.method.trained().values()),
-            train_seconds=train_seconds,
+            # Nobody knows what weights that were trained elsewhere took.
+            train_seconds=math.nan if self.spec.imported is not None else train_seconds,
             train_images_per_second=images / train_seconds if train_seconds > 0 else None,
             test_seconds=test_seconds,
             test_images_per_second=test_images / test_seconds if test_seconds > 0 else None,

@@ -8,6 +8,7 @@ Nothing here prints or needs a network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,8 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets import cache
 from datasets.base import PHASES, CompositionDataset, Pair, Phase
-from datasets.checking.image_files import Finding, Progress, image_findings, some
+from datasets.checking.duplicate_sentences import near_duplicates_csv, sentences
+from datasets.checking.image_files import SHOWN, Finding, Progress, image_findings, some
+from datasets.checking.near_duplicates import near_duplicates
+from datasets.files import write_whole
+from datasets.group_crossing import crossing_sentence
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes
@@ -86,16 +92,20 @@ def about(name: str) -> About:
     return About(name, published.title, published, root, problem, _sizes(there, published))
 
 
-def check(name: str, *, fast: bool = False, progress: Progress = lambda done, total: None) -> CheckReport:
-    """Return what is there and what is wrong with it. fast: look only whether images exist, without reading them.
+def check(
+    name: str, *, fast: bool = False, near: bool = False, progress: Progress = lambda done, total: None
+) -> CheckReport:
+    """Return what is there and what is wrong with it.
 
-    A data set that is not here at all is a `UserError`; files that cannot be read are findings.
+    fast: look only whether images exist, without reading them. near: look for near-duplicates across splits, which are
+    written to a file too. A data set that is not here at all is a `UserError`; files that cannot be read are findings.
     """
     reader = DATASETS.get(name)
     if not isinstance(reader, LayoutReader):
         dataset = reader()
         found = [*(Finding(note, problem=False) for note in dataset.notes), *split_findings(dataset)]
         pictures, content = image_findings(dataset, fast, progress)
+        pictures += near_findings(dataset, progress) if near else []
         sizes = _sizes(_counts(dataset))
         return CheckReport(dataset.title, dataset.root, sizes, found + pictures, dataset.digest, content)
     root = reader.find()
@@ -106,8 +116,21 @@ def check(name: str, *, fast: bool = False, progress: Progress = lambda done, to
     dataset = assemble(layout, reader.published)
     found = [*layout_findings(layout, reader.published), *split_findings(dataset)]
     pictures, content = image_findings(dataset, fast, progress)
+    pictures += near_findings(dataset, progress) if near else []
     sizes = _sizes(layout.counts(), reader.published)
     return CheckReport(dataset.title, root, sizes, found + pictures, dataset.digest, content)
+
+
+def near_findings(dataset: CompositionDataset, progress: Progress) -> list[Finding]:
+    """Return what near-duplicates there are across splits, and where the whole list was written."""
+    found = near_duplicates(dataset, progress)
+    if not found:
+        return [Finding("No near-duplicates across splits.", problem=False)]
+    name = re.sub(r"\W+", "-", dataset.name)
+    file = cache.home() / "near_duplicates" / f"{name}-{dataset.digest[:10]}.csv"
+    write_whole(file, near_duplicates_csv(dataset, found))
+    said = [*sentences(dataset, found, SHOWN), f"The whole list of near-duplicates is in {file}."]
+    return [Finding(text, problem=False) for text in said]
 
 
 def _sizes(there: dict[str, int], published: Published | None = None) -> list[Size]:
@@ -191,6 +214,8 @@ def split_findings(dataset: CompositionDataset) -> Iterator[Finding]:
             if not there:
                 text = f"There are no {phase} images of {group} pairs, so AUC and HM are undefined there."
                 yield Finding(text, problem=False)
+    if text := crossing_sentence(dataset.splits):
+        yield Finding(text)
     labels, lists, train = _labels(dataset), _lists(dataset), set(dataset.train_pairs)
     shared = sorted(set(lists["val"]).intersection(lists["test"]) - train)
     if shared:

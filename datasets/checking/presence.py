@@ -83,7 +83,7 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
         raise UserError(
             f"{count:,} of the {counted(total, 'image')} of {dataset.name} {is_or_are} {what}.", there, step
         )
-    kept = {phase: _part(split, ~gone[phase]) for phase, split in dataset.splits.items()}
+    kept = {phase: part_of(split, ~gone[phase]) for phase, split in dataset.splits.items()}
     unpictured = len(_pairs(dataset.splits["train"])) - len(_pairs(kept["train"]))
     note = f"{count:,} of the {counted(total, 'image')} of {dataset.name} {is_or_are} {what} and left out: {shown}."
     if unpictured:
@@ -97,10 +97,12 @@ def with_images_there(dataset: CompositionDataset, allowed: int = 0) -> Composit
     )
 
 
-def _part(split: Split, keep: np.ndarray) -> Split:
+def part_of(split: Split, keep: np.ndarray) -> Split:
+    """Return the split with some of its images; keep: bool [N]."""
     images = tuple(name for name, kept in zip(split.images, keep, strict=True) if kept)
     slices = {name: tags[keep] for name, tags in split.slices.items()}
-    return Split(split.name, images, split.states[keep], split.objects[keep], slices)
+    groups = tuple(group for group, kept in zip(split.groups, keep, strict=True) if kept) if split.groups else ()
+    return Split(split.name, images, split.states[keep], split.objects[keep], slices, groups)
 
 
 def _pairs(split: Split) -> set[tuple[int, int]]:

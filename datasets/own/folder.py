@@ -27,6 +27,8 @@ from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabu
 from datasets.checking.reading import looks_of
 from datasets.content import content_hashes
 from datasets.files import write_whole
+from datasets.group_crossing import crossing_sentence
+from datasets.own.groups import by_groups
 from datasets.own.images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own.split import SplitOptions, check_split, draw_split
 from datasets.pictures import look_sentences
@@ -76,13 +78,16 @@ def refuse_spellings(pairs: Sequence[Pair], where: str) -> None:
 def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOptions) -> CompositionDataset:
     """Make the data set: order, contents, split, digest."""
     refuse_duplicates(rows, where)
+    drawn = rows[0].phase is None
+    if drawn and any(row.group for row in rows):
+        rows, said_of_groups = by_groups(rows, options, where)
+        notes = [*notes, *said_of_groups]
     root = Path(os.path.commonpath([row.path.parent for row in rows]))
     names = {row.path: row.path.relative_to(root).as_posix() for row in rows}
     rows = sorted(rows, key=lambda row: names[row.path])
     labels, paths = [row.pair for row in rows], [row.path for row in rows]
     contents = content_hashes(paths)
-    drawn = rows[0].phase is None
-    if drawn:
+    if rows[0].phase is None:
         phases = draw_split(labels, contents, options, where)
     else:
         phases = [row.phase for row in rows if row.phase is not None]
@@ -101,14 +106,16 @@ def _dataset(rows: Sequence[Row], notes: list[str], where: str, options: SplitOp
     for phase in PHASES:
         own = [i for i, other in enumerate(phases) if other == phase]
         index = vocabulary.indices([labels[i] for i in own])
-        splits[phase] = Split(phase, tuple(names[paths[i]] for i in own), index[:, 0], index[:, 1])
+        groups = tuple(rows[i].group for i in own) if any(row.group for row in rows) else ()
+        splits[phase] = Split(phase, tuple(names[paths[i]] for i in own), index[:, 0], index[:, 1], groups=groups)
         pairs[phase] = tuple(sorted({labels[i] for i in own}))
     name = root.name or Path(where).stem
     said = _summary(name, where, labels, phases, contents, options if drawn else None)
     said += look_sentences(looks, turned=True, plain=False)
+    said += [text for text in [crossing_sentence(splits)] if text]
     if drawn:
         file = cache.home() / "splits" / f"{name}-{digest[:10]}.csv"
-        _keep(file, split_csv(paths, labels, phases, file.parent))
+        _keep(file, split_csv(paths, labels, phases, file.parent, [row.group for row in rows]))
         said.append(f"The split is written to {file}; pass that as --dataset to have the same one again.")
     return CompositionDataset(
         name=f"folder:{name}",
@@ -170,13 +177,18 @@ def _summary(
 def dataset_csv(dataset: CompositionDataset, folder: Path) -> str:
     """Return the CSV text of a data set's split, as `split_csv` does."""
     rows = [
-        (dataset.image_path(phase, index), (dataset.vocabulary.states[state], dataset.vocabulary.objects[obj]), phase)
+        (
+            dataset.image_path(phase, index),
+            (dataset.vocabulary.states[state], dataset.vocabulary.objects[obj]),
+            phase,
+            split.groups[index] if split.groups else "",
+        )
         for phase in PHASES
         for split in [dataset.splits[phase]]
         for index, (state, obj) in enumerate(zip(split.states, split.objects, strict=True))
     ]
     rows.sort(key=lambda row: row[0])
-    return split_csv([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], folder)
+    return split_csv([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], folder, [r[3] for r in rows])
 
 
 def _keep(file: Path, text: str) -> None:

@@ -20,7 +20,8 @@ from datasets.metadata import SPLIT, STEM
 from datasets.own.walking import SHOWN, images_below, sentence
 from errors import UserError, counted, did_you_mean
 
-COLUMNS = ("path", "state", "object", "split")
+COLUMNS = ("path", "state", "object", "split", "group")
+"""Columns of a CSV file; the last two may be left out."""
 STATELESS = "adj"
 """The word that MIT-States writes for the state of images that have none: 'adj cat', beside 'wet cat'."""
 
@@ -33,12 +34,16 @@ PASS_BY_NAME = (
 
 @dataclass(frozen=True)
 class Row:
-    """An image: its absolute path, its pair, its phase if one is given, and how an error names its place."""
+    """An image: its absolute path, its pair, its phase if one is given, and how an error names its place.
+
+    group: the photograph, video or patient that it was taken from, "" where nobody says.
+    """
 
     path: Path
     pair: Pair
     phase: Phase | None
     place: str
+    group: str = ""
 
 
 def split_pair(name: str) -> Pair:
@@ -131,7 +136,7 @@ def is_published_layout(folder: Path) -> bool:
 
 
 def read_csv(file: Path) -> list[Row]:
-    """Return the images that a CSV file lists: columns path, state, object and, all or none filled in, split.
+    """Return the images that a CSV file lists: columns path, state, object, group and, all or none filled in, split.
 
     Paths are absolute or start from the file's own folder. Files and words are checked, and every fault names its line.
     """
@@ -177,13 +182,13 @@ def _check_columns(reader: csv.DictReader, file: Path) -> None:
         if column not in COLUMNS:
             raise UserError(
                 f"The file {file} has a column '{column}'.",
-                f"The columns are {', '.join(COLUMNS)}, divided by commas, and 'split' may be left out.",
+                f"The columns are {', '.join(COLUMNS)}, divided by commas, and 'split' and 'group' may be left out.",
                 did_you_mean(column, COLUMNS) or "Rename it or take it out.",
             )
     lacking = [column for column in COLUMNS[:3] if column not in columns]
     if lacking or len(set(columns)) < len(columns):
         raise UserError(
-            f"The first line of {file} has to name the columns path, state, object and, if there is one, split.",
+            f"The first line of {file} has to name the columns path, state, object and, if wanted, split and group.",
             f"It lacks {', '.join(lacking)}." if lacking else "It names one of them twice.",
             "Mend the first line.",
         )
@@ -208,7 +213,7 @@ def _row(record: dict[str | None, str | list[str] | None], file: Path, line: int
             did_you_mean(split, PHASES) or "Choose one of these.",
         )
     path = Path(os.path.normpath(file.parent / Path(values["path"]).expanduser()))
-    return Row(path, (values["state"], values["object"]), phase, place)
+    return Row(path, (values["state"], values["object"]), phase, place, values.get("group", ""))
 
 
 def refuse_duplicates(rows: Sequence[Row], where: str) -> None:
@@ -224,12 +229,17 @@ def refuse_duplicates(rows: Sequence[Row], where: str) -> None:
             )
 
 
-def split_csv(paths: Sequence[Path], labels: Sequence[Pair], phases: Sequence[Phase], folder: Path) -> str:
-    """Return the CSV text of a split for a file in `folder`: paths below it are relative to it, others absolute."""
+def split_csv(
+    paths: Sequence[Path], labels: Sequence[Pair], phases: Sequence[Phase], folder: Path, groups: Sequence[str] = ()
+) -> str:
+    """Return the CSV text of a split for a file in `folder`: paths below it are relative to it, others absolute.
+
+    groups: of each image; without any the column is left out.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for path, label, phase in zip(paths, labels, phases, strict=True):
+    writer.writerow(COLUMNS if any(groups) else COLUMNS[:4])
+    for row, (path, label, phase) in enumerate(zip(paths, labels, phases, strict=True)):
         place = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-        writer.writerow([place, *label, phase])
+        writer.writerow([place, *label, phase, *([groups[row]] if any(groups) else [])])
     return text.getvalue()

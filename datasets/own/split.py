@@ -60,7 +60,7 @@ def draw_split(
     for label, content in sorted(set(zip(labels, contents, strict=True))):
         copies.setdefault(label, []).append(content)
     pairs = sorted(copies)
-    unseen = _leave_out(pairs, max(2, round(options.unseen * len(pairs))), options.seed, where)
+    unseen = leave_out(pairs, max(2, round(options.unseen * len(pairs))), options.seed, where)
     phase: dict[tuple[Pair, str], Phase] = {}
     for place, pair in enumerate(unseen):  # in drawn order; test is given the odd one
         phase |= {(pair, content): PHASES[2 - place % 2] for content in copies[pair]}
@@ -80,7 +80,7 @@ def draw_split(
     return phases
 
 
-def _leave_out(pairs: Sequence[Pair], wanted: int, seed: int, where: str) -> list[Pair]:
+def leave_out(pairs: Sequence[Pair], wanted: int, seed: int, where: str) -> list[Pair]:
     """Return at most `wanted` pairs to leave out of training, in drawn order; their words stay in other pairs."""
     best: list[Pair] = []
     for attempt in range(DRAWS):

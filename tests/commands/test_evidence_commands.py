@@ -26,6 +26,7 @@ from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.suites import RunRequest
+from benchmarks.significance import Resampling
 from benchmarks.significance.paired import predictions, right_at_own_bias
 from datasets.own.walking import images_below
 from errors import UserError
@@ -224,7 +225,7 @@ def test_predictions_leave_out_what_own_data_leave_out(results, tmp_path):
 
 def test_a_comparison_of_methods_counts_the_images_that_flip(results, tmp_path):
     sides = [named_runs.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot")]
-    (found,) = comparison.face_offs(*sides, resamples=200)
+    (found,) = comparison.face_offs(*sides, Resampling(200))
     assert (found.a, found.b) == ("csp", "clip_zero_shot")
     ours = [scored_run(run) for run in sides[0].runs]
     (theirs,) = (scored_run(run) for run in sides[1].runs)
@@ -252,10 +253,10 @@ def test_runs_of_other_conditions_are_noted_or_refused(results):
         named_runs.side(results, run_of(results, f"csp-toy-tiny-icons-{w}").run_id, NONE) for w in ("closed", "open")
     ]
     with pytest.raises(UserError, match="world differs"):
-        comparison.face_offs(*one, resamples=100)
+        comparison.face_offs(*one, Resampling(100))
     closed = named_runs.side(results, "csp", NONE | {"world": "closed"})
     with pytest.raises(UserError, match="are the same runs"):
-        comparison.face_offs(closed, closed)
+        comparison.face_offs(closed, closed, Resampling())
     with pytest.raises(UserError, match="'csp' has no finished run with profile official"):
         named_runs.side(results, "csp", NONE | {"profile": "official"})
     opened = named_runs.side(results, "csp", NONE | {"world": "open"})
@@ -263,6 +264,7 @@ def test_runs_of_other_conditions_are_noted_or_refused(results):
         comparison.face_offs(
             named_runs.Side("csp", closed.runs + opened.runs),
             named_runs.Side("clip_zero_shot", opened.runs[:0] or _other_profile(results)),
+            Resampling(),
         )
 
 
@@ -275,17 +277,17 @@ def test_data_sets_of_one_name_are_compared_each_with_itself(results):
             one.label, (*one.runs, *(type(run)(**(vars(run) | {"spec": spec})) for run, spec in specs))
         )
 
-    found = comparison.face_offs(other_data(csp), other_data(zero_shot), resamples=50)
+    found = comparison.face_offs(other_data(csp), other_data(zero_shot), Resampling(50))
     own = csp.runs[0].spec.dataset_digest[:8]
     said = [one.notes[0] for one in found]
     assert len(found) == 2 and f"(data {own})" in said[0] and "(data ffffffff)" in said[1]
-    (alone,) = comparison.face_offs(csp, zero_shot, resamples=50)
+    (alone,) = comparison.face_offs(csp, zero_shot, Resampling(50))
     assert not any("data" in note for note in alone.notes)
 
 
 def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
     csp, zero_shot = (named_runs.side(results, name, NONE | {"world": "closed"}) for name in ("csp", "clip_zero_shot"))
-    (expected,) = comparison.face_offs(csp, zero_shot, resamples=100)
+    (expected,) = comparison.face_offs(csp, zero_shot, Resampling(100))
 
     def other(run, origin: str):
         spec = run.spec.model_copy(update={"training": run.spec.training.model_copy(update={"lr": 0.5})})
@@ -294,14 +296,14 @@ def test_runs_of_one_method_with_several_settings_are_not_mixed(results):
     # The results of this folder were made with --epochs, so one of the two kinds is made to come from presets alone.
     own = [type(run)(**(vars(run) | {"provenance": {}})) for run in csp.runs]
     several = [*own, other(csp.runs[0], "command line")]
-    (found,) = comparison.face_offs(named_runs.Side("csp", tuple(several)), zero_shot, resamples=100)
+    (found,) = comparison.face_offs(named_runs.Side("csp", tuple(several)), zero_shot, Resampling(100))
     assert found.comparison.methods["csp"].statistics["auc"].value == (
         expected.comparison.methods["csp"].statistics["auc"].value
     )
     assert found.notes[0].startswith("Left out of csp: 1 run with settings that no preset has")
     unclear = named_runs.Side("csp", (*own, other(csp.runs[0], "preset")))
     with pytest.raises(UserError, match="The runs of csp have 2 different settings, and which are meant is not clear"):
-        comparison.face_offs(unclear, zero_shot)
+        comparison.face_offs(unclear, zero_shot, Resampling())
 
 
 def _other_profile(results: Path):
@@ -313,7 +315,7 @@ def _other_profile(results: Path):
 def test_two_folders_are_compared_method_by_method(results):
     a, b = named_runs.side(results, str(results), NONE | {"world": "closed"}), named_runs.side(results, "csp", NONE)
     copied = named_runs.Side("copy", tuple(run for run in a.runs if run.spec.seed == 0))
-    found = comparison.face_offs(a, copied, resamples=100)
+    found = comparison.face_offs(a, copied, Resampling(100))
     assert {one.a.split(",")[0] for one in found} == {"csp", "clip_zero_shot"}
     assert all(not one.flips for one in found if one.a.startswith("clip_zero_shot")), "the same run flips nothing"
     assert b.label == "csp"

@@ -19,14 +19,11 @@ from evaluation_problems import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.image_scores import ImageScores
+from benchmarks.evaluation.curve import auc_placements, curve_from_margins, exact_curve
+from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import (
-    Labels,
     accuracies_at_bias,
-    auc_placements,
-    curve_from_margins,
     evaluate,
-    exact_curve,
     hm_at_bias,
     pair_credit,
     primitive_credit,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from evaluation_problems import CASES, THRESHOLD_CASES, Problem, golden_problem, random_problem
+from matrix_sweep import legacy_sweep
 
 from benchmarks.evaluation.legacy import (
     LegacyMetrics,
     legacy_from_image_scores,
-    legacy_sweep,
     official_feasibility_mask,
 )
 from benchmarks.evaluation.metrics import Labels, evaluate

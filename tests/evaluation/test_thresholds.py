@@ -10,13 +10,14 @@ import torch
 from evaluation_problems import THRESHOLD_CASES, Problem, golden_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix_sweep import legacy_sweep
 from table_method import TableMethod, batches_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.evaluation.curve import exact_curve
 from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.evaluation.image_scores import ImageScores, Labels
-from benchmarks.evaluation.legacy import legacy_from_image_scores, legacy_sweep, official_feasibility_mask
+from benchmarks.evaluation.legacy import legacy_from_image_scores, official_feasibility_mask
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.thresholds import (

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from test_bench import ROOT, results_of
+from forked import Forked
+from test_bench import results_of
 
 TOY = "toy_jobs"
 SLOW = ("coop.augmentation=clip", "coop.batch_size=2", "coop.epochs=6")
@@ -57,17 +55,15 @@ def numbers_of(results: Path) -> dict[str, tuple[dict, str, str]]:
 
 
 @contextmanager
-def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: object) -> Iterator[Forked]:
     """Start a paced command line and yield its process; what of it is still there at the end is ended."""
-    command = [sys.executable, str(ROOT / "bench.py"), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env={**os.environ, **PACE}, **pipes) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.communicate(timeout=60)
+    process = Forked(*arguments, env=PACE)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def until(ready: Callable[[], object]) -> None:

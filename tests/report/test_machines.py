@@ -16,6 +16,7 @@ from benchmarks.report.machines import elsewhere_note, facts, mixture_notes
 from benchmarks.report.named_runs import side
 from benchmarks.report.tables import tables
 from benchmarks.runs.records import RunFolder, RunRecord
+from benchmarks.significance import Resampling
 
 CPU = {"device": "cpu", "threads": 2, "cpu": {"name": "A CPU", "count": 4}, "packages": {"torch": "2.9"}}
 
@@ -66,7 +67,7 @@ def test_differences_and_compare_say_it(tmp_path: Path) -> None:
     differences = next(table for table in tables(runs, Question(resamples=100)) if table.name == "differences")
     assert note in differences.notes
     nothing = dict.fromkeys(("dataset", "world", "profile", "backbone"))
-    (found,) = face_offs(side(tmp_path, "csp", nothing), side(tmp_path, "troika", nothing), resamples=100)
+    (found,) = face_offs(side(tmp_path, "csp", nothing), side(tmp_path, "troika", nothing), Resampling(100))
     assert note in found.notes
 
 

@@ -14,7 +14,7 @@ from benchmarks.report import attention_maps, figures, matrices, pictures, ranki
 from benchmarks.report.bands import curve_band, resampled_seen
 from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
-from benchmarks.report.scored_runs import read_scored
+from benchmarks.report.scored_runs import read_scored, scored_runs
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import compare, friedman, nemenyi
 from benchmarks.significance.bootstrap import draws
@@ -146,9 +146,13 @@ def test_figures_are_a_column_wide_and_no_letter_is_small(group, tmp_path):
             assert {path.suffix for path in paths} == {".pdf", ".svg", ".png"}
 
 
+def of_row(row):
+    return scored_runs({row.label: row.done})[row.label]
+
+
 def test_intervals_are_those_of_the_comparison(group):
     found, alone = uncertainty.auc_intervals(group.full)
-    scored = {row.label: uncertainty._runs(row) for row in group.full}
+    scored = {row.label: of_row(row) for row in group.full}
     by_label = compare(scored, None, ("auc",)).methods
     for label, (low, high) in found.items():
         sources = by_label[label].statistics["auc"].sources
@@ -163,8 +167,8 @@ def test_a_change_is_paired_by_seed(group):
     (change,) = uncertainty.changes(full, group.switches(full))
     assert change.name == "no_dropout" and change.per_seed == [pytest.approx(0.0)]
     runs = {run.spec.seed: run for run in full.done}
-    scored = {"full": [uncertainty._runs(replace(full, runs=[runs[0]]))[0]]}
-    scored["switch"] = uncertainty._runs(group.switches(full)[0])
+    scored = {"full": [of_row(replace(full, runs=[runs[0]]))[0]]}
+    scored["switch"] = of_row(group.switches(full)[0])
     expected = compare(scored, "full", ("auc",)).methods["switch"].statistics["auc"].difference.interval
     assert change.interval == (expected.low, expected.high)
 

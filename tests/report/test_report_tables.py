@@ -24,7 +24,7 @@ from benchmarks.report.tables import group_tables, tables
 from benchmarks.report.writing import read_report
 from benchmarks.runs.result import Counts
 from benchmarks.runs.spec import OpenWorld
-from benchmarks.significance import compare
+from benchmarks.significance import Resampling, compare
 from errors import UserError
 from registry import DATASETS
 
@@ -107,7 +107,7 @@ def test_intervals_and_differences_are_those_of_the_comparison(runs):
     found = by_title(tables(runs, QUICK))
     labels = {"clip_zero_shot": "CLIP zero-shot", "coop": "CoOp", "csp": "CSP"}
     own = {labels[method]: [run for run in runs if run.spec.method == method] for method in METHODS}
-    wanted = compare(scored_runs(own), "CSP", ("auc", "best_hm"), tested=("auc",), resamples=400)
+    wanted = compare(scored_runs(own), "CSP", ("auc", "best_hm"), tested=("auc",), resampling=Resampling(400))
     for name, statistic in (("AUC", "auc"), ("HM", "best_hm")):
         cells = column(found["Results"], name)
         for label, cell in cells.items():
@@ -142,7 +142,7 @@ def test_one_seed_has_intervals_over_images_alone(runs):
     first = [run for run in runs if run.spec.seed == 0 and run.spec.method != "clip_zero_shot"]
     main, differences = tables(first, QUICK)[:2]
     own = {"CoOp": [first[0]], "CSP": [first[1]]}
-    wanted = compare(scored_runs(own), "CSP", ("auc",), resamples=400).methods["CoOp"].statistics["auc"]
+    wanted = compare(scored_runs(own), "CSP", ("auc",), resampling=Resampling(400)).methods["CoOp"].statistics["auc"]
     interval = wanted.sources["images"].bca
     assert column(main, "AUC")["CoOp"].interval == (interval.low, interval.high)
     assert "over test images alone, because there is one run of each" in main.caption
@@ -215,7 +215,7 @@ def test_each_switch_is_compared_on_shared_seeds_and_all_switches_are_the_family
     p_values, wanted = {}, {"no_dropout": csp[:2], "random_init": csp[:1]}
     for name, full in wanted.items():
         own = [run for run in switches if run.spec.ablation == name]
-        found = compare(scored_runs({"full": full, name: own}), "full", ("auc", "best_hm"), resamples=400)
+        found = compare(scored_runs({"full": full, name: own}), "full", ("auc", "best_hm"), resampling=Resampling(400))
         for head, statistic in (("AUC change", "auc"), ("HM change", "best_hm")):
             difference = found.methods[name].statistics[statistic].difference
             cell = column(table, head)[name]

@@ -22,6 +22,7 @@ from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.significance import (
     STATISTICS,
     Comparison,
+    Resampling,
     ScoredRun,
     Units,
     average,
@@ -41,7 +42,7 @@ from datasets.streams import stream
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = {"resamples": 60}
+FEW = {"resampling": Resampling(60)}
 
 
 def sampled(methods: int = 3, seeds: int = 3, name: object = 0) -> dict[str, list[ScoredRun]]:
@@ -78,11 +79,11 @@ def test_values_are_means_of_the_evaluator_over_seeds() -> None:
 
 def test_each_part_is_what_its_own_function_gives() -> None:
     runs = sampled(2)
-    found = compare(runs, "A", ("auc", "best_hm"), seed=7, **FEW)
+    found = compare(runs, "A", ("auc", "best_hm"), resampling=Resampling(60, seed=7))
     first = runs["A"][0]
     units = {"images": Units.images(first.scores), "pairs": Units.pairs(first.scores, first.labels)}
     for name, unit in units.items():
-        ours, theirs = (bootstrap(runs[key], ("auc", "best_hm"), unit, seed=7, **FEW) for key in "BA")
+        ours, theirs = (bootstrap(runs[key], ("auc", "best_hm"), unit, resamples=60, seed=7) for key in "BA")
         summary = found.methods["B"].statistics["best_hm"]
         assert summary.sources[name] == estimate(average(ours))["best_hm"]
         assert summary.difference.sources[name] == difference(average(ours) - average(theirs))["best_hm"]
@@ -121,7 +122,7 @@ def test_a_method_has_the_same_numbers_in_any_company_and_in_any_order_of_seeds(
     assert every_number(few, "B") == pytest.approx(every_number(many, "B"), rel=0, abs=0, nan_ok=True)
     turned = compare({"B": runs["B"][::-1], "A": runs["A"][::-1]}, "A", **FEW)
     assert every_number(turned, "B") == pytest.approx(every_number(many, "B"), rel=0, abs=0, nan_ok=True)
-    other = compare(runs, "A", seed=1, **FEW)
+    other = compare(runs, "A", resampling=Resampling(60, seed=1))
     assert every_number(other, "B") != every_number(many, "B")
 
 
@@ -138,13 +139,22 @@ def test_the_family_of_holm_is_all_that_is_tested() -> None:
 def test_the_source_that_decides_is_a_choice() -> None:
     runs = sampled(2)
     for source in ("images", "pairs", "seeds and images", "seeds and pairs"):
-        one = compare(runs, "A", ("auc",), decided_by=source, **FEW).methods["B"].statistics["auc"].difference
+        one = (
+            compare(runs, "A", ("auc",), resampling=Resampling(60, decided_by=source))
+            .methods["B"]
+            .statistics["auc"]
+            .difference
+        )
         assert one.decided_by == source and one.p_value == one.sources[source].p_value
 
 
 @pytest.mark.parametrize(("asked", "got"), [("seeds and images", "images"), ("seeds and pairs", "pairs")])
 def test_without_seeds_images_or_pairs_decide(asked: str, got: str) -> None:
-    found = compare(sampled(2, seeds=1), "A", ("auc",), decided_by=asked, **FEW).methods["B"].statistics["auc"]
+    found = (
+        compare(sampled(2, seeds=1), "A", ("auc",), resampling=Resampling(60, decided_by=asked))
+        .methods["B"]
+        .statistics["auc"]
+    )
     assert (found.difference.decided_by, set(found.sources)) == (got, {"images", "pairs"})
     assert found.difference.seeds is None and np.isnan(found.standard_deviation)
 
@@ -161,7 +171,7 @@ def test_seeds_that_differ_are_drawn_apart_and_paired_where_they_agree() -> None
     ]
     assert one.seeds == compare_over_seeds(values[0][:2], values[1][1:])
     assert one.value == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
-    parts = [bootstrap(own, ("auc",), Units.images(own[0].scores), **FEW) for own in (moved, runs["A"])]
+    parts = [bootstrap(own, ("auc",), Units.images(own[0].scores), resamples=60) for own in (moved, runs["A"])]
     apart = over_seeds(parts[0], [1, 2, 3]) - over_seeds(parts[1], [0, 1, 2])
     assert one.sources["seeds and images"] == difference(apart)["auc"]
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from functools import partial
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import toy_runs
+from forked import start_server
 
 from benchmarks.runs import files
 from benchmarks.runs.checkpoints import BEST
 from benchmarks.studies import kill_loop
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 
 
 @pytest.fixture(scope="module")
 def start_method():
     """Children are forked from a server that has torch already: this process may not fork once it has used autograd."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["toy_runs"])
-    with pytest.MonkeyPatch.context() as patch:
-        # The server looks there for what it is to have.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-        forkserver.ensure_running()
-    return "forkserver"
+    return start_server()
 
 
 def test_runs_killed_at_random_moments_end_byte_equal(tmp_path, toy, start_method):

@@ -23,7 +23,7 @@ from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.result import PhaseMetrics
-from benchmarks.significance import compare
+from benchmarks.significance import Resampling, compare
 from benchmarks.studies.reference import (
     archive,
     collection,
@@ -207,7 +207,9 @@ def test_differences_in_slices_are_those_of_comparisons_of_the_slices(tmp_path):
             ]
             for name, own in scored.items()
         }
-        plain = compare(inside, "csp", ("auc",), resamples=400).methods["coop"].statistics["auc"].difference
+        plain = (
+            compare(inside, "csp", ("auc",), resampling=Resampling(400)).methods["coop"].statistics["auc"].difference
+        )
         assert part.value == pytest.approx(plain.value, abs=1e-12)
         wide, ours = plain.interval.high - plain.interval.low, part.percentile.high - part.percentile.low
         assert 0.6 < ours / wide < 1.6  # other resamples of the same images

@@ -14,7 +14,7 @@ from benchmarks.report.render import SMALLEST_P
 from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs.records import RunRecord
-from benchmarks.significance import Difference, Estimate, compare, holm
+from benchmarks.significance import Difference, Estimate, Resampling, compare, holm
 from benchmarks.studies.reference.material import QUESTION, Material, Results
 from benchmarks.studies.reference.slice_tests import SliceTest
 
@@ -133,7 +133,7 @@ def _is_base(one: RunRecord, run: RunRecord) -> bool:
 def _change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:
     """Return what is changed in AUC from some runs to others of the same seeds."""
     runs = scored_runs({"base": base, "other": others})
-    made = compare(runs, "base", (TESTED,), resamples=question.resamples, level=question.level)
+    made = compare(runs, "base", (TESTED,), resampling=Resampling(question.resamples, question.level))
     change = made.methods["other"].statistics[TESTED].difference
     assert change is not None  # the others are compared with the base
     return change

@@ -1,0 +1,221 @@
+"""Names of a method's tensors in its released code, and the settings that their shapes give away.
+
+CSP and CoOp (BatsResearch/csp) save one table under one name, DFSP (Forest-art/DFSP), Troika (bighuang624/Troika) and
+MSCI (ltpwy/MSCI) the state dict of their whole model with CLIP in it. A name of ours becomes theirs piece by piece.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a file's tensors by name."""
+
+_THREE_BRANCHES = {
+    r"^prompts\.table\.weight$": "soft_att_obj",
+    r"^prompts\.families\.pair\.context$": "comp_ctx_vectors",
+    r"^prompts\.families\.state\.context$": "attr_ctx_vectors",
+    r"^prompts\.families\.object\.context$": "obj_ctx_vectors",
+    r"^disentanglers\.state\.linear\.": "attr_disentangler.fc1.",
+    r"^disentanglers\.object\.linear\.": "obj_disentangler.fc1.",
+    r"^disentanglers\.state\.norm\.": "attr_disentangler.bn1_fc.",
+    r"^disentanglers\.object\.norm\.": "obj_disentangler.bn1_fc.",
+    r"\.attention\.query\.": ".cross_attn.q_proj.",
+    r"\.attention\.key\.": ".cross_attn.k_proj.",
+    r"\.attention\.value\.": ".cross_attn.v_proj.",
+    r"\.attention\.out\.": ".cross_attn.proj.",
+    r"\.widen\.": ".mlp.0.",
+    r"\.narrow\.": ".mlp.3.",
+}
+_TROIKA = {r"^traction\.layers\.": "cmt.", r"^traction\.norm\.": "patch_norm.", r"^strength$": "lamda"}
+_MSCI = {
+    r"^lambda_1$": "lamda",
+    r"^lambda_2$": "lamda_2",
+    r"^local\.linear\.": "concat_projection_low.0.",
+    r"^local\.norm\.": "concat_projection_low.1.",
+    r"^whole\.linear\.": "concat_projection_high.0.",
+    r"^whole\.norm\.": "concat_projection_high.1.",
+    r"^stage_1\.layers\.": "stage1_local_alignment.cross_attn_layers.",
+    r"^stage_2\.layers\.": "stage2_global_fusion.cross_attn_layers.",
+    r"^stage_1\.norm\.": "stage1_local_alignment.norm.",
+    r"^stage_2\.norm\.": "stage2_global_fusion.norm.",
+}
+_DFSP = {
+    r"^table\.weight$": "soft_att_obj",
+    r"^prompt\.context$": "soft_prompt",
+    r"^fusion\.to_image\.channels\.": "fusion.txt2img_transform_layer1.",
+    r"^fusion\.to_image\.tokens\.": "fusion.txt2img_transform_layer2.",
+    r"^fusion\.to_text\.channels\.": "fusion.img2txt_transform_layer1.",
+    r"^fusion\.to_text\.tokens\.": "fusion.img2txt_transform_layer2.",
+    r"^fusion\.to_image\.cross\.": "fusion.crossblock_img.",
+    r"^fusion\.to_text\.cross\.": "fusion.crossblock_txt.",
+    r"^fusion\.image_blocks\.": "fusion.resblocks_img.",
+    r"^fusion\.text_blocks\.": "fusion.resblocks_txt.",
+    r"^fusion\.to_text\.composer\.": "fusion.txt_fine_tune.",
+    r"\.attention\.": ".attn.",
+    r"(resblocks_\w+\.\d+)\.ln_query\.": r"\1.ln_1.",
+    r"\.ln_query\.": ".ln_x.",
+    r"\.ln_memory\.": ".ln_y.",
+    r"\.ln_mlp\.": ".ln_2.",
+    r"\.mlp\.0\.": ".mlp.c_fc.",
+    r"\.mlp\.3\.": ".mlp.c_proj.",
+}
+DFSP_VARIANTS = {"txt2img": "t2i", "img2txt": "i2t", "BiFusion": "bif", "OnlySPM": "none"}
+"""DFSP's words for its variants, with which the names of its files begin, and ours."""
+
+
+@dataclass(frozen=True)
+class ReleasedForm:
+    """What a released code saves.
+
+    method: its name here.
+    table: the tensor with a row per state and object, "" where none is saved.
+    marks: beginnings of names that no other of the codes saves.
+    names: patterns of our names and their replacements, in order.
+    whole: whether CLIP is saved too, and not one tensor alone.
+    inferred: from shapes to the settings that they give away.
+    forward: settings at which the released code computes, which a file does not say; a command line wins over them.
+    fixed: settings that a model of the released code cannot have otherwise.
+    unsaid: further settings that change scores and leave no trace in the file.
+    unused: beginnings of names that the code saves and its scores never read.
+    """
+
+    method: str
+    table: str
+    marks: tuple[str, ...]
+    names: Mapping[str, str]
+    whole: bool = True
+    inferred: Callable[[Shapes], Mapping[str, Any]] = lambda shapes: {}
+    forward: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    unsaid: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def name_of(self, ours: str, vision_blocks: int) -> str:
+        """Return the released code's name of a tensor of `Method.checkpoint`."""
+        if slot := re.fullmatch(r"adapters\.adapters\.vision_(\d+)_(attn|mlp)\.(down|up)\.(\w+)", ours):
+            # One flat list: first those beside attention, then those beside the MLPs.
+            place = int(slot[1]) + (vision_blocks if slot[2] == "mlp" else 0)
+            return f"additional_visual_params.{place}.{slot[3]}_proj.{slot[4]}"
+        name = ours
+        for pattern, theirs in self.names.items():
+            name = re.sub(pattern, theirs, name)
+        return name
+
+
+def count_of(shapes: Shapes, pattern: str) -> int:
+    """Return how many numbers stand in a pattern's one group in the names of a file.
+
+    >>> count_of({"cmt.0.norm.bias": (4,), "cmt.1.norm.bias": (4,)}, r"cmt.(\\d+).")
+    2
+    """
+    return len({found[1] for name in shapes if (found := re.match(pattern, name))})
+
+
+def _adapters(shapes: Shapes) -> dict[str, Any]:
+    down = shapes.get("additional_visual_params.0.down_proj.weight")
+    return {} if down is None else {"adapter_width": down[0]}
+
+
+def _troika(shapes: Shapes) -> dict[str, Any]:
+    return {**_adapters(shapes), "traction_layers": count_of(shapes, r"cmt\.(\d+)\.")}
+
+
+def _msci(shapes: Shapes) -> dict[str, Any]:
+    found = _adapters(shapes)
+    for level in ("low", "high"):
+        width, wide = shapes.get(f"concat_projection_{level}.0.weight", (1, 0))
+        if wide:
+            found[f"n_{level}"] = wide // width
+    for stage, name in ((1, "stage1_local_alignment"), (2, "stage2_global_fusion")):
+        found[f"stage_{stage}_layers"] = count_of(shapes, rf"{name}\.cross_attn_layers\.(\d+)\.")
+    return found
+
+
+def _dfsp(shapes: Shapes) -> dict[str, Any]:
+    found: dict[str, Any] = {"depth": count_of(shapes, r"fusion\.resblocks_img\.(\d+)\.")}
+    rows = shapes.get("fusion.txt2img_transform_layer2.weight")
+    table = shapes.get("soft_att_obj")
+    if rows is not None and table is not None and rows[1] % table[0] == 0:
+        found["context_length"] = rows[1] // table[0]
+    return found
+
+
+_SAME_BRANCHES = {
+    "branches": ("pair", "state", "object"),
+    "learn_context": True,
+    "shared_context": False,
+    "shared_words": True,
+    "adapters": "both",
+    "adapter_scale": 0.1,
+    "disentangle": True,
+}
+
+FORMS = {
+    form.method: form
+    for form in (
+        ReleasedForm(
+            "csp",
+            "soft_embeddings",
+            (),
+            {r"^table\.weight$": "soft_embeddings"},
+            whole=False,
+            fixed={"learn_context": False},
+        ),
+        ReleasedForm("coop", "", (), {r"^prompt\.context$": "soft_embeddings"}, whole=False),
+        ReleasedForm(
+            "dfsp",
+            "soft_att_obj",
+            ("soft_prompt", "fusion.crossblock_img."),
+            _DFSP,
+            inferred=_dfsp,
+            forward={"layout": "released"},
+            fixed={"learn_context": True, "learn_primitives": True},
+            unsaid=("fusion", "clip_share", "decompose_over", "mix_images", "primitive_scores_at_test"),
+            unused=("fusion.",),
+        ),
+        ReleasedForm(
+            "troika",
+            "soft_att_obj",
+            ("cmt.",),
+            {**_THREE_BRANCHES, **_TROIKA},
+            inferred=_troika,
+            forward={"compound_norm": True},
+            fixed={**_SAME_BRANCHES, "learn_lambda": True, "class_token": True},
+            unsaid=("heads", "inference", "score_weights"),
+        ),
+        ReleasedForm(
+            "msci",
+            "soft_att_obj",
+            ("stage1_local_alignment.", "stage2_global_fusion."),
+            {**_THREE_BRANCHES, **_MSCI},
+            inferred=_msci,
+            fixed={
+                **_SAME_BRANCHES,
+                "learn_lambda": True,
+                "fused": "both",
+                "fusion": "lambda",
+                "low_pooling": "linear",
+                "high_pooling": "linear",
+            },
+            unsaid=("stage_1_heads", "stage_2_heads", "interaction", "inference", "score_weights"),
+            unused=("cmt.", "patch_norm.", "fusion_module.", "concat_projection_low.", "concat_projection_high."),
+        ),
+    )
+}
+"""By the method's name."""
+
+
+def looks_like(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the method whose code saves such names, None where no code does."""
+    if set(tensors) == {"soft_embeddings"}:
+        return "coop" if len(tensors["soft_embeddings"]) == 3 else "csp"
+    for method in ("msci", "troika", "dfsp"):  # MSCI's files hold an unused Troika
+        if all(any(name.startswith(mark) for name in tensors) for mark in FORMS[method].marks):
+            return method
+    return None
