@@ -28,7 +28,7 @@ from datasets.feature_cache.folder import silent
 from datasets.feature_cache.key import FeatureKey, images_digest
 from datasets.feature_cache.shards import Compute
 from datasets.transforms import Augmentation
-from methods.backbone import blocks, clip, vision
+from methods.backbone import blocks, clip, feed, heads, vision
 from methods.base import Method
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _code_digest(function: FunctionType) -> str:
     """
     digest = hashlib.sha256()
     reading = (base, pictures, deep_grey, conversions, transforms)
-    for module in (*reading, blocks, clip, vision, sys.modules.get(function.__module__)):
+    for module in (*reading, blocks, clip, feed, heads, vision, sys.modules.get(function.__module__)):
         try:
             if module is None:
                 raise TypeError("the module of the function is not loaded any more")

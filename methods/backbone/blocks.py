@@ -1,8 +1,8 @@
 """Walking the blocks of an open_clip tower one at a time, with adapters beside attention and MLP.
 
-Without an adapter a block is open_clip's own forward. With one, the block's own parts are put together as in Troika
-(section 4 of its description) and CAILA: the adapter reads the un-normalised input of the sub-layer, and its output is
-added to the residual stream.
+A block's own parts are put together here, with an adapter as in Troika (section 4 of its description) and CAILA: the
+adapter reads the un-normalised input of the sub-layer, and its output is added to the residual stream. Attention and
+MLP are computed with open_clip's weights, in an order of operations that costs less (`heads.py`, `feed.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from errors import UserError
+from methods.backbone.feed import feed
+from methods.backbone.heads import attend_to_itself, in_parts
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -82,14 +84,18 @@ def _run(
     beside_attention: Callable[[Tensor], Tensor] | None,
     beside_mlp: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
-    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h); without adapters the block's own forward."""
-    if beside_attention is None and beside_mlp is None:
-        return block(tokens, attn_mask=mask)
-    attended = tokens + block.ls_1(block.attention(q_x=block.ln_1(tokens), attn_mask=mask))
+    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h)."""
+    attended = tokens + block.ls_1(_attention(block, block.ln_1(tokens), mask))
     if beside_attention is not None:
         attended = attended + beside_attention(tokens)
-    mixed = attended + block.ls_2(block.mlp(block.ln_2(attended)))
+    mixed = attended + block.ls_2(feed(block.mlp, block.ln_2(attended)))
     return mixed if beside_mlp is None else mixed + beside_mlp(attended)
+
+
+def _attention(block: ResidualAttentionBlock, normed: Tensor, mask: Tensor | None) -> Tensor:
+    if in_parts(block.attn):
+        return attend_to_itself(block.attn, normed, mask)
+    return block.attention(q_x=normed, attn_mask=mask)
 
 
 def require_plain_vit(clip: CLIP, name: str) -> None:

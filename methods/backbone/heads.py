@@ -41,6 +41,23 @@ def mix(
     return attention.out_proj(mixed.transpose(-3, -2).flatten(-2)).unflatten(0, lead[:-1])
 
 
+def in_parts(attention: nn.Module) -> bool:
+    """Return whether attention holds its weights in the form that is taken apart here."""
+    return isinstance(attention, nn.MultiheadAttention) and attention.in_proj_weight is not None
+
+
+def attend_to_itself(attention: nn.MultiheadAttention, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return what tokens [..., L, width] read from each other; one product makes queries, keys and values.
+
+    mask: see `mix`. open_clip's blocks call `nn.MultiheadAttention` instead, which puts the tokens first and the images
+    second: with a gradient to follow it then multiplies the images of one token at a time.
+    """
+    projected = functional.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+    parts = projected.unflatten(-1, (3, -1)).unbind(-2)
+    queries, keys, values = (_heads(part, attention.num_heads) for part in parts)
+    return mix(attention, queries, keys, values, mask)
+
+
 def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return what query tokens [..., Lq, width] read from memory tokens [..., Lk, width]; leading axes are broadcast.
 

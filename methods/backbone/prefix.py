@@ -4,7 +4,8 @@ Text attention is causal, so what a block computes at a position depends on that
 In "a photo of [state] [object]" the words before the state are the same for all pairs and the state's position is the
 same for all pairs of that state: only the object and the end token are a pair's own, 2 positions of 7. Positions are
 encoded level by level. Of a finished level the keys and values of every block are kept, and later levels attend to
-them. The numbers are those of `Backbone.encode_text` up to rounding, and gradients flow through all of it.
+them (`prefix_attention.py`). The numbers are those of `Backbone.encode_text` up to rounding, and gradients flow
+through all of it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from methods.backbone.blocks import tower_blocks
-from methods.backbone.heads import key_value_heads, mix, query_heads
+from methods.backbone.feed import feed
+from methods.backbone.heads import in_parts
+from methods.backbone.prefix_attention import Beginning, attend_after
 
 if TYPE_CHECKING:
     from methods.backbone.text import TextSide
@@ -26,25 +30,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prefixes:
-    """R encoded beginnings of n tokens.
+    """R encoded beginnings, whose last n tokens were encoded together.
 
-    keys_values: of each block, each [R, heads, n, w]. tokens: [R, n, T] after the last block, if they were asked for.
+    keys_values: of each block, each [R, n, T], of the last n tokens. tokens: [R, all, T] after the last block, if they
+    were asked for. before, parents: the beginnings that these extend and, int64 [R], which of them each does; both None
+    at the start of the text.
     """
 
     keys_values: tuple[tuple[Tensor, Tensor], ...]
-    tokens: Tensor | None = None
+    tokens: Tensor | None
+    before: Prefixes | None
+    parents: Tensor | None
 
     def __len__(self) -> int:
-        """Return the number n of tokens."""
-        return self.keys_values[0][0].shape[-2]
+        """Return the number of tokens, those of `before` included."""
+        return self.keys_values[0][0].shape[-2] + (0 if self.before is None else len(self.before))
 
 
 def can_share(backbone: TextSide) -> bool:
     """Return whether the text blocks hold their attention in the form that is taken apart here."""
-    return all(
-        isinstance(block.attn, nn.MultiheadAttention) and block.attn.in_proj_weight is not None
-        for block in tower_blocks(backbone.clip, "text")
-    )
+    return all(in_parts(block.attn) for block in tower_blocks(backbone.clip, "text"))
 
 
 def extend(
@@ -59,7 +64,7 @@ def extend(
     after, _ = steps[-1]
     if tokens and before is not None:
         after = _all_tokens(before, parents, after)
-    return Prefixes(tuple(keys_values for _, keys_values in steps), after)
+    return Prefixes(tuple(keys_values for _, keys_values in steps), after, before, parents)
 
 
 def finish(
@@ -88,27 +93,40 @@ def _all_tokens(before: Prefixes, parents: Tensor | None, after: Tensor | None) 
 def _walk(
     backbone: TextSide, before: Prefixes | None, parents: Tensor | None, vectors: Tensor, read: slice | None
 ) -> Iterator[tuple[Tensor | None, tuple[Tensor, Tensor]]]:
-    """Yield after each block the tokens [R, n, T] and the keys and values of all positions so far.
+    """Yield after each block the tokens [R, n, T] and their keys and values.
 
     read: the positions whose tokens the last block computes; None is none at all.
     """
     length, start = vectors.shape[1], 0 if before is None else len(before)
     positions = backbone.clip.positional_embedding[start : start + length]
     tokens = vectors + positions.to(vectors.dtype)
-    mask = torch.ones(length, start + length, dtype=torch.bool, device=vectors.device).tril(start)
+    mask = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
+    levels = list(_levels(before, parents))
     blocks = tower_blocks(backbone.clip, "text")
     for index, block in enumerate(blocks):
         normed = block.ln_1(tokens)
-        keys, values = key_value_heads(block.attn, normed)
-        if before is not None:
-            older_keys, older_values = before.keys_values[index]
-            keys = torch.cat([older_keys[parents], keys], dim=-2)
-            values = torch.cat([older_values[parents], values], dim=-2)
-        if index == len(blocks) - 1:
+        weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
+        if index < len(blocks) - 1:
+            projected = functional.linear(normed, weight, bias).unflatten(-1, (3, width))
+            queries, keys, values = projected.unbind(-2)
+        else:
+            projected = functional.linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, width))
+            keys, values = projected.unbind(-2)
             if read is None:
                 yield None, (keys, values)
                 return
-            tokens, normed, mask = tokens[:, read], normed[:, read], mask[read]
-        tokens = tokens + block.ls_1(mix(block.attn, query_heads(block.attn, normed), keys, values, mask))
-        tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+            tokens, mask = tokens[:, read], mask[read]
+            queries = functional.linear(normed[:, read], weight[:width], bias[:width])
+        beginnings = [Beginning(*level.keys_values[index], rows) for level, rows in levels]
+        found = attend_after(queries, keys, values, beginnings, mask, block.attn.num_heads)
+        tokens = tokens + block.ls_1(block.attn.out_proj(found))
+        tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
         yield tokens, (keys, values)
+
+
+def _levels(before: Prefixes | None, parents: Tensor | None) -> Iterator[tuple[Prefixes, Tensor | None]]:
+    """Yield the beginnings back to the start of the text, and which of them each row has, None where there is one."""
+    while before is not None:
+        yield before, None if len(before.keys_values[0][0]) == 1 else parents
+        parents = None if before.parents is None or parents is None else before.parents[parents]
+        before = before.before

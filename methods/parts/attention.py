@@ -15,16 +15,12 @@ from torch.nn import functional
 
 from errors import UserError
 from methods.backbone.heads import head_count
-from methods.parts.shares import image_dropout
+from methods.parts.feed_forward import SLOPE, feed_forward
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B, heads, T, d / heads]."""
 Memory = tuple[KeysValues, ...]
 """Keys and values of every layer of a stack."""
-
-
-SLOPE = 1.702
-"""Of QuickGELU, x * sigmoid(1.702 x): the activation of OpenAI's CLIP, which these layers use on any backbone."""
 
 
 def quick_gelu(hidden: Tensor) -> Tensor:
@@ -91,16 +87,11 @@ class CrossAttentionLayer(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
         self.dropout = dropout
 
-    def _drop(self, hidden: Tensor) -> Tensor:
-        return image_dropout(hidden, self.dropout, self.training)
-
     def forward(self, queries: Tensor, memory: KeysValues) -> Tensor:
         """Return [B, K, d] for queries [K, d] or [B, K, d] and the layer's own keys and values."""
-        queries = queries + self._drop(self.attention(queries, memory))
-        # QuickGELU(x) = SiLU(a x) / a. Both factors go into the weights, which are far smaller than what they meet.
-        widened = functional.linear(self.norm(queries), SLOPE * self.widen.weight, SLOPE * self.widen.bias)
-        inner = self._drop(functional.silu(widened))
-        return queries + self._drop(functional.linear(inner, self.narrow.weight / SLOPE, self.narrow.bias))
+        found = self.attention(queries, memory)
+        dropout = self.dropout if self.training else 0.0
+        return feed_forward(queries, found, self.norm, self.widen, self.narrow, dropout)
 
 
 class CrossAttentionStack(nn.Module):

@@ -13,7 +13,7 @@ would get the same numbers; `benchmarks/training/distributed.py` refuses a metho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -109,6 +109,19 @@ def image_dropout(values: Tensor, p: float, training: bool) -> Tensor:
         if _in_force is None or not training or p == 0:
             return functional.dropout(values, p, training)
         return values * own_rows(functional.dropout(torch.ones_like(_for_all(values)), p))
+
+
+def image_mask(values: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    """Return where `image_dropout` would keep values of a shape [B, ...]: bool, drawn as it draws.
+
+    values: any tensor [B, ...] of the device that the mask is for.
+    """
+    whole = (images_of_all(shape[0]), *shape[1:])
+    with common_draws():
+        if values.is_cpu:
+            # What torch's dropout draws there, without the tensors of numbers that it makes of it.
+            return own_rows(values.new_empty(whole, dtype=torch.bool).bernoulli_(1 - p))
+        return own_rows(functional.dropout(values.new_ones(whole), p) != 0)
 
 
 def image_noise(values: Tensor) -> Tensor:

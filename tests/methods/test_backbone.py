@@ -66,7 +66,7 @@ def test_taps_are_open_clips_intermediates(backbone, images):
 
 
 def test_blocks_after_the_last_tap_are_not_run(backbone, images, monkeypatch):
-    monkeypatch.setattr(backbone.clip.visual.transformer.resblocks[2], "forward", None)
+    monkeypatch.setattr(backbone.clip.visual.transformer.resblocks[2].ln_1, "forward", None)
     backbone.image_tokens(images, (1, 0))
     with pytest.raises(TypeError):
         backbone.image_tokens(images, (2,))
