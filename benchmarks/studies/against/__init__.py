@@ -1,0 +1,1 @@
+"""This build beside another commit: `python -m benchmarks.studies.against REV`, see `__main__.py`."""
