@@ -1,7 +1,7 @@
 """Which runs may stand in one table, and in which rows.
 
-Runs are compared only where data, backbone, world, profile, precision and protocol agree. A `Group` of others cannot be
-made, so no table can mix them.
+Runs are compared only where data, backbone, world, profile, precision, threads and protocol agree. A `Group` of others
+cannot be made, so no table can mix them.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def conditions(run: RunRecord) -> Mapping[str, str]:
         "world": spec.world,
         "profile": spec.profile,
         "precision": spec.precision,
+        "threads": str(spec.threads),
         "protocol version": str(spec.protocol_version),
         "feasibility": "none" if world is None else world.feasibility,
         "feasibility table": "none" if world is None else world.feasibility_digest or "none",

@@ -118,6 +118,7 @@ def _planned_run(request: RunRequest, resolved: Resolved, workbench: Workbench) 
         precision=workbench.precision,
         ablation=request.ablation,
         open_world=world,
+        threads=workbench.choices.threads,
     )
     folder = RunFolder(workbench.choices.results / spec.run_id)
     status = folder.status

@@ -104,6 +104,7 @@ def test_every_choice_about_the_open_world_is_part_of_the_identity(change):
         {"precision": "bf16"},
         {"ablation": "no_prompt"},
         {"open_world": OpenWorld(feasibility="clip")},
+        {"threads": 2},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -155,6 +156,7 @@ def test_canonical_json_is_the_hashed_text():
     for later in ("clip_norm", "views"):
         assert content["training"].pop(later) is None, "a later setting that is not used"
     assert content.pop("open_world") is None, "a closed world"
+    assert content.pop("threads") == 1, "what every run has that asks for no other number"
     text = canonical_json(content)
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(ValueError):
