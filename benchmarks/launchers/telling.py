@@ -1,17 +1,20 @@
 """How far a run is, told by its process to the one that started it: lines of JSON through a pipe.
 
-Nothing depends on them. A full pipe, or a reader that is gone, loses lines and holds up nobody.
+No number depends on them: a full pipe loses lines and holds up nobody. Where the reader is gone, whatever ended it, the
+run saves what it has and stops, as it would have been told to.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from benchmarks.launchers.base import Watch
+from benchmarks.training import stopping
 
 VARIABLE = "CZSL_PROGRESS"
 """Environment variable with the number of the pipe's end to write to."""
@@ -42,8 +45,12 @@ class Teller:
     def _write(self, values: Sequence[object]) -> None:
         line = json.dumps(values).encode() + b"\n"
         if len(line) <= LONGEST:
-            with suppress(OSError):
+            try:
                 os.write(self.descriptor, line)
+            except BrokenPipeError:
+                stopping.request(signal.SIGTERM)
+            except OSError:  # a full pipe among others
+                pass
 
 
 def teller() -> Teller | None:

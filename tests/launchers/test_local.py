@@ -11,6 +11,7 @@ from jobs import PATIENCE, SLOW, TOY, epochs, numbers_of, started, until
 from test_bench import bench
 
 from benchmarks.launchers.local import shares
+from benchmarks.runs.locks import is_held
 
 RUN = ["run", "--dataset", TOY, "--set", *SLOW]
 LOCAL = ["--launcher", "local", "--jobs", "2"]
@@ -44,6 +45,19 @@ def test_a_stopped_pool_goes_on(toy_plugin, whole, tmp_path):
     found = numbers_of(tmp_path)
     assert found == {name: whole[name] for name in found} and len(found) == 2
     assert all(epochs(tmp_path / name) == 6 for name in found)
+
+
+def test_a_killed_pool_leaves_no_run_at_work(toy_plugin, whole, tmp_path):
+    arguments = [*RUN, "--plugin", toy_plugin, "--methods", "coop", "--seeds", "0", "1", *LOCAL, "--results", tmp_path]
+    with started(*arguments) as pool:
+        until(lambda: all(epochs(path) for path in tmp_path.glob("coop-*")) and len(list(tmp_path.glob("coop-*"))) == 2)
+        pool.kill()
+        pool.communicate(timeout=PATIENCE)
+    folders = list(tmp_path.glob("coop-*"))
+    until(lambda: all((path / "interrupted.json").exists() and is_held(path) is None for path in folders))
+    here(*arguments)
+    found = numbers_of(tmp_path)
+    assert found == {name: whole[name] for name in found} and len(found) == 2
 
 
 def test_runs_that_wait_in_a_pool_can_be_cancelled(toy_plugin, tmp_path):

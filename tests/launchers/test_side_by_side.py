@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from benchmarks.launchers.base import LaunchOptions, Watch
 from benchmarks.launchers.inline import Inline
 from benchmarks.launchers.local import Local
 from benchmarks.launchers.telling import LONGEST, VARIABLE, Listener, teller
+from benchmarks.training import stopping
 
 
 def planned(*methods: str, epochs: int = 2, action: str = "run", images: int = 10, backbone: str = "tiny-icons"):
@@ -143,8 +145,11 @@ def test_what_a_run_tells_comes_to_who_started_it(monkeypatch):
         told.progress("a", f"epoch {number}", 1, 9, "y" * 100)
     listener.close(heard)
     assert len(heard.said) == 3 and len(heard.said[-1]) == 5
+    assert stopping.requested() is None
+    with stopping.listening():
+        told.notice("a", "nobody reads")
+        assert stopping.requested() == signal.SIGTERM, "a run whose starter is gone saves what it has and stops"
     os.close(listener.theirs)
-    told.notice("a", "nobody reads")
     monkeypatch.setenv(VARIABLE, "987")
     assert teller() is None
 
