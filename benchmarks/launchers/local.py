@@ -140,10 +140,10 @@ class _Pool:
         if launch is None or launch.cancelled or launch.job != self.own:
             self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
             return
-        # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
         listener = Listener() if is_posix() else None
         variables = {**self.places[place], **(listener.variables if listener else {})}
         files = [listener.theirs] if listener else []
+        # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
         process = start_run(folder, "local", self.own, variables, own_session=True, open_files=files)
         if listener:
             listener.started()
