@@ -80,7 +80,8 @@ def _cosines(vectors: np.ndarray, count: int) -> np.ndarray:
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise ValueError("a word vector is zero or not finite")
     units = vectors / lengths
-    return np.clip(units @ units.T, -1.0, 1.0)
+    # Not units @ units.T: BLAS adds up in another order with several threads, and these are part of a run's identity.
+    return np.clip(np.einsum("id,jd->ij", units, units), -1.0, 1.0)
 
 
 def _best_partner(seen: np.ndarray, cosines: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from datasets.base import Candidates, Vocabulary
+from datasets.base import Candidates, Vocabulary, World
 
 if TYPE_CHECKING:
     from methods.backbone.clip import Backbone
@@ -155,6 +155,14 @@ class Method(nn.Module, abc.ABC):
 
     def on_final_evaluation(self) -> None:
         """Hook before the selected weights are evaluated for the record, after all epochs."""
+
+    def scoring(self, world: World) -> str | None:
+        """Return in words what beside the trained state decides about scores in a world at this moment.
+
+        Scores of the same state and words are not computed again. None, also where `on_final_evaluation` does something
+        that nobody has put into words: they are.
+        """
+        return "" if type(self).on_final_evaluation is Method.on_final_evaluation else None
 
     def validation_losses(self, batch: Batch, prepared: Prepared) -> Losses:
         """Return the losses of an encoded batch against the prepared candidates, for selection by validation loss."""

@@ -13,6 +13,9 @@ import pytest
 
 import registry
 from benchmarks.commands.app import main
+from benchmarks.launchers import side_by_side
+
+CORES = side_by_side.cores
 
 
 def here(
@@ -26,6 +29,8 @@ def here(
         redirect_stderr(io.StringIO()) as err,
     ):
         patch.setattr(sys, "argv", ["bench.py", *map(str, arguments)])
+        if side_by_side.cores is CORES:  # a test of that has its own
+            patch.setattr(side_by_side, "cores", lambda: 1)  # several runs stay in this process
         for name, value in (env or {}).items():
             patch.setenv(name, value)
         if cwd is not None:

@@ -271,7 +271,7 @@ def error_of(results: Path) -> Path:
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_a_run_that_is_killed_and_stopped_ends_as_if_nothing_had_been(plugin, tmp_path):
     arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "clip_zero_shot", "--epochs", "6"]
-    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=2", "--results"]
+    arguments += ["--set", "csp.augmentation=clip", "csp.batch_size=2", "--launcher", "inline", "--results"]
     here(*arguments, tmp_path / "whole")
     results = tmp_path / "stopped"
 

@@ -10,7 +10,6 @@ They parse, call `benchmarks`, print, and nothing else. torch is imported where 
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,25 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from benchmarks.commands.console import err, load_plugins, out
 from benchmarks.commands.options import HOW, Plugins, Results
-from benchmarks.evaluation.empty_groups import shown
-from benchmarks.launchers.base import Launcher, LaunchOptions, Watch
+from benchmarks.launchers.base import Launcher, LaunchOptions
+from benchmarks.launchers.side_by_side import at_once
 from benchmarks.runs.environment import PROJECT
-from benchmarks.training import stopping
 from benchmarks.training.processes import launch, must_launch, processes
 from errors import UserError, counted
 from registry import LAUNCHERS
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from benchmarks.running.choices import Choices
     from benchmarks.running.plan import PlannedRun
     from benchmarks.running.workbench import Workbench
-    from benchmarks.runs.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,9 @@ class Launch:
     """Who does the runs of `run`, and whether at all."""
 
     devices: Annotated[int | None, typer.Option(min=1, help="Make each run on so many devices at once.")] = None
-    launcher: Annotated[str, typer.Option(help="inline, local or slurm, see docs/cluster.md.")] = "inline"
+    launcher: Annotated[
+        str | None, typer.Option(help="inline, local or slurm, see docs/cluster.md; by default what is fastest here.")
+    ] = None
     jobs: Annotated[int | None, typer.Option(min=1, help="local: runs at a time.")] = None
     parallel: Annotated[int | None, typer.Option(min=1, help="slurm: jobs at a time.")] = None
     slurm: Annotated[list[str] | None, typer.Option(help="slurm: gpus, time, account ...: any option of sbatch.")] = (
@@ -61,10 +57,18 @@ WITH_SPEC = ("spec", "results", "plugin", "on_existing", "devices", "dry_run")
 
 
 def launcher_of(launch: Launch, plugins: Sequence[Path] | None) -> Launcher:
-    """Return the launcher that the command line asks for."""
+    """Return the launcher that the command line asks for; where it asks for none, see `fastest_here`."""
     settings, files = tuple(launch.slurm or ()), tuple(plugins or ())
     options = LaunchOptions(launch.jobs, launch.parallel, settings, files, tuple(sys.argv))
-    return LAUNCHERS.get(launch.launcher)(options)
+    return LAUNCHERS.get(launch.launcher or ("inline" if launch.jobs is None else "local"))(options)
+
+
+def fastest_here(launch: Launch, launcher: Launcher, planned: Sequence[PlannedRun], workbench: Workbench) -> Launcher:
+    """Return the launcher that does the planned runs: side by side on several cores, unless the user chose one."""
+    if launch.launcher is not None or launch.jobs is not None or launch.spec is not None:
+        return launcher
+    jobs = at_once(planned, workbench)
+    return launcher if jobs == 1 else LAUNCHERS.get("local")(replace(launcher.options, jobs=jobs))
 
 
 def on_devices(count: int | None, launcher: Launcher, device: str, precision: str) -> None:
@@ -115,7 +119,9 @@ def spec_run(
         choices = replace(choices, how=replace(choices.how, allow_missing=job.how.allow_missing))
     at_home = path.resolve().parent.name == job.spec.run_id and "results" not in given
     folder = path.resolve().parent if at_home else choices.results / job.spec.run_id
-    workbench = Workbench(replace(choices, results=folder.parent, precision=job.spec.precision))
+    spec = job.spec
+    choices = replace(choices, results=folder.parent, precision=spec.precision, threads=spec.threads)
+    workbench = Workbench(choices)
     policy = choices.on_existing
     planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
     note_empty_groups(workbench, [planned])
@@ -135,17 +141,15 @@ def _option(context: typer.Context, name: str) -> str:
 
 def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> int:
     """Have the runs done and say what becomes of them. Return the exit code, see `Launcher.launch`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from benchmarks.commands.printer import Printer, progress_bars
 
     todo = sum(item.action != "nothing" for item in planned)
     if todo == 0:
         there = "run is" if len(planned) == 1 else counted(len(planned), "run", "runs are")
         out.print(f"Nothing new to do: the {there} there already (--on-existing redo runs again).")
-    if note := _computed_elsewhere(planned, workbench, launcher):
+    if note := _computed_elsewhere(planned, workbench):
         out.print(note, style="yellow", soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    hidden = not err.is_terminal
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=err, disable=hidden) as bars:
+    with progress_bars(err) as bars:
         watch = Printer(bars, visible=todo > 0)
         code = launcher.launch(planned, workbench, watch)
     if watch.jobs:
@@ -157,7 +161,7 @@ def do_runs(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launc
     return code
 
 
-def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> str:
+def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench) -> str:
     """Say which finished runs, to which nothing is done, have numbers that would come out otherwise here."""
     records = []
     for item in planned:
@@ -169,55 +173,13 @@ def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench, lau
     from benchmarks.report.machines import elsewhere_note
     from benchmarks.running.execute import here
 
-    own = here(workbench)
-    if launcher.name != "inline":
-        own.pop("threads")  # the processes of another launcher have theirs from it
-    return elsewhere_note(records, own)
+    return elsewhere_note(records, here(workbench))
 
 
 def show_launch(planned: Sequence[PlannedRun], workbench: Workbench, launcher: Launcher) -> None:
     """Print how the launcher would do the runs."""
     for line in launcher.preview(planned, workbench):
         out.print(line, soft_wrap=True)
-
-
-class Printer(Watch):
-    """Prints what becomes of runs beside a progress bar."""
-
-    def __init__(self, bars: Progress, visible: bool) -> None:
-        self.bars = bars
-        self.bar = bars.add_task("", total=None, note="", visible=visible)
-        self.jobs = 0
-
-    def progress(self, name: str, what: str, done: int, total: int, note: str) -> None:
-        """See `Watch`; so below."""
-        self.bars.update(self.bar, description=f"{name}: {what}", completed=done, total=total, note=note)
-
-    def notice(self, name: str, message: str) -> None:
-        self.bars.console.print(f"{name}: {message}", style="yellow", soft_wrap=True)
-
-    def submitted(self, name: str, job: str) -> None:
-        self.jobs += 1
-        self.bars.console.print(f"{name}: {job}", soft_wrap=True)
-
-    def done(self, name: str, record: RunRecord, seconds: float) -> None:
-        test = record.finished.metrics.test
-        numbers = f"AUC {shown(test.auc)}, HM {shown(test.best_hm)}"
-        why = f" (test: {test.undefined.get('auc', '')})" if math.isnan(test.auc) else ""
-        self.bars.console.print(f"{name}: {numbers}{why}, {seconds:.0f} s", soft_wrap=True)
-
-    def failed(self, name: str, message: str) -> None:
-        err.print(Text.assemble((f"{name} failed.", "red"), f" {message}"), soft_wrap=True)
-
-    def left_out(self, name: str, message: str) -> None:
-        err.print(Text.assemble((f"{name} is left out.", "yellow"), f" {message}"), soft_wrap=True)
-
-    def stopped(self, name: str, stop: stopping.Stopped | None) -> None:
-        if stop is None:
-            err.print(f"Stopped at once in {name}. The same command goes on from what was saved last.")
-            return
-        err.print(f"Stopped by {stop.word} in {name}{stop.where}. Nothing is lost; go on with:", soft_wrap=True)
-        err.print(stopping.resume_command(sys.argv), soft_wrap=True)
 
 
 def cancel(

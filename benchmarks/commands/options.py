@@ -92,6 +92,7 @@ class Wanted:
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. --set csp.lr=1e-3.")] = None
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; --set wins over it.")] = None
     precision: Precision = "auto"
+    threads: Annotated[int, typer.Option(min=1, help="Of the processor; another number than 1 is another run.")] = 1
 
     def requests(self, suite: str) -> list[RunRequest]:
         """Return the runs of a suite with these changes; names are checked, and torch is not imported."""
@@ -117,6 +118,7 @@ class Wanted:
             epochs=self.epochs,
             views=self.views,
             precision=self.precision,
+            threads=self.threads,
         )
 
 

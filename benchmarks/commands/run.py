@@ -50,6 +50,7 @@ def run(
     else:
         workbench = Workbench(launcher.choices(choices))
         planned = plan_runs(requests, workbench)
+        launcher = launching.fastest_here(launch, launcher, planned, workbench)
     for note in workbench.notes:
         out.print(note, soft_wrap=True)
     if launch.dry_run:

@@ -9,6 +9,6 @@ from registry import LAUNCHERS
 
 LAUNCHERS.add("inline", "benchmarks.launchers.inline:Inline", title="one run after the other, in this process")
 LAUNCHERS.add(
-    "local", "benchmarks.launchers.local:Local", title="processes of this machine: one per GPU or share of cores"
+    "local", "benchmarks.launchers.local:Local", title="processes of this machine, side by side: one per GPU or core"
 )
 LAUNCHERS.add("slurm", "benchmarks.launchers.slurm:Slurm", title="a job array of a SLURM cluster, through submitit")

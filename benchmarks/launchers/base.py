@@ -111,4 +111,5 @@ class Launcher:
 
 def name_of(planned: PlannedRun) -> str:
     """Return a run's name for people."""
-    return f"{planned.spec.method}, {planned.spec.dataset}, seed {planned.spec.seed}"
+    spec = planned.spec
+    return ", ".join(filter(None, (spec.method, spec.ablation, spec.dataset, f"seed {spec.seed}")))

@@ -59,7 +59,8 @@ class Job(BaseModel):
     def applied(self, choices: Choices) -> Choices:
         """Return choices with everything that the job decides about."""
         plugins = tuple(Path(plugin) for plugin in self.plugins)
-        return replace(choices, precision=self.spec.precision, plugins=plugins, how=self.how)
+        spec = self.spec
+        return replace(choices, precision=spec.precision, threads=spec.threads, plugins=plugins, how=self.how)
 
 
 def job_of(planned: PlannedRun, choices: Choices, plugins: Sequence[Path], command_line: Sequence[str]) -> Job:
@@ -145,12 +146,18 @@ def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False
 
 
 def start_run(
-    folder: Path, launcher: str, job: str, variables: Mapping[str, str], *, own_session: bool = False
+    folder: Path,
+    launcher: str,
+    job: str,
+    variables: Mapping[str, str],
+    *,
+    own_session: bool = False,
+    open_files: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start the process that does the job in a run's folder; what it prints is appended to `LOG`.
 
     launcher, job: who started it, for the record. variables: of its environment, beside those of this process.
-    own_session: keep a terminal's signals from it.
+    own_session: keep a terminal's signals from it. open_files: descriptors that it takes over.
     """
     said = {"CZSL_LAUNCHER": launcher, "CZSL_JOB": job, "PYTHONUNBUFFERED": "1"}
     with files.writing(folder / LOG), (folder / LOG).open("ab") as log:
@@ -161,6 +168,7 @@ def start_run(
             stderr=subprocess.STDOUT,
             env={**os.environ, **variables, **said},
             start_new_session=own_session,
+            pass_fds=open_files,
         )
 
 

@@ -1,4 +1,4 @@
-"""Processes of this machine, one run each: one per GPU, or one per share of the cores.
+"""Processes of this machine, one run each: one per GPU, or one per core; the longest runs begin.
 
 Each process is `python bench.py run --spec FILE` and prints into its run's log. A run that fails stops none of the
 others. A stop (Ctrl-C, SIGTERM) is passed on, and every run saves what it has.
@@ -12,15 +12,18 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
 from benchmarks.launchers.job import job_of, reason, start_run, write_job
+from benchmarks.launchers.side_by_side import at_once, cores, longest_first
+from benchmarks.launchers.telling import Listener
 from benchmarks.runs import locks
-from benchmarks.runs.environment import usable_cpus
 from benchmarks.training import stopping
+from datasets.system import is_posix
 from errors import counted
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from benchmarks.running.workbench import Workbench
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-CORES_PER_RUN = 4
-"""Cores of a share where nobody says how many runs go at a time."""
 TICK = 0.1  # seconds between looks at the processes
 
 
@@ -51,7 +52,8 @@ class Local(Launcher):
                     job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
                     write_job(item.folder.path, job)
                     launched.note(item.folder.path, self.name, own)
-            places = self._places(len(waiting), workbench)
+            places = self._places(waiting, workbench)
+            waiting = longest_first(waiting, workbench)
             with stopping.deferred():
                 code = _Pool(places, own, watch).run(waiting)
         for name in (locks.LOCK, locks.HOLDER):
@@ -65,12 +67,16 @@ class Local(Launcher):
         runs = launched.unclaimed(planned, workbench.choices.results)
         if not runs:
             return []
-        places = self._places(len(runs), workbench)
+        places = self._places(runs, workbench)
         lines = [" ".join(f"{name}={value}" for name, value in place.items()) for place in places]
-        return [f"Processes of this machine: {counted(len(runs), 'run')}, {len(places)} at a time, with", *lines]
+        start = f"Processes of this machine: {counted(len(runs), 'run')}, {len(places)} at a time, with"
+        return [start, *dict.fromkeys(lines)]
 
-    def _places(self, runs: int, workbench: Workbench) -> list[dict[str, str]]:
-        return shares(runs, self.options.jobs, gpus(workbench.device), usable_cpus() or 1)
+    def _places(self, runs: Sequence[PlannedRun], workbench: Workbench) -> list[dict[str, str]]:
+        if workbench.device.type == "cpu":
+            jobs = self.options.jobs or at_once(runs, workbench)
+            return [{name: str(workbench.choices.threads) for name in THREADS}] * max(1, min(len(runs), jobs))
+        return shares(len(runs), self.options.jobs, gpus(workbench.device), cores())
 
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
@@ -78,13 +84,23 @@ class Local(Launcher):
         return {job: "queued" for job in jobs if locks.is_held(root / PLACE / job) is not None}
 
 
+@dataclass(frozen=True)
+class _AtWork:
+    """A run in a process. listener: None where processes cannot share a pipe. start: of `time.perf_counter`."""
+
+    item: PlannedRun
+    process: subprocess.Popen[bytes]
+    listener: Listener | None
+    start: float
+
+
 class _Pool:
     """Keeps every place busy until no run waits. places: the environment variables of each place."""
 
     def __init__(self, places: Sequence[Mapping[str, str]], own: str, watch: Watch) -> None:
         self.places, self.own, self.watch = list(places), own, watch
-        self.running: dict[int, tuple[PlannedRun, subprocess.Popen[bytes], float]] = {}
-        self.failures = self.held = 0
+        self.running: dict[int, _AtWork] = {}
+        self.failures = self.held = self.stopped = 0
 
     def run(self, planned: Sequence[PlannedRun]) -> int:
         """Do the runs; return the exit code of `Launcher.launch`."""
@@ -93,18 +109,19 @@ class _Pool:
             while waiting or self.running:
                 if stopping.requested() is not None and not asked:
                     asked, waiting = True, []
+                    self.stopped = len(self.running)
                     self._signal(signal.SIGTERM)
                 for place in set(range(len(self.places))) - set(self.running):
                     if waiting:
                         self._start(place, waiting.pop(0))
                 self._collect()
                 done = total - len(waiting) - len(self.running)
-                self.watch.progress("local", "runs", done, total, f"{len(self.running)} at work")
+                self.watch.progress("all runs", "done", done, total, f"{len(self.running)} at work")
                 time.sleep(TICK)
         except KeyboardInterrupt:  # the second Ctrl-C
-            for _, process, _ in self.running.values():
-                process.kill()
-            self.watch.stopped("local", None)
+            for one in self.running.values():
+                one.process.kill()
+            self.watch.stopped(self._stopped(total), None)
             return 130
         except BaseException:
             self._signal(signal.SIGTERM)
@@ -113,7 +130,7 @@ class _Pool:
             number = stopping.requested()
             assert number is not None  # it is what asked
             stop = stopping.Stopped(number)
-            self.watch.stopped("local", stop)
+            self.watch.stopped(self._stopped(total), stop)
             return stop.exit_code
         return 1 if self.failures else 3 if self.held else 0
 
@@ -123,17 +140,27 @@ class _Pool:
         if launch is None or launch.cancelled or launch.job != self.own:
             self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
             return
+        listener = Listener() if is_posix() else None
+        variables = {**self.places[place], **(listener.variables if listener else {})}
+        files = [listener.theirs] if listener else []
         # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
-        process = start_run(folder, "local", self.own, self.places[place], own_session=True)
-        self.running[place] = (item, process, time.perf_counter())
+        process = start_run(folder, "local", self.own, variables, own_session=True, open_files=files)
+        if listener:
+            listener.started()
+        self.running[place] = _AtWork(item, process, listener, time.perf_counter())
+        self.watch.progress(name_of(item), "starting", 0, 1, "")
 
     def _collect(self) -> None:
-        for place, (item, process, start) in list(self.running.items()):
-            code = process.poll()
+        for place, one in list(self.running.items()):
+            code, item = one.process.poll(), one.item
             if code is None:
+                if one.listener:
+                    one.listener.pass_on(self.watch)
                 continue
             del self.running[place]
-            name, seconds = name_of(item), time.perf_counter() - start
+            if one.listener:
+                one.listener.close(self.watch)
+            name, seconds = name_of(item), time.perf_counter() - one.start
             if code == 0 and item.folder.status == "done":
                 self.watch.done(name, item.folder.read(), seconds)
             elif code == 3:
@@ -146,9 +173,13 @@ class _Pool:
                 self.watch.failed(name, reason(item.folder, code))
 
     def _signal(self, number: int) -> None:
-        for _, process, _ in self.running.values():
+        for one in self.running.values():
             with suppress(ProcessLookupError):
-                process.send_signal(number)
+                one.process.send_signal(number)
+
+    def _stopped(self, total: int) -> str:
+        """Return which runs a stop came to."""
+        return f"{self.stopped} of {counted(total, 'run')}"
 
 
 def gpus(device: torch.device) -> list[str]:
@@ -163,19 +194,19 @@ def gpus(device: torch.device) -> list[str]:
 
 
 def shares(runs: int, jobs: int | None, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
-    """Return the environment variables of each run that goes at a time.
+    """Return the environment variables of each run that goes at a time on an accelerator.
 
     runs: how many there are to do.
-    jobs: how many of them at a time; None is one per GPU, or one per `CORES_PER_RUN` cores.
+    jobs: how many of them at a time; None is one per GPU.
 
     Runs take GPUs in turn. Threads are the cores divided among the runs, and no more than the user allowed.
 
     >>> [place["CUDA_VISIBLE_DEVICES"] for place in shares(5, 3, ["4", "7"], 8)]
     ['4', '7', '4']
-    >>> shares(5, 3, [], 8)[0]["OMP_NUM_THREADS"]
+    >>> shares(5, 3, ["4", "7"], 8)[0]["OMP_NUM_THREADS"]
     '2'
     """
-    count = max(1, min(runs, jobs or len(gpus) or cores // CORES_PER_RUN))
+    count = max(1, min(runs, jobs or len(gpus)))
     places = []
     for number in range(count):
         place = {}

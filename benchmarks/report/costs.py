@@ -9,6 +9,7 @@ from benchmarks.report.cells import LABELS, Metric, lines
 from benchmarks.report.groups import Reader, Row
 from benchmarks.report.table_model import Column, Table
 from benchmarks.runs.records import RunRecord
+from errors import counted
 
 
 def _cost(name: str, unit: float = 1.0) -> Reader:
@@ -54,4 +55,4 @@ def device(run: RunRecord) -> str:
         return f"{kind} ({gpu})"
     name = (environment.get("cpu") or {}).get("name")
     threads = environment.get("threads")
-    return kind + (f" ({name}, {threads} threads)" if name and threads else "")
+    return kind + (f" ({name}, {counted(int(threads), 'thread')})" if name and threads else "")

@@ -1,7 +1,7 @@
 """Which runs may stand in one table, and in which rows.
 
-Runs are compared only where data, backbone, world, profile, precision and protocol agree. A `Group` of others cannot be
-made, so no table can mix them.
+Runs are compared only where data, backbone, world, profile, precision, threads and protocol agree. A `Group` of others
+cannot be made, so no table can mix them.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def conditions(run: RunRecord) -> Mapping[str, str]:
         "world": spec.world,
         "profile": spec.profile,
         "precision": stated(spec, "precision"),
+        "threads": stated(spec, "threads"),
         "protocol version": str(spec.protocol_version),
         "feasibility": "none" if world is None else world.feasibility,
         "feasibility table": "none" if world is None else world.feasibility_digest or "none",
@@ -118,7 +119,7 @@ def conditions(run: RunRecord) -> Mapping[str, str]:
 
 def stated(spec: RunSpec, name: str) -> str:
     """Return a part of a specification as text, `NOT_KNOWN` where scores came from a file and it is not."""
-    unknown = spec.external is not None and name in ("backbone_digest", "precision")
+    unknown = spec.external is not None and name in ("backbone_digest", "precision", "threads")
     return NOT_KNOWN if unknown else str(getattr(spec, name))
 
 

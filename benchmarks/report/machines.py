@@ -1,6 +1,7 @@
 """What changes a run's numbers and is no part of its identity: where the runs of a table differ in it, a note says so.
 
 Sums of floating-point numbers depend on the processor, on how many threads share the work, and on the release of torch.
+The number of threads is fixed today (`RunSpec.threads`); older records have what their machine and launcher gave them.
 The difference begins as rounding and ends, after some hundred steps, in other epochs and in tenths of a point of AUC.
 """
 

@@ -40,6 +40,8 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     if "--backbone" not in lacking:
         parts += ["--backbone", as_asked(run)]
     parts += ["--precision", spec.precision]
+    if spec.threads != 1:
+        parts += ["--threads", str(spec.threads)]
     if spec.ablation is not None:
         parts += ["--ablations", spec.ablation]
     left_out = 0 if asked is None else asked.allow_missing

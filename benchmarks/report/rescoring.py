@@ -80,7 +80,7 @@ def load(run: RunRecord, dataset: CompositionDataset) -> Loaded:
 
     A world whose threshold removes or weakens pairs is refused: its scores are made during the evaluation.
     """
-    from benchmarks.running.choices import choose_device
+    from benchmarks.running.choices import choose_device, use_threads
 
     if run.spec.open_world is not None:
         raise UserError(
@@ -88,4 +88,7 @@ def load(run: RunRecord, dataset: CompositionDataset) -> Loaded:
             "Its open world has a feasibility threshold.",
             "The figure shows what the record keeps.",
         )
-    return Loaded(run, load_method(run, dataset.vocabulary, choose_device("auto")), dataset)
+    device = choose_device("auto")
+    if device.type == "cpu":
+        use_threads(device, run.spec.threads)
+    return Loaded(run, load_method(run, dataset.vocabulary, device), dataset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -59,6 +60,7 @@ class Choices:
     epochs: of training.
     views: see `TrainingConfig`.
     precision: "auto" or a name.
+    threads: of a processor that computes runs.
     on_existing: what to do about runs that are there.
     elsewhere: another machine does the runs, so the device is not looked for here.
     plugins: files of `--plugin`, for the record.
@@ -70,6 +72,7 @@ class Choices:
     epochs: int | None = None
     views: int | None = None
     precision: str = "auto"
+    threads: int = 1
     on_existing: OnExisting = "resume"
     elsewhere: bool = False
     plugins: Sequence[Path] = ()
@@ -104,6 +107,37 @@ def choose_device(wish: str, elsewhere: bool = False) -> torch.device:
             "Pass one of these, or --device auto.",
         )
     return device
+
+
+def use_threads(device: torch.device, threads: int) -> None:
+    """Have torch compute with so many threads on a processor, whatever the environment and the launcher say.
+
+    An accelerator's numbers do not depend on the threads of its host, which are left alone: another number than 1 is a
+    `UserError` there.
+    """
+    import torch
+
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+    elif threads != 1:
+        raise UserError(
+            f"{threads} threads were asked for.",
+            f"These runs are computed by {device.type}, where the number of threads is no part of a run.",
+            "Leave --threads out, or pass --device cpu.",
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread on the processor: for what is computed there whatever the device is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_precision(wish: str, device: torch.device) -> Precision:

@@ -151,6 +151,7 @@ def planned_run(
         ablation=request.ablation,
         open_world=world,
         imported=None if imported is None else imported.digest,
+        threads=workbench.choices.threads,
     )
     folder = RunFolder(workbench.choices.results / spec.run_id)
     status = folder.status

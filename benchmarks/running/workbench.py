@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.empty_groups import check_not_empty
 from benchmarks.evaluation.feasibility import feasibility
-from benchmarks.running.choices import Choices, choose_device, choose_precision
+from benchmarks.running.choices import Choices, choose_device, choose_precision, one_thread, use_threads
 from benchmarks.runs.spec import Precision
 from datasets.base import CompositionDataset
 from datasets.checking.presence import with_images_there
@@ -62,6 +62,7 @@ class Workbench:
             )
         self.features = FeatureStore(enabled=self.choices.how.feature_cache)
         self.device = own_device(choose_device(self.choices.how.device, self.choices.elsewhere))
+        use_threads(self.device, self.choices.threads)
         self.group = start_group(self.device)
         self.precision = choose_precision(self.choices.precision, self.device)
 
@@ -110,12 +111,11 @@ class Workbench:
         """Return a data set's feasibility scores from the source that a setting names."""
         key = (dataset, setting, backbone)
         if key not in self.tables:
-            self.tables[key] = feasibility(
-                self.dataset(dataset),
-                setting,
-                lambda: self.backbone_identity(backbone)[1],
-                lambda: self.backbone(backbone),
-            )
+            data = self.dataset(dataset)
+            with one_thread():  # the processor makes it, for every device and number of threads
+                self.tables[key] = feasibility(
+                    data, setting, lambda: self.backbone_identity(backbone)[1], lambda: self.backbone(backbone)
+                )
         return self.tables[key]
 
 

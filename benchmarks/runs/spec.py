@@ -165,13 +165,15 @@ class External(BaseModel):
 class RunSpec(BaseModel):
     """All that changes a run's numbers, and nothing else: no paths, worker counts, devices or dates.
 
-    external is None where the suite ran the method itself. Where it is not, no setting is known: method_config is
-    empty, training says nothing, and backbone and seed are what the user stated.
-
-    method_config holds the resolved value of every setting of the method. The digests are those of the data set and of
-    the backbone's weights, so that other data under the same name is another run. open_world is None in the closed
-    world, and in the open world where every pair is kept. imported: hexadecimal SHA-256 of the checkpoint that the
-    weights were read from, None where the run trains its own; nothing is known then of how they were trained.
+    method_config: the resolved value of every setting of the method.
+    dataset_digest, backbone_digest: other data, or other weights, under the same name make another run.
+    open_world: None in the closed world, and in the open world where every pair is kept.
+    imported: hexadecimal SHA-256 of the checkpoint that the weights were read from, None where the run trains its own;
+        nothing is known then of how they were trained.
+    external: None where the suite ran the method itself. Where it is not, no setting is known: method_config is empty,
+        training says nothing, and backbone and seed are what the user stated.
+    threads: of a processor that computes the run; sums round otherwise with another number. Records that were made
+        before it was fixed say 1 here, and in their environment what it was.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -191,6 +193,7 @@ class RunSpec(BaseModel):
     precision: Precision = "fp32"
     ablation: str | None = None
     open_world: OpenWorld | None = None
+    threads: int = Field(1, ge=1)
     imported: str | None = None
     external: External | None = None
 
@@ -206,11 +209,14 @@ class RunSpec(BaseModel):
     def digest(self) -> str:
         """Return the hexadecimal SHA-256 of the canonical JSON of all fields but unused `LATER_SETTINGS`.
 
-        `open_world` is such a field too: without it a run is what it was before there were thresholds.
+        `open_world` and `threads` are such fields too: without them a run is what it was before there were thresholds
+        and a choice of threads.
         """
         content = self.model_dump(mode="json")
         if content["open_world"] is None:
             del content["open_world"]
+        if content["threads"] == 1:
+            del content["threads"]
         for key, value in LATER_SETTINGS.items():
             if content["training"][key] == value:
                 del content["training"][key]

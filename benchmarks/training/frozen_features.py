@@ -28,6 +28,7 @@ from datasets.feature_cache.folder import silent
 from datasets.feature_cache.key import FeatureKey, images_digest
 from datasets.feature_cache.shards import Compute
 from datasets.transforms import Augmentation
+from errors import counted
 from methods.backbone import blocks, clip, feed, heads, vision
 from methods.base import Method
 
@@ -90,7 +91,7 @@ def feature_key(
         view=view,
         precision=execution.precision,
         batch=execution.eval_batch,
-        made_with=_made_with(execution.device.type),
+        made_with=_made_with(execution.device.type, torch.get_num_threads()),
     )
 
 
@@ -113,8 +114,10 @@ def _code_digest(function: FunctionType) -> str:
 
 
 @cache
-def _made_with(device: str) -> str:
+def _made_with(device: str, threads: int) -> str:
     processor = (
         torch.cuda.get_device_name() if device == "cuda" else f"{device} {torch.backends.cpu.get_cpu_capability()}"
     )
+    if device == "cpu":  # sums round otherwise with another number
+        processor += f", {counted(threads, 'thread')}"
     return ", ".join([*(f"{name} {package_version(name)}" for name in LIBRARIES), processor])

@@ -27,6 +27,7 @@ from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import stopping
 from benchmarks.training.batches import PhaseBatches, Surroundings, Views
 from benchmarks.training.execution import Execution
+from benchmarks.training.kept_scores import KeptScores, Validated
 from benchmarks.training.memory import in_smaller_parts, peak_memory
 from benchmarks.training.outcome import headline, judged, score_arrays
 from benchmarks.training.steps import Stepper
@@ -59,7 +60,7 @@ class Judge:
         self.dataset, self.execution = dataset, execution
         self.surroundings = surroundings = surroundings or Surroundings()
         self.report, self.store = surroundings.report, surroundings.store
-        self.progress = Progress()
+        self.progress, self.kept = Progress(), KeptScores()
         self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
         self.validation = Sizes.of(dataset, "val")
@@ -140,7 +141,7 @@ class Judge:
     def selection_metrics(self) -> Metrics:
         """Return the validation metrics that decide about the epoch, in the world that the run selects by."""
         if self.selection_batches is self.batches["val"]:
-            return self.evaluate("val")[1]
+            return self._validated()[1]
 
         def score() -> ImageScores:
             batches = self._watched(self.selection_batches.ordered())
@@ -164,6 +165,13 @@ class Judge:
         """Score a phase and return the record with its metrics."""
         scored = self.score(phase)
         return scored, evaluate(*scored, bias=bias)
+
+    def _validated(self) -> Validated:
+        """Return `evaluate("val")`, kept from the epoch that left these weights if it is; a threshold is searched."""
+        if self.world is not None:
+            return self.evaluate("val")
+        own = (self.method, self.spec.world, self.execution.eval_batch)
+        return self.kept.get(*own, lambda: (self.evaluate("val"), self.execution.eval_batch))
 
     @torch.no_grad()
     def validation_loss(self) -> float:
@@ -193,7 +201,7 @@ class Judge:
     def _final(self) -> Result:
         self.method.on_final_evaluation()
         self.report("evaluating", 0, 2, "")
-        (val_scores, _), val = self.evaluate("val")
+        (val_scores, _), val = self._validated()
         self.report("evaluating", 1, 2, "")
         start = time.perf_counter()
         test_scores, test_labels = self.score("test")

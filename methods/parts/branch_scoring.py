@@ -141,6 +141,11 @@ class BranchScoring(Method):
         if self.config.train_mode == "first_epoch_only" and epoch > 0:
             self.eval()
 
+    def scoring(self, world: World) -> str | None:
+        """Return the rule in force, which the final evaluation may change."""
+        known = type(self).on_final_evaluation is BranchScoring.on_final_evaluation
+        return repr(self.fusion(world)) if known else None
+
     def on_final_evaluation(self) -> None:
         """Put the weights and divisors of the final test in force."""
         self.final = True

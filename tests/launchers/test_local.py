@@ -10,7 +10,8 @@ from in_process import here
 from jobs import PATIENCE, SLOW, TOY, epochs, numbers_of, started, until
 from test_bench import bench
 
-from benchmarks.launchers.local import CORES_PER_RUN, shares
+from benchmarks.launchers.local import shares
+from benchmarks.runs.locks import is_held
 
 RUN = ["run", "--dataset", TOY, "--set", *SLOW]
 LOCAL = ["--launcher", "local", "--jobs", "2"]
@@ -25,7 +26,7 @@ def test_a_pool_does_what_one_process_does_and_a_failure_stops_nobody(toy_plugin
     assert numbers_of(tmp_path) == {coop.name: whole[coop.name]}
     start = json.loads((coop / "spec.json").read_text())["starts"][-1]
     assert start["environment"]["launcher"] == "local" and start["environment"]["job"].startswith("local-")
-    assert start["environment"]["threads"] == 1, "the cores are divided, and no more than the user allowed"
+    assert start["environment"]["threads"] == 1, "as every run on a processor"
     assert "a lower learning rate helps" in json.loads(next(tmp_path.glob("csp-*/error.json")).read_text())["message"]
     assert "Results" in done.stdout, "the pool ends with the report"
     assert list((tmp_path / ".launch").iterdir()) == [tmp_path / ".launch" / "lock"], "nothing else is left behind"
@@ -44,6 +45,19 @@ def test_a_stopped_pool_goes_on(toy_plugin, whole, tmp_path):
     found = numbers_of(tmp_path)
     assert found == {name: whole[name] for name in found} and len(found) == 2
     assert all(epochs(tmp_path / name) == 6 for name in found)
+
+
+def test_a_killed_pool_leaves_no_run_at_work(toy_plugin, whole, tmp_path):
+    arguments = [*RUN, "--plugin", toy_plugin, "--methods", "coop", "--seeds", "0", "1", *LOCAL, "--results", tmp_path]
+    with started(*arguments) as pool:
+        until(lambda: all(epochs(path) for path in tmp_path.glob("coop-*")) and len(list(tmp_path.glob("coop-*"))) == 2)
+        pool.kill()
+        pool.communicate(timeout=PATIENCE)
+    folders = list(tmp_path.glob("coop-*"))
+    until(lambda: all((path / "interrupted.json").exists() and is_held(path) is None for path in folders))
+    here(*arguments)
+    found = numbers_of(tmp_path)
+    assert found == {name: whole[name] for name in found} and len(found) == 2
 
 
 def test_runs_that_wait_in_a_pool_can_be_cancelled(toy_plugin, tmp_path):
@@ -82,11 +96,9 @@ def test_the_record_of_a_run_is_enough_to_do_it_again(toy_plugin, whole, tmp_pat
 @pytest.mark.parametrize(
     ("runs", "jobs", "gpus", "cores", "places", "threads"),
     [
-        (9, None, [], 8, 8 // CORES_PER_RUN, "4"),
-        (9, None, [], 1, 1, "1"),
-        (9, 3, [], 2, 3, "1"),
+        (9, 3, ["0"], 2, 3, "1"),
         (9, None, ["0", "2"], 8, 2, "4"),
-        (1, None, [], 8, 1, "8"),
+        (9, None, [], 8, 1, "8"),
         (1, 4, ["0", "2"], 8, 1, "8"),
     ],
 )
@@ -94,7 +106,7 @@ def test_cores_are_shared_among_runs(monkeypatch, runs, jobs, gpus, cores, place
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = shares(runs, jobs, gpus, cores)
     assert len(found) == places and {place["OMP_NUM_THREADS"] for place in found} == {threads}
-    assert [place.get("CUDA_VISIBLE_DEVICES") for place in found] == (gpus or [None] * places)[:places]
+    assert [place.get("CUDA_VISIBLE_DEVICES") for place in found] == ((gpus or [None]) * places)[:places]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert {place["OMP_NUM_THREADS"] for place in shares(runs, jobs, gpus, cores)} == {"1"}
 

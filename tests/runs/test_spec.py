@@ -106,6 +106,7 @@ def test_every_choice_about_the_open_world_is_part_of_the_identity(change):
         {"open_world": OpenWorld(feasibility="clip")},
         {"imported": "3" * 64},
         {"external": External(test="1" * 64)},
+        {"threads": 2},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -158,6 +159,7 @@ def test_canonical_json_is_the_hashed_text():
         assert content["training"].pop(later) is None, "a later setting that is not used"
     assert content.pop("open_world") is None, "a closed world"
     assert "imported" not in content, "a run that trains its own weights"
+    assert content.pop("threads") == 1, "what every run has that asks for no other number"
     text = canonical_json(content)
     assert SPEC.digest() == hashlib.sha256(text.encode()).hexdigest()
     with pytest.raises(ValueError):
