@@ -1,4 +1,4 @@
-"""Processes of this machine, one run each: one per GPU, or one per share of the cores.
+"""Processes of this machine, one training each: one per GPU, or one per share of the cores.
 
 Each process is `python bench.py run --spec FILE` and prints into its run's log. A run that fails stops none of the
 others. A stop (Ctrl-C, SIGTERM) is passed on, and every run saves what it has.
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
-from benchmarks.launchers.job import job_of, reason, start_run, write_job
+from benchmarks.launchers.job import LOG, do_with_first, job_of, reason, start_run, write_jobs
+from benchmarks.running.joint import together
 from benchmarks.runs import locks
 from benchmarks.runs.environment import usable_cpus
 from benchmarks.training import stopping
@@ -46,11 +47,13 @@ class Local(Launcher):
         own = f"local-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
         with locks.hold(root / PLACE / own, lambda message: watch.notice("local", message)):
             with launched.handing_out(root):
-                waiting, held = launched.free(planned, root, watch)
-                for item in waiting:
-                    job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
-                    write_job(item.folder.path, job)
-                    launched.note(item.folder.path, self.name, own)
+                free, held = launched.free(planned, root, watch)
+                waiting = together(free)
+                about = (workbench.choices, self.options.plugins, self.options.command_line)
+                for runs in waiting:
+                    write_jobs(runs, lambda item: job_of(item, *about))
+                    for item in runs:
+                        launched.note(item.folder.path, self.name, own)
             places = self._places(len(waiting), workbench)
             with stopping.deferred():
                 code = _Pool(places, own, watch).run(waiting)
@@ -65,7 +68,7 @@ class Local(Launcher):
         runs = launched.unclaimed(planned, workbench.choices.results)
         if not runs:
             return []
-        places = self._places(len(runs), workbench)
+        places = self._places(len(together(runs)), workbench)
         lines = [" ".join(f"{name}={value}" for name, value in place.items()) for place in places]
         return [f"Processes of this machine: {counted(len(runs), 'run')}, {len(places)} at a time, with", *lines]
 
@@ -83,12 +86,12 @@ class _Pool:
 
     def __init__(self, places: Sequence[Mapping[str, str]], own: str, watch: Watch) -> None:
         self.places, self.own, self.watch = list(places), own, watch
-        self.running: dict[int, tuple[PlannedRun, subprocess.Popen[bytes], float]] = {}
+        self.running: dict[int, tuple[Sequence[PlannedRun], subprocess.Popen[bytes], float]] = {}
         self.failures = self.held = 0
 
-    def run(self, planned: Sequence[PlannedRun]) -> int:
-        """Do the runs; return the exit code of `Launcher.launch`."""
-        waiting, total, asked = list(planned), len(planned), False
+    def run(self, groups: Sequence[Sequence[PlannedRun]]) -> int:
+        """Do the runs, those of one training in one process; return the exit code of `Launcher.launch`."""
+        waiting, total, asked = list(groups), sum(map(len, groups)), False
         try:
             while waiting or self.running:
                 if stopping.requested() is not None and not asked:
@@ -98,8 +101,9 @@ class _Pool:
                     if waiting:
                         self._start(place, waiting.pop(0))
                 self._collect()
-                done = total - len(waiting) - len(self.running)
-                self.watch.progress("local", "runs", done, total, f"{len(self.running)} at work")
+                at_work = sum(len(runs) for runs, *_ in self.running.values())
+                done = total - sum(map(len, waiting)) - at_work
+                self.watch.progress("local", "runs", done, total, f"{at_work} at work")
                 time.sleep(TICK)
         except KeyboardInterrupt:  # the second Ctrl-C
             for _, process, _ in self.running.values():
@@ -117,33 +121,45 @@ class _Pool:
             return stop.exit_code
         return 1 if self.failures else 3 if self.held else 0
 
-    def _start(self, place: int, item: PlannedRun) -> None:
-        folder = item.folder.path
-        launch = launched.read(folder)
-        if launch is None or launch.cancelled or launch.job != self.own:
-            self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
+    def _start(self, place: int, runs: Sequence[PlannedRun]) -> None:
+        wanted = []
+        for item in runs:
+            launch = launched.read(item.folder.path)
+            if launch is None or launch.cancelled or launch.job != self.own:
+                self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
+            else:
+                wanted.append(item)
+        if not wanted:
             return
+        do_with_first([item.folder.path for item in wanted])
         # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
-        process = start_run(folder, "local", self.own, self.places[place], own_session=True)
-        self.running[place] = (item, process, time.perf_counter())
+        process = start_run(wanted[0].folder.path, "local", self.own, self.places[place], own_session=True)
+        self.running[place] = (wanted, process, time.perf_counter())
 
     def _collect(self) -> None:
-        for place, (item, process, start) in list(self.running.items()):
+        for place, (runs, process, start) in list(self.running.items()):
             code = process.poll()
             if code is None:
                 continue
             del self.running[place]
-            name, seconds = name_of(item), time.perf_counter() - start
-            if code == 0 and item.folder.status == "done":
-                self.watch.done(name, item.folder.read(), seconds)
-            elif code == 3:
-                self.held += 1
-                self.watch.left_out(name, reason(item.folder, code))
-            elif code > 128 or code == -signal.SIGTERM:
-                self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
-            else:
-                self.failures += 1
-                self.watch.failed(name, reason(item.folder, code))
+            for item in runs:
+                self._tell(
+                    item, code, time.perf_counter() - start, reason(item.folder, code, runs[0].folder.path / LOG)
+                )
+
+    def _tell(self, item: PlannedRun, code: int, seconds: float, why: str) -> None:
+        """Say what became of a run of a process that ended with this code."""
+        name = name_of(item)
+        if item.folder.status == "done":
+            self.watch.done(name, item.folder.read(), seconds)
+        elif code == 3:
+            self.held += 1
+            self.watch.left_out(name, why)
+        elif code > 128 or code == -signal.SIGTERM:
+            self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
+        else:
+            self.failures += 1
+            self.watch.failed(name, why)
 
     def _signal(self, number: int) -> None:
         for _, process, _ in self.running.values():
