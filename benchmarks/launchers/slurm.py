@@ -205,8 +205,9 @@ class RunJob:
                 time.sleep(1.0)
         elif code > 128 or code in (-signal.SIGUSR1, -signal.SIGUSR2):
             time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
-        failed = [folder for folder in map(RunFolder, (path, *self.beside)) if folder.status == "failed"]
-        raise RuntimeError(f"{path.name}: {reason(failed[0] if failed else RunFolder(path), code, path / LOG)}")
+        folders = [RunFolder(folder) for folder in (self.folder, *self.beside)]
+        failed = next((folder for folder in folders if folder.status == "failed"), folders[0])
+        raise RuntimeError(f"{failed.path.name}: {reason(failed, code, path / LOG)}")
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Return what the next start of the job does: the same, for the run goes on by itself. None: nothing is left.
