@@ -31,6 +31,23 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     _sync_folder(path.parent)
 
 
+def link_aside(source: Path, path: Path) -> None:
+    """Give a file a second name, put in the place of `path` by rename: the content lies on the disk once.
+
+    Raises OSError, also where the file system has one name a file.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.unlink(missing_ok=True)
+        os.link(source, aside)
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write `text` in UTF-8, whole or not at all; missing folders are made. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

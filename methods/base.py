@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(BaseModel):
-    """Settings of a method that change its numbers; a subclass holds every default. Unknown keys are refused."""
+    """Settings of a method that change its numbers; a subclass holds every default. Unknown keys are refused.
+
+    score_only: names of the settings that neither the initial weights nor the training loss depend on. Runs that differ
+    in these alone train the same weights, so they are trained once (`benchmarks/running/joint.py`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score_only: ClassVar[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True)

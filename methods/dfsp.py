@@ -43,6 +43,10 @@ class DFSPConfig(MethodConfig):
     primitive_scores_at_test: weight of the state and object scores in a pair's score.
     """
 
+    # mix_images is read outside of training mode alone. In training all candidates are training pairs, so that both
+    # values of decompose_over average the same.
+    score_only: ClassVar[frozenset[str]] = frozenset({"mix_images", "decompose_over", "primitive_scores_at_test"})
+
     fusion: Fusion = "t2i"
     layout: Layout = "per_image"
     mix_images: int | None = Field(None, ge=1)

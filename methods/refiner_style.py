@@ -51,6 +51,8 @@ class RefinerStyleConfig(MethodConfig):
     adapters. inference, score_weights: see `ScoreFusion`.
     """
 
+    score_only: ClassVar[frozenset[str]] = frozenset({"inference", "score_weights"})
+
     branches: tuple[Branch, ...] = BRANCHES
     refine: bool = True
     queries: int = Field(8, ge=1)

@@ -7,11 +7,11 @@ from dataclasses import fields
 from benchmarks.commands.options import option_name
 from benchmarks.running.choices import How
 
-LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--set", "--plugin", "--slurm", "--top-k", "--grid")
-"""Options that take several values: after one option, by repeating it, and (methods, seeds, ablations) with commas."""
+LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--worlds", "--set", "--plugin", "--slurm", "--top-k", "--grid")
+"""Options that take several values: after one option, by repeating it, and (those of `COMMA_OPTIONS`) with commas."""
 LISTS_OF = {"report": ("--results",)}
 """What else takes several values, by the command: elsewhere a word after it may be an argument."""
-COMMA_OPTIONS = ("--methods", "--seeds", "--ablations")
+COMMA_OPTIONS = ("--methods", "--seeds", "--ablations", "--worlds")
 FLAGS = ("--dry-run", "--flops-only", *(option_name(f) for f in fields(How) if isinstance(f.default, bool)))
 """Options that are on or off; a word after one may say which."""
 FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

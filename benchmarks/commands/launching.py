@@ -93,11 +93,13 @@ def on_devices(count: int | None, launcher: Launcher, device: str, precision: st
 def spec_run(
     context: typer.Context, path: Path, choices: Choices, launcher: Launcher
 ) -> tuple[list[PlannedRun], Workbench]:
-    """Return the one run of a file, planned. Its folder is the file's own, where that is a run's, else in the results.
+    """Return the run of a file, planned. Its folder is the file's own, where that is a run's, else in the results.
+
+    A job that was handed out for several runs of one training is all of these.
 
     context: says which options were given.
     """
-    from benchmarks.launchers.job import plan_job, read_job
+    from benchmarks.launchers.job import jobs_beside, plan_job, read_job
     from benchmarks.running.plan import note_empty_groups
     from benchmarks.running.workbench import Workbench
 
@@ -123,9 +125,11 @@ def spec_run(
     choices = replace(choices, results=folder.parent, precision=spec.precision, threads=spec.threads)
     workbench = Workbench(choices)
     policy = choices.on_existing
-    planned = plan_job(job, folder, workbench, redo=policy == "redo", skip=policy == "skip")
-    note_empty_groups(workbench, [planned])
-    return [planned], workbench
+    jobs = [(folder, job), *(jobs_beside(path, job) if at_home else ())]
+    redo, skip = policy == "redo", policy == "skip"
+    planned = [plan_job(own, place, workbench, redo=redo, skip=skip) for place, own in jobs]
+    note_empty_groups(workbench, planned)
+    return planned, workbench
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -84,7 +84,9 @@ class Wanted:
     dataset: Annotated[str | None, typer.Option(help="Data set.")] = None
     seeds: Annotated[list[int] | None, typer.Option(help="Seeds, e.g. --seeds 0 1 2.")] = None
     ablations: Annotated[list[str] | None, typer.Option(help="Switches beside the full model, see 'show'.")] = None
-    world: Annotated[World | None, typer.Option(help="Candidate pairs.")] = None
+    worlds: Annotated[
+        list[World] | None, typer.Option("--worlds", "--world", help="Candidate pairs; for both: --worlds closed open.")
+    ] = None
     profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None
     backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None
     epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs, instead of the preset's.")] = None
@@ -103,7 +105,7 @@ class Wanted:
             ablations=several(self.ablations),
             datasets=None if self.dataset is None else (self.dataset,),
             seeds=None if self.seeds is None else tuple(self.seeds),
-            worlds=None if self.world is None else (self.world.value,),
+            worlds=tuple(dict.fromkeys(world.value for world in self.worlds)) if self.worlds else None,
             profile=None if self.profile is None else self.profile.value,
             backbones=None if self.backbone is None else (self.backbone,),
         )

@@ -66,6 +66,7 @@ def run(
 
 def show_plan(planned: Sequence[PlannedRun], workbench: Workbench) -> None:
     """Print the runs with what would be done about each, where their settings come from, and what memory they take."""
+    from benchmarks.running.joint import together
     from benchmarks.running.memory_estimate import memory_table
 
     table = RichTable(title=f"Planned runs on {workbench.device} in {workbench.precision}", title_justify="left")
@@ -74,6 +75,10 @@ def show_plan(planned: Sequence[PlannedRun], workbench: Workbench) -> None:
     for item in planned:
         table.add_row(item.spec.run_id, item.status, item.action)
     out.print(table)
+    for runs in together(planned):
+        if len(runs) > 1:
+            names = ", ".join(item.spec.run_id for item in runs)
+            out.print(f"One training for {len(runs)} runs, each judged after every epoch: {names}.", soft_wrap=True)
     first: dict[str, dict[str, str]] = {}
     for item in planned:
         spec = item.spec

@@ -1,4 +1,4 @@
-"""One run after the other, in this process, on data, weights and features that are loaded once."""
+"""One training after the other, in this process, on data, weights and features that are loaded once."""
 
 from __future__ import annotations
 
@@ -8,60 +8,77 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks.launchers.base import Launcher, Watch, name_of
+from benchmarks.running.joint import together
 from benchmarks.runs.locks import Held
 from benchmarks.runs.records import ERROR
 from benchmarks.training import stopping
 from errors import UserError
 
 if TYPE_CHECKING:
+    from benchmarks.running.doing import Outcome
     from benchmarks.running.plan import PlannedRun
     from benchmarks.running.workbench import Workbench
 
 
 class Inline(Launcher):
-    """A run that fails is recorded and the next one starts."""
+    """Runs of one training are done together; one that fails is recorded and the next one starts."""
 
     name = "inline"
 
     def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
         """See `Launcher.launch`."""
-        from benchmarks.running.execute import execute
+        from benchmarks.running.execute import Start, execute_together
 
-        failures = held = 0
-        for item in planned:
-            if item.action == "nothing":
-                item.folder.tidy()
+        tally = _Tally(watch)
+        for runs in together(planned):
+            if all(item.action == "nothing" for item in runs):
+                for item in runs:
+                    item.folder.tidy()
                 continue
-            name = name_of(item)
-            start = time.perf_counter()
+            name = name_of(runs[0])
+            told = Start(
+                workbench,
+                partial(watch.progress, name),
+                self.options.command_line,
+                partial(watch.notice, name),
+                tally.settled,
+            )
+            tally.start = time.perf_counter()
             try:
                 stopping.check()
-                record = execute(
-                    item,
-                    workbench,
-                    partial(watch.progress, name),
-                    self.options.command_line,
-                    partial(watch.notice, name),
-                )
+                execute_together(runs, told)
             except stopping.Stopped as stop:
                 watch.stopped(name, stop)
                 return stop.exit_code
             except KeyboardInterrupt:  # the second Ctrl-C
                 watch.stopped(name, None)
                 return 130
-            except Held as error:
-                held += 1
-                watch.left_out(name, str(error))
-            except UserError as error:
-                failures += 1
-                watch.failed(name, str(error))
-            except Exception as error:
-                failures += 1
-                file = item.folder.path / ERROR
-                where = f" See {file}." if file.is_file() else ""  # a run may fail before its record begins
-                watch.failed(name, f"{type(error).__name__}: {error}.{where}")
-            else:
-                watch.done(name, record, time.perf_counter() - start)
-            if failures and workbench.group.size > 1:
+            if tally.failures and workbench.group.size > 1:
                 break  # the processes have parted; the same command does what is left
-        return 1 if failures else 3 if held else 0
+        return 1 if tally.failures else 3 if tally.held else 0
+
+
+class _Tally:
+    """Tells what becomes of runs, and counts. start: of the training that they share, in `perf_counter`'s seconds."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.failures = self.held = 0
+        self.start = 0.0
+
+    def settled(self, item: PlannedRun, outcome: Outcome) -> None:
+        """Take in what becomes of a run."""
+        name = name_of(item)
+        if isinstance(outcome, Held):
+            self.held += 1
+            self.watch.left_out(name, str(outcome))
+        elif isinstance(outcome, UserError):
+            self.failures += 1
+            self.watch.failed(name, str(outcome))
+        elif isinstance(outcome, Exception):
+            self.failures += 1
+            file = item.folder.path / ERROR
+            where = f" See {file}." if file.is_file() else ""  # a run may fail before its record begins
+            self.watch.failed(name, f"{type(outcome).__name__}: {outcome}.{where}")
+        else:
+            self.watch.done(name, outcome, time.perf_counter() - self.start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,7 @@ class Job(BaseModel):
     dataset, backbone, feasibility: as asked for, see `PlannedRun`.
     plugins: absolute paths.
     command_line: what the record says the run was started as; () leaves that to the process.
+    beside: names of further folders beside this one's, whose jobs are done with it: they share its training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +56,7 @@ class Job(BaseModel):
     how: How = How()
     plugins: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def applied(self, choices: Choices) -> Choices:
         """Return choices with everything that the job decides about."""
@@ -84,6 +86,28 @@ def write_job(folder: Path, job: Job) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / JOB, job.model_dump(mode="json"))
     return folder / JOB
+
+
+def write_jobs(runs: Sequence[PlannedRun], job: Callable[[PlannedRun], Job]) -> None:
+    """Write the jobs of runs that share a training; the first one's does them all, each other's its own run alone."""
+    for item in runs:
+        write_job(item.folder.path, job(item))
+    do_with_first([item.folder.path for item in runs])
+
+
+def do_with_first(folders: Sequence[Path]) -> None:
+    """Have the job in the first of the folders do those in the others too, and no more than these."""
+    first, *others = folders
+    beside = tuple(folder.name for folder in others)
+    job, _ = read_job(first / JOB)
+    if job.beside != beside:
+        write_job(first, job.model_copy(update={"beside": beside}))
+
+
+def jobs_beside(path: Path, job: Job) -> list[tuple[Path, Job]]:
+    """Return the folders and jobs that are done with the job in a file; those that are gone are left out."""
+    folders = [path.resolve().parent.parent / name for name in job.beside]
+    return [(folder, read_job(folder / JOB)[0]) for folder in folders if (folder / JOB).is_file()]
 
 
 def read_job(path: Path) -> tuple[Job, bool]:
@@ -172,20 +196,24 @@ def start_run(
         )
 
 
-def reason(folder: RunFolder, code: int) -> str:
-    """Return in a sentence why a run's process ended with a code other than 0: from its record, else from its log."""
+def reason(folder: RunFolder, code: int, log: Path | None = None) -> str:
+    """Return in a sentence why a run's process ended with a code other than 0: from its record, else from its log.
+
+    log: where its process printed, by default the file in its own folder.
+    """
+    log = folder.path / LOG if log is None else log
     with suppress(UserError):
         if folder.status == "failed":
             error = folder.read().error or {}
             kind, message = error.get("type", ""), error.get("message", "")
             return f"{message if kind == 'UserError' else f'{kind}: {message}.'} See {folder.path}."
     if code < 0:
-        return f"It was killed by signal {-code}; its last state is kept. See {folder.path / LOG}."
+        return f"It was killed by signal {-code}; its last state is kept. See {log}."
     lines: list[str] = []
     with suppress(OSError):
-        lines = [line for line in (folder.path / LOG).read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1].strip() if lines else "It said nothing."
-    return f"{last.rstrip('.')}. See {folder.path / LOG}."
+    return f"{last.rstrip('.')}. See {log}."
 
 
 def _record(path: Path, content: dict[str, Any]) -> RunRecord:

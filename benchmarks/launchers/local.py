@@ -1,4 +1,4 @@
-"""Processes of this machine, one run each: one per GPU, or one per core; the longest runs begin.
+"""Processes of this machine, one training each: one per GPU, or one per core; the longest begin.
 
 Each process is `python bench.py run --spec FILE` and prints into its run's log. A run that fails stops none of the
 others. A stop (Ctrl-C, SIGTERM) is passed on, and every run saves what it has.
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
-from benchmarks.launchers.job import job_of, reason, start_run, write_job
+from benchmarks.launchers.job import LOG, do_with_first, job_of, reason, start_run, write_jobs
 from benchmarks.launchers.side_by_side import at_once, cores, longest_first
 from benchmarks.launchers.telling import Listener
+from benchmarks.running.joint import together
 from benchmarks.runs import locks
 from benchmarks.training import stopping
 from datasets.system import is_posix
@@ -47,12 +48,14 @@ class Local(Launcher):
         own = f"local-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
         with locks.hold(root / PLACE / own, lambda message: watch.notice("local", message)):
             with launched.handing_out(root):
-                waiting, held = launched.free(planned, root, watch)
-                for item in waiting:
-                    job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
-                    write_job(item.folder.path, job)
-                    launched.note(item.folder.path, self.name, own)
-            places = self._places(waiting, workbench)
+                free, held = launched.free(planned, root, watch)
+                waiting = together(free)
+                about = (workbench.choices, self.options.plugins, self.options.command_line)
+                for runs in waiting:
+                    write_jobs(runs, lambda item: job_of(item, *about))
+                    for item in runs:
+                        launched.note(item.folder.path, self.name, own)
+            places = self._places(free, workbench)
             waiting = longest_first(waiting, workbench)
             with stopping.deferred():
                 code = _Pool(places, own, watch).run(waiting)
@@ -75,8 +78,8 @@ class Local(Launcher):
     def _places(self, runs: Sequence[PlannedRun], workbench: Workbench) -> list[dict[str, str]]:
         if workbench.device.type == "cpu":
             jobs = self.options.jobs or at_once(runs, workbench)
-            return [{name: str(workbench.choices.threads) for name in THREADS}] * max(1, min(len(runs), jobs))
-        return shares(len(runs), self.options.jobs, gpus(workbench.device), cores())
+            return [{name: str(workbench.choices.threads) for name in THREADS}] * max(1, min(len(together(runs)), jobs))
+        return shares(len(together(runs)), self.options.jobs, gpus(workbench.device), cores())
 
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:
@@ -86,9 +89,13 @@ class Local(Launcher):
 
 @dataclass(frozen=True)
 class _AtWork:
-    """A run in a process. listener: None where processes cannot share a pipe. start: of `time.perf_counter`."""
+    """Runs of one training in a process.
 
-    item: PlannedRun
+    listener: None where processes cannot share a pipe.
+    start: of `time.perf_counter`.
+    """
+
+    runs: Sequence[PlannedRun]
     process: subprocess.Popen[bytes]
     listener: Listener | None
     start: float
@@ -102,21 +109,21 @@ class _Pool:
         self.running: dict[int, _AtWork] = {}
         self.failures = self.held = self.stopped = 0
 
-    def run(self, planned: Sequence[PlannedRun]) -> int:
-        """Do the runs; return the exit code of `Launcher.launch`."""
-        waiting, total, asked = list(planned), len(planned), False
+    def run(self, groups: Sequence[Sequence[PlannedRun]]) -> int:
+        """Do the runs, those of one training in one process; return the exit code of `Launcher.launch`."""
+        waiting, total, asked = list(groups), sum(map(len, groups)), False
         try:
             while waiting or self.running:
                 if stopping.requested() is not None and not asked:
                     asked, waiting = True, []
-                    self.stopped = len(self.running)
+                    self.stopped = self._at_work()
                     self._signal(signal.SIGTERM)
                 for place in set(range(len(self.places))) - set(self.running):
                     if waiting:
                         self._start(place, waiting.pop(0))
                 self._collect()
-                done = total - len(waiting) - len(self.running)
-                self.watch.progress("all runs", "done", done, total, f"{len(self.running)} at work")
+                done = total - sum(map(len, waiting)) - self._at_work()
+                self.watch.progress("all runs", "done", done, total, f"{self._at_work()} at work")
                 time.sleep(TICK)
         except KeyboardInterrupt:  # the second Ctrl-C
             for one in self.running.values():
@@ -134,25 +141,34 @@ class _Pool:
             return stop.exit_code
         return 1 if self.failures else 3 if self.held else 0
 
-    def _start(self, place: int, item: PlannedRun) -> None:
-        folder = item.folder.path
-        launch = launched.read(folder)
-        if launch is None or launch.cancelled or launch.job != self.own:
-            self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
+    def _at_work(self) -> int:
+        return sum(len(one.runs) for one in self.running.values())
+
+    def _start(self, place: int, runs: Sequence[PlannedRun]) -> None:
+        wanted = []
+        for item in runs:
+            launch = launched.read(item.folder.path)
+            if launch is None or launch.cancelled or launch.job != self.own:
+                self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
+            else:
+                wanted.append(item)
+        if not wanted:
             return
+        folders = [item.folder.path for item in wanted]
+        do_with_first(folders)
         listener = Listener() if is_posix() else None
         variables = {**self.places[place], **(listener.variables if listener else {})}
         files = [listener.theirs] if listener else []
         # A session of its own: a terminal's Ctrl-C comes to the pool alone, which passes it on.
-        process = start_run(folder, "local", self.own, variables, own_session=True, open_files=files)
+        process = start_run(folders[0], "local", self.own, variables, own_session=True, open_files=files)
         if listener:
             listener.started()
-        self.running[place] = _AtWork(item, process, listener, time.perf_counter())
-        self.watch.progress(name_of(item), "starting", 0, 1, "")
+        self.running[place] = _AtWork(wanted, process, listener, time.perf_counter())
+        self.watch.progress(name_of(wanted[0]), "starting", 0, 1, "")
 
     def _collect(self) -> None:
         for place, one in list(self.running.items()):
-            code, item = one.process.poll(), one.item
+            code = one.process.poll()
             if code is None:
                 if one.listener:
                     one.listener.pass_on(self.watch)
@@ -160,17 +176,23 @@ class _Pool:
             del self.running[place]
             if one.listener:
                 one.listener.close(self.watch)
-            name, seconds = name_of(item), time.perf_counter() - one.start
-            if code == 0 and item.folder.status == "done":
-                self.watch.done(name, item.folder.read(), seconds)
-            elif code == 3:
-                self.held += 1
-                self.watch.left_out(name, reason(item.folder, code))
-            elif code > 128 or code == -signal.SIGTERM:
-                self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
-            else:
-                self.failures += 1
-                self.watch.failed(name, reason(item.folder, code))
+            for item in one.runs:
+                log = one.runs[0].folder.path / LOG
+                self._tell(item, code, time.perf_counter() - one.start, reason(item.folder, code, log))
+
+    def _tell(self, item: PlannedRun, code: int, seconds: float, why: str) -> None:
+        """Say what became of a run of a process that ended with this code."""
+        name = name_of(item)
+        if item.folder.status == "done":
+            self.watch.done(name, item.folder.read(), seconds)
+        elif code == 3:
+            self.held += 1
+            self.watch.left_out(name, why)
+        elif code > 128 or code == -signal.SIGTERM:
+            self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
+        else:
+            self.failures += 1
+            self.watch.failed(name, why)
 
     def _signal(self, number: int) -> None:
         for one in self.running.values():

@@ -48,13 +48,16 @@ def at_once(planned: Sequence[PlannedRun], workbench: Workbench) -> int:
     todo = [item for item in planned if item.action != "nothing"]
     if workbench.device.type != "cpu" or workbench.choices.elsewhere or processes() > 1 or not is_posix():
         return 1
-    count = max(1, min(len(todo), cores() // workbench.choices.threads))
-    return fitting(todo, workbench, count, free_memory())
+    from benchmarks.running.joint import together
+
+    trainings = [max(runs, key=lambda item: expected_work(item, workbench)) for runs in together(todo)]
+    count = max(1, min(len(trainings), cores() // workbench.choices.threads))
+    return fitting(trainings, workbench, count, free_memory())
 
 
-def longest_first(planned: Sequence[PlannedRun], workbench: Workbench) -> list[PlannedRun]:
-    """Return the runs in the order in which they are begun, so that no long one is left for the end."""
-    return sorted(planned, key=lambda item: -expected_work(item, workbench))
+def longest_first(groups: Sequence[list[PlannedRun]], workbench: Workbench) -> list[list[PlannedRun]]:
+    """Return runs, grouped by their training, in the order in which they are begun: no long one is left for the end."""
+    return sorted(groups, key=lambda runs: -expected_work(runs[0], workbench))
 
 
 def expected_work(planned: PlannedRun, workbench: Workbench) -> float:

@@ -1,4 +1,4 @@
-"""Runs as a job array of a SLURM cluster, through submitit. Each job does one run.
+"""Runs as a job array of a SLURM cluster, through submitit. Each job does one training.
 
 Data and weights are prepared before the jobs are submitted, because compute nodes often have no network. The cache
 (CZSL_HOME) and the results must therefore lie on a file system that the nodes share.
@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, LaunchOptions, Watch, name_of
-from benchmarks.launchers.job import JOB, job_of, reason, start_run, write_job
+from benchmarks.launchers.job import JOB, LOG, job_of, reason, start_run, write_jobs
 from benchmarks.launchers.slurm_queue import ask, in_queue, still_runs
 from benchmarks.launchers.slurm_settings import judge, parameters, refusal
+from benchmarks.running.joint import together
 from benchmarks.runs.environment import PROJECT
 from benchmarks.runs.records import RunFolder
 from errors import UserError
@@ -86,14 +87,17 @@ class Slurm(Launcher):
             todo, _ = launched.free(planned, root, watch)
             if not todo:
                 return 0
-            judge(self._script(root, len(todo)))  # before anything is written
-            for item in todo:
-                job = job_of(item, workbench.choices, self.options.plugins, self.options.command_line)
-                write_job(item.folder.path, job)
-            jobs = self._submit(root, [RunJob(str(item.folder.path.resolve())) for item in todo])
-            for item, number in zip(todo, jobs, strict=True):
+            groups = together(todo)
+            judge(self._script(root, len(groups)))  # before anything is written
+            about = (workbench.choices, self.options.plugins, self.options.command_line)
+            for runs in groups:
+                write_jobs(runs, lambda item: job_of(item, *about))
+            folders = [[str(item.folder.path.resolve()) for item in runs] for runs in groups]
+            jobs = self._submit(root, [RunJob(*own) for own in folders])
+            numbers = [(item, number) for runs, number in zip(groups, jobs, strict=True) for item in runs]
+            for item, number in numbers:
                 launched.note(item.folder.path, self.name, number)
-        for item, number in zip(todo, jobs, strict=True):
+        for item, number in numbers:
             watch.submitted(name_of(item), f"SLURM job {number}")
         return 0
 
@@ -103,9 +107,10 @@ class Slurm(Launcher):
         todo = launched.unclaimed(planned, root)
         if not todo:
             return []
-        script = self._script(root, len(todo))
-        tasks = [f"{n}: python bench.py run --spec {item.folder.path / JOB}" for n, item in enumerate(todo)]
-        what = "one job" if len(todo) == 1 else f"an array of {len(todo)} jobs"
+        firsts = [runs[0] for runs in together(todo)]
+        script = self._script(root, len(firsts))
+        tasks = [f"{n}: python bench.py run --spec {item.folder.path / JOB}" for n, item in enumerate(firsts)]
+        what = "one job" if len(firsts) == 1 else f"an array of {len(firsts)} jobs"
         note = judge(script)
         shown = [f"SLURM: {what}; sbatch would get", *script.rstrip().splitlines(), "", "and the jobs would do", *tasks]
         return [*shown, note] if note else shown
@@ -163,20 +168,23 @@ class Slurm(Launcher):
 
 
 class RunJob:
-    """What a job does: one run, in a process of its own. submitit writes it down, and again before a new start.
+    """What a job does: one training, in a process of its own. submitit writes it down, and again before a new start.
+
+    folder, beside: of the run whose file is started, and of those that share its training.
 
     The run's process gets every signal of the job itself and stops by itself; this one decides what becomes of the job.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, *beside: str) -> None:
+        self.folder, self.beside = folder, beside
         self.pid: int | None = None  # of the run's process
 
     def __call__(self) -> str:
         """Do the run and return its name; a run that fails fails the job."""
         path = Path(self.folder)
         job = own_number()
-        launched.note(path, "slurm", job)
+        for folder in (path, *map(Path, self.beside)):
+            launched.note(folder, "slurm", job)
         # submitit listens to one signal; clusters send either of these.
         again = next(
             (h for n in ("SIGUSR2", "SIGUSR1") if callable(h := signal.getsignal(getattr(signal, n)))), signal.SIG_IGN
@@ -188,7 +196,6 @@ class RunJob:
         # No blocking wait: it would hold a lock of the process object while the signal's handler runs.
         while (code := process.poll()) is None:
             time.sleep(TICK)
-        folder = RunFolder(path)
         if code == 0:
             return path.name
         if code in (128 + signal.SIGTERM, -signal.SIGTERM):
@@ -198,7 +205,9 @@ class RunJob:
                 time.sleep(1.0)
         elif code > 128 or code in (-signal.SIGUSR1, -signal.SIGUSR2):
             time.sleep(5.0)  # the same signal is on its way to this process, and its handler does not return
-        raise RuntimeError(f"{path.name}: {reason(folder, code)}")
+        folders = [RunFolder(folder) for folder in (self.folder, *self.beside)]
+        failed = next((folder for folder in folders if folder.status == "failed"), folders[0])
+        raise RuntimeError(f"{failed.path.name}: {reason(failed, code, path / LOG)}")
 
     def checkpoint(self) -> DelayedSubmission | None:
         """Return what the next start of the job does: the same, for the run goes on by itself. None: nothing is left.
@@ -209,10 +218,10 @@ class RunJob:
 
         if self.pid is not None:
             end(self.pid, SAVING)
-        status = RunFolder(self.folder).status
-        if status == "done":
+        found = {RunFolder(folder).status for folder in (self.folder, *self.beside)}
+        if found == {"done"}:
             sys.exit(0)
-        return None if status == "failed" else DelayedSubmission(RunJob(self.folder))
+        return None if found <= {"done", "failed"} else DelayedSubmission(RunJob(self.folder, *self.beside))
 
 
 def end(pid: int, patience: float) -> None:

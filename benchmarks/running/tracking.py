@@ -15,7 +15,6 @@ from torch import Tensor
 
 from benchmarks.evaluation.metrics import Metrics
 from benchmarks.runs import files
-from benchmarks.runs.result import Result
 from benchmarks.training.loop import Trainer
 from benchmarks.training.steps import Stepper
 from errors import UserError
@@ -37,7 +36,9 @@ def check(track: str | None) -> None:
 
 
 class TrackedTrainer(Trainer):
-    """A trainer that draws its curves. Steps are counted from 1 over all epochs, across stops and resumes.
+    """A trainer that draws its curves: of runs that share a training, the first one's.
+
+    Steps are counted from 1 over all epochs, across stops and resumes.
 
     train/loss, train/lr: of each optimizer step.
     val/<name>: the numbers of each epoch's record, at its last step.
@@ -46,10 +47,10 @@ class TrackedTrainer(Trainer):
     _writer: SummaryWriter | None = None
     _images, _total = 0, 0.0  # of the epoch, when the latest step was drawn: images, and the sum of their losses
 
-    def run(self) -> Result:
-        """Train and evaluate, see `Trainer.run`; what was drawn is on disk however that ends."""
+    def train(self) -> None:
+        """Train, see `Trainer.train`; what was drawn is on disk however that ends."""
         try:
-            return super().run()
+            super().train()
         finally:
             if self._writer is not None:
                 self._writer.close()

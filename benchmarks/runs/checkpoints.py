@@ -6,6 +6,9 @@
 
 A state file is a line with the SHA-256 of what follows, and then what torch saves. A disk that lies is found out
 before a number depends on it.
+
+Runs that share a training have the same state, each in its own folder: one file under several names, where the file
+system has links. It says of each of them which epoch is its best.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +32,8 @@ from benchmarks.runs.records import PREVIOUS, STATE
 from methods.backbone.blocks import weights_digest
 
 BEST = "best.safetensors"
+RUNS = "runs"
+"""Key of a state that several runs share: by run id, the fields of `Progress` that are the run's own."""
 HEAD = b"czsl-bench state, SHA-256 "
 
 
@@ -49,22 +54,45 @@ class Progress:
     seconds: float = 0.0
     micro_batch: int | None = None
 
+    @property
+    def holds_best(self) -> bool:
+        """Whether the weights of the training's own state are those of the best epoch so far."""
+        return self.images == 0 and 0 <= self.best_epoch == self.next_epoch - 1
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Finished epochs, and images of the next one: the larger, the further."""
+        return self.next_epoch, self.images
+
 
 class Damaged(Exception):
     """A file is not what was written. The text says which and why."""
 
 
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the state whole or not at all, and keep the one before it."""
+def write_state(folders: Sequence[Path], state: Mapping[str, Any]) -> None:
+    """Write the state of runs that share a training into their folders; in each the one before it is kept.
+
+    Each folder has it whole or not at all.
+    """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
     head = HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    latest = folder / STATE
-    if latest.is_file():
-        with files.writing(latest):
-            latest.replace(folder / PREVIOUS)
-    files.write_aside(latest, lambda file: (file.write(head), file.write(content)))
+
+    def write(file: IO[bytes]) -> None:
+        file.write(head)
+        file.write(content)
+
+    first = folders[0] / STATE
+    for folder in folders:
+        latest = folder / STATE
+        if latest.is_file():
+            with files.writing(latest):
+                latest.replace(folder / PREVIOUS)
+        if folder == folders[0]:
+            files.write_aside(first, write)
+        else:
+            files.write_again(first, latest, write)
 
 
 def read_state(path: Path, device: torch.device) -> dict[str, Any]:
@@ -78,31 +106,32 @@ def read_state(path: Path, device: torch.device) -> dict[str, Any]:
     return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 
 
-def readable_states(folder: Path, device: torch.device, damages: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the folder's states, the latest first; a damaged one is removed and told in `damages`."""
-    for path in (folder / STATE, folder / PREVIOUS):
-        if path.is_file():
-            try:
-                state = read_state(path, device)
-            except Damaged as damage:
-                damages.append(str(damage))
-                with files.writing(path):
-                    path.unlink()
-            else:
-                yield state
+def states_of(folder: Path) -> list[Path]:
+    """Return the folder's state files, the latest first."""
+    return [path for path in (folder / STATE, folder / PREVIOUS) if path.is_file()]
 
 
-def holds_best(state: Mapping[str, Any]) -> bool:
-    """Return whether a state's own weights are those of the best epoch so far."""
-    progress = Progress(**state["progress"])
-    return progress.images == 0 and 0 <= progress.best_epoch == progress.next_epoch - 1
+def progress_of(state: Mapping[str, Any], run_id: str, own: bool) -> Progress | None:
+    """Return how far a run is in a state; None for one that the state is not about.
+
+    own: whether the state lies in the run's own folder. A state that names no runs is about that run alone.
+    """
+    best = state.get(RUNS, {}).get(run_id)
+    if best is None and not (own and RUNS not in state):
+        return None
+    return Progress(**{**state["progress"], **(best or {})})
+
+
+def remove(path: Path) -> None:
+    """Remove a file that is of no use any more."""
+    with files.writing(path):
+        path.unlink(missing_ok=True)
 
 
 def forget_state(folder: Path) -> None:
     """Remove what only resuming needs."""
     for name in (STATE, PREVIOUS):
-        with files.writing(folder / name):
-            (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
 
 
 def write_best(folder: Path, tensors: Mapping[str, Tensor], run_id: str, epoch: int) -> None:

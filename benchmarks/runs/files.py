@@ -42,6 +42,14 @@ def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         datasets.files.write_aside(path, write)
 
 
+def write_again(source: Path, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Put at `path` what `write` has put at `source`: as a second name of that file, or written again without links."""
+    try:
+        datasets.files.link_aside(source, path)
+    except OSError:
+        write_aside(path, write)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
     text = json.dumps(with_finite_numbers(content), indent=1, allow_nan=False) + "\n"

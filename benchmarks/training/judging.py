@@ -1,5 +1,8 @@
 """What a run is judged by: its scores of a phase, the numbers that select an epoch, and its final evaluation.
 
+A training may have several judges: runs that differ in the world, or in how pairs are scored, and train the same
+weights. Each has a folder, a method of its own settings and a best epoch of its own.
+
 Where memory runs out in an evaluation, it goes on with half as many images at once.
 """
 
@@ -8,8 +11,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,20 +23,23 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.metrics import Labels, Metrics, evaluate
 from benchmarks.evaluation.open_world import ThresholdedWorld
 from benchmarks.evaluation.scoring import score_images
-from benchmarks.evaluation.selection import Rule
+from benchmarks.evaluation.selection import Rule, counts_more
 from benchmarks.evaluation.topk import KEPT
 from benchmarks.runs.checkpoints import Progress
 from benchmarks.runs.records import RunFolder
-from benchmarks.runs.result import Cost, PhaseMetrics, Result, Selection
+from benchmarks.runs.result import PhaseMetrics, Result, Selection
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import stopping
 from benchmarks.training.batches import PhaseBatches, Surroundings, Views
+from benchmarks.training.costs import Spent
 from benchmarks.training.execution import Execution
 from benchmarks.training.kept_scores import KeptScores, Validated
-from benchmarks.training.memory import in_smaller_parts, peak_memory
+from benchmarks.training.memory import check_halving, in_smaller_parts
 from benchmarks.training.outcome import headline, judged, score_arrays
+from benchmarks.training.resuming import SavedRun
 from benchmarks.training.steps import Stepper
 from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.loaders import dead_worker
 from errors import UserError, counted
 from methods.base import Batch, Method
 
@@ -43,6 +51,8 @@ class Judge:
 
     world: chooses and applies the threshold; None where no pair is removed
     progress: of the training, if the method trains; it says which epoch counts
+    saved: the run's best weights
+    failure: why its evaluation failed while other runs of the same training go on
     stepper: takes the optimizer steps; None before training begins
     surroundings: `notify` is told what is also noted in the record
     """
@@ -61,6 +71,8 @@ class Judge:
         self.surroundings = surroundings = surroundings or Surroundings()
         self.report, self.store = surroundings.report, surroundings.store
         self.progress, self.kept = Progress(), KeptScores()
+        self.saved = SavedRun(spec.run_id, folder, execution)
+        self.failure: Exception | None = None
         self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
         self.validation = Sizes.of(dataset, "val")
@@ -92,6 +104,19 @@ class Judge:
         """Whether there is anything to train."""
         return self.method.info.trains and self.config.epochs > 0
 
+    def fail(self, error: Exception) -> None:
+        """Record why the run ends while others of its training go on."""
+        self.failure = dead_worker(error) or error
+        if self.group.leads:
+            with suppress(UserError):  # the disk that failed the run may not take in why
+                self.folder.fail(self.failure)
+
+    def conclude(self) -> Result:
+        """Evaluate the selected epoch and return the result to be recorded."""
+        if self.trains:
+            self.method.load_checkpoint(self.saved.best(self.progress.best_epoch))
+        return self._final()
+
     def score(self, phase: Phase) -> tuple[ImageScores, Labels]:
         """Score a phase's images against its candidates; in a world with thresholds, "val" chooses one."""
         candidates, chunk = self.candidates[phase], self.execution.pair_chunk
@@ -111,18 +136,7 @@ class Judge:
 
     def _halve_eval_batch(self) -> None:
         size = self.execution.eval_batch
-        if size == 1:
-            raise UserError(
-                f"Memory does not suffice to evaluate {self.method.info.name} on {self.execution.device}.",
-                "It ran out with one image at once; what was trained is kept.",
-                "Run the same command on a device with more memory, or with a smaller backbone.",
-            )
-        if self.group.size > 1:
-            raise UserError(
-                f"Memory ran out with {counted(size, 'image')} at once in evaluation.",
-                f"{self.group.size} processes make this run, and they cannot change that by themselves.",
-                "The same command without --devices goes on from what was trained, with fewer images at once.",
-            )
+        check_halving(size, self.method.info.name, self.execution.device, self.group.size)
         self.execution = replace(self.execution, eval_batch=(size + 1) // 2)
         for batches in {*self.batches.values(), self.selection_batches}:
             batches.execution = self.execution
@@ -152,6 +166,20 @@ class Judge:
 
         scores = in_smaller_parts(score, self._halve_eval_batch)
         return evaluate(self.group.join(scores), self._labels("val", self.selection_candidates))
+
+    def epoch_metrics(self) -> tuple[Metrics, float]:
+        """Return what decides about an epoch: validation metrics, and the validation loss where the rule reads it."""
+        metrics = self.selection_metrics()
+        return metrics, self.validation_loss() if self.rule.used == "val_loss" else math.nan
+
+    def record_epoch(self, epoch: int, metrics: Metrics, loss: float, about: Mapping[str, Any]) -> None:
+        """Judge an epoch by its `epoch_metrics` and append it to the record. about: what its training says of it."""
+        value, progress = self.rule.value(metrics, loss, epoch), self.progress
+        if progress.best_epoch < 0 or counts_more(value, progress.best_value):
+            progress.best_epoch, progress.best_value = epoch, value
+        order = ("epoch", "losses", "lr", "val", "best_epoch", "micro_batch", "train_seconds", "val_seconds")
+        known = {"epoch": epoch, "val": self._epoch_numbers(metrics, loss), "best_epoch": progress.best_epoch, **about}
+        self.folder.append_epoch({key: known[key] for key in order if key in known})
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
         numbers = headline(metrics)
@@ -221,29 +249,13 @@ class Judge:
             **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
             **({"no_bias": no_bias} if no_bias else {}),
         )
+        epochs, features = self.folder.epochs(), self.store.seconds - self.store_seconds
+        elsewhere = self.spec.imported is not None
+        spent = Spent(self.method, epochs, self.batches, self.execution, self.stepper, features, elsewhere)
         return Result(
             run_id=self.spec.run_id,
             selection=selection,
             metrics=PhaseMetrics(val=val, test=test),
             **judged(*about, scores, test_labels, bias),
-            cost=self._cost(len(test_scores), test_seconds),
-        )
-
-    def _cost(self, test_images: int, test_seconds: float) -> Cost:
-        epochs = self.folder.epochs()
-        train_seconds = sum(record["train_seconds"] for record in epochs)
-        images = len(self.batches["train"]) * len(epochs)
-        return Cost(
-            trained_parameters=sum(p.numel() for p in self.method.trained().values()),
-            # Nobody knows what weights that were trained elsewhere took.
-            train_seconds=math.nan if self.spec.imported is not None else train_seconds,
-            train_images_per_second=images / train_seconds if train_seconds > 0 else None,
-            test_seconds=test_seconds,
-            test_images_per_second=test_images / test_seconds if test_seconds > 0 else None,
-            peak_memory_bytes=peak_memory(self.execution.device),
-            micro_batch=None if self.stepper is None else self.stepper.micro_batch,
-            eval_batch=self.execution.eval_batch,
-            feature_cache=[phase for phase, batches in self.batches.items() if batches.cached],
-            feature_seconds=self.store.seconds - self.store_seconds,
-            compiled=self.stepper is not None and self.stepper.compiled,
+            cost=spent.cost(len(test_scores), test_seconds),
         )

@@ -6,62 +6,93 @@ augmented views, dropout. A run that was killed and started again therefore take
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation.selection import counts_more
+from benchmarks.evaluation.metrics import Metrics
+from benchmarks.runs.records import RunFolder
 from benchmarks.runs.result import Result
-from benchmarks.training import stopping
+from benchmarks.runs.spec import RunSpec
+from benchmarks.training import sharing, stopping
+from benchmarks.training.batches import Surroundings
+from benchmarks.training.execution import Execution
 from benchmarks.training.judging import Judge
 from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.resuming import SavedTraining
 from benchmarks.training.steps import Stepper
+from datasets.base import CompositionDataset
 from datasets.transforms import derived_seed
 from errors import counted
+from methods.base import Method
 
 
 class Trainer(Judge):
-    """Trains and evaluates one method in one run folder; on a signal it saves and stops (`stopping.py`)."""
+    """Trains one method and is the first to judge it; on a signal it saves and stops (`stopping.py`).
+
+    judges: this one, and the further runs of the same training that joined it (`join`). Each judges the same weights
+    after each epoch; one that fails leaves its `failure`, and the others go on.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        method: Method,
+        dataset: CompositionDataset,
+        execution: Execution,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        super().__init__(spec, folder, method, dataset, execution, surroundings)
+        self.judges: list[Judge] = [self]
+
+    def join(self, judge: Judge) -> None:
+        """Have the weights judged by another run too; a method that begins with other weights is a `UserError`."""
+        sharing.join(judge.method, self.method)
+        self.judges.append(judge)
 
     def run(self) -> Result:
         """Train from wherever the folder stands, evaluate the selected epoch and return the result to be recorded.
 
         `Stopped` where a signal asked for that: by then the state is saved, and another trainer goes on from it.
         """
+        self.train()
+        return self.conclude()
+
+    def train(self) -> None:
+        """Train from wherever the folders stand, if there is anything to train; each judge then has its best epoch."""
         if self.trains:
             self.group.attach(self.method, self.config.micro_batch or self.config.batch_size)
             self._train()
             self.group.barrier()  # until the weights are written
-            self.method.load_checkpoint(self._saved.best(self.progress.best_epoch))
-        return self._final()
 
     @property
     def where(self) -> dict[str, int]:
         """How far the run is: finished `epochs`, and `images` of the next one that have been trained on."""
         return {"epochs": self.progress.next_epoch, "images": self.progress.images}
 
-    @cached_property
-    def _saved(self) -> SavedTraining:
-        return SavedTraining(self.spec.run_id, self.folder, self.method, self.execution)
+    @property
+    def active(self) -> list[Judge]:
+        """The judges that nothing failed for."""
+        return [judge for judge in self.judges if judge.failure is None]
 
     def _train(self) -> None:
         optimizer, scheduler = make_optimizer(self.method, self.config)
         scaler = torch.amp.GradScaler(self.execution.device.type, enabled=self.execution.precision == "fp16")
         stepper = Stepper(
-            self.method, self.config, self.execution, self.candidates["train"], optimizer, scaler, self._notify
+            self.method, self.config, self.execution, self.candidates["train"], optimizer, scaler, self._notify_all
         )
         parts = {"optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-        self.stepper = stepper
-        saved = self._saved
         with self.group.leader_first():  # which mends what is damaged
-            self.progress, generators = saved.resume(parts, self._notify)
+            places, generators = self._saved_training().resume(parts, self._notify_all)
+        for judge, place in zip(self.judges, places, strict=True):
+            judge.progress, judge.stepper = place, stepper
         progress = self.progress
         if progress.micro_batch is not None:
             stepper.micro_batch = progress.micro_batch
@@ -69,13 +100,11 @@ class Trainer(Judge):
             try:
                 losses = self._epoch(epoch, stepper, generators)
                 self.group.check_equal(self.method.checkpoint())
-                trained = time.perf_counter()
-                metrics = self.selection_metrics()
-                loss = self.validation_loss() if self.rule.used == "val_loss" else math.nan
+                judged = self._judged()
                 self._stop_together()
             except BaseException as error:
                 if isinstance(stop := stopping.cause(error), stopping.Stopped):
-                    saved.checkpoint(parts, progress, stepper.generators.state())
+                    self._checkpoint(parts, stepper.generators.state())
                     stop.where = f", epoch {epoch + 1} of {self.config.epochs}"
                     raise stop from None
                 raise
@@ -84,35 +113,69 @@ class Trainer(Judge):
                 # An epoch that was stopped in its validation has no step left before the scheduler's.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 scheduler.step()
-            value = self.rule.value(metrics, loss, epoch)
-            if progress.best_epoch < 0 or counts_more(value, progress.best_value):
-                progress.best_epoch, progress.best_value = epoch, value
-            self.folder.append_epoch(
-                {
-                    "epoch": epoch,
-                    "losses": losses,
-                    "lr": optimizer.param_groups[0]["lr"],
-                    "val": self._epoch_numbers(metrics, loss),
-                    "best_epoch": progress.best_epoch,
-                    **({} if progress.micro_batch is None else {"micro_batch": progress.micro_batch}),
-                    "train_seconds": progress.seconds,
-                    "val_seconds": time.perf_counter() - trained,
-                }
-            )
+            about = {
+                "losses": losses,
+                "lr": optimizer.param_groups[0]["lr"],
+                **({} if progress.micro_batch is None else {"micro_batch": progress.micro_batch}),
+                "train_seconds": progress.seconds,
+            }
+            for judge, metrics, loss, seconds in judged:
+                judge.record_epoch(epoch, metrics, loss, {**about, "val_seconds": seconds})
             progress.next_epoch, progress.images, progress.sums, progress.seconds = epoch + 1, 0, {}, 0.0
+            if not judged:
+                break
             # A kill before this line repeats the epoch, with the same numbers. After it, the state holds the weights.
-            saved.checkpoint(parts, progress)
-            if progress.best_epoch == epoch:
-                saved.write_best(self.method.checkpoint(), epoch)
-            self.report("training", epoch + 1, self.config.epochs, self.rule.shown(metrics))
+            self._checkpoint(parts)
+            for judge, *_ in judged:
+                if judge.progress.best_epoch == epoch:
+                    judge.saved.write_best(self.method.checkpoint(), epoch)
+            note = ", ".join(judge.rule.shown(metrics) for judge, metrics, *_ in judged)
+            self.report("training", epoch + 1, self.config.epochs, note)
+
+    def _judged(self) -> list[tuple[Judge, Metrics, float, float]]:
+        """Return what every judge says of the weights as they are, and the seconds that it took.
+
+        One that fails is left out from here on, unless there is no other or there are several processes.
+        """
+        judged = []
+        for judge in self.active:
+            start = time.perf_counter()
+            try:
+                if judge is not self:
+                    judge.method.load_checkpoint(self.method.checkpoint())
+                metrics, loss = judge.epoch_metrics()
+            except Exception as error:
+                stopped = isinstance(stopping.cause(error), stopping.Stopped)
+                if stopped or len(self.judges) == 1 or self.group.size > 1:
+                    raise
+                judge.fail(error)
+            else:
+                judged.append((judge, metrics, loss, time.perf_counter() - start))
+        return judged
+
+    def _saved_training(self) -> SavedTraining:
+        return SavedTraining([judge.saved for judge in self.active], self.method, self.execution)
+
+    def _checkpoint(self, parts: Mapping[str, Any], generators: Mapping[str, Tensor] | None = None) -> None:
+        """Write the state for every judge that goes on. generators: see `SavedTraining.checkpoint`."""
+        own = [judge.progress for judge in self.active]
+        progress = [replace(self.progress, best_epoch=one.best_epoch, best_value=one.best_value) for one in own]
+        self._saved_training().checkpoint(parts, progress, generators)
+
+    def _notify_all(self, message: str) -> None:
+        """Note something that happened in training in the record of every run."""
+        for judge in self.active:
+            judge.folder.note(message)
+        self.surroundings.notify(message)
 
     def _epoch(self, epoch: int, stepper: Stepper, generators: Mapping[str, Tensor] | None) -> dict[str, float]:
         """Take an epoch's optimizer steps, or those that are left of it; return each loss term's mean over images.
 
         generators: their states where the epoch was stopped, None to begin it.
         """
-        self.method.train()
-        self.method.on_epoch_start(epoch)
+        for judge in dict.fromkeys([self, *self.active]):
+            judge.method.train()
+            judge.method.on_epoch_start(epoch)
         stepper.watch = True
         if generators is None:
             # Dropout and whatever else a method draws.

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from errors import UserError, counted
+
 resource: Any
 try:
     import resource
@@ -48,6 +50,22 @@ def in_smaller_parts(work: Callable[[], Result], smaller: Callable[[], None]) ->
         # After the except clause, because the error's traceback holds every tensor of the attempt.
         release()
         smaller()
+
+
+def check_halving(size: int, method: str, device: torch.device, processes: int) -> None:
+    """Raise the `UserError` of an evaluation of `size` images at once that cannot go on with half as many."""
+    if size == 1:
+        raise UserError(
+            f"Memory does not suffice to evaluate {method} on {device}.",
+            "It ran out with one image at once; what was trained is kept.",
+            "Run the same command on a device with more memory, or with a smaller backbone.",
+        )
+    if processes > 1:
+        raise UserError(
+            f"Memory ran out with {counted(size, 'image')} at once in evaluation.",
+            f"{processes} processes make this run, and they cannot change that by themselves.",
+            "The same command without --devices goes on from what was trained, with fewer images at once.",
+        )
 
 
 def release() -> None:

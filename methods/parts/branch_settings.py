@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -30,6 +30,18 @@ class ThreeBranchConfig(MethodConfig):
     the second epoch on no dropout, and BatchNorm with the statistics of the first. validation_loss: "scores" puts the
     fused scores in the place of the pair logits, as the released codes do.
     """
+
+    score_only: ClassVar[frozenset[str]] = frozenset(
+        {
+            "inference",
+            "score_weights",
+            "test_score_weights",
+            "open_test_score_weights",
+            "test_primitive_divisor",
+            "open_test_primitive_divisor",
+            "validation_loss",
+        }
+    )
 
     branches: tuple[Branch, ...] = BRANCHES
     dropout: Probability = 0.3

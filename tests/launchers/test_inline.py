@@ -16,7 +16,7 @@ from benchmarks.runs.suites import RunRequest
 @pytest.mark.parametrize(
     ("broken", "recorded"),
     [
-        ("benchmarks.running.execute.capture_environment", False),  # before the record begins
+        ("benchmarks.running.doing.capture_environment", False),  # before the record begins
         ("benchmarks.training.loop.Trainer", True),
     ],
 )

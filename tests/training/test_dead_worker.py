@@ -21,7 +21,7 @@ def test_it_is_recorded_in_words_when_it_comes_out_of_a_signal_handler(toy, tmp_
     def die(trainer):
         raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. ")
 
-    monkeypatch.setattr(Trainer, "run", die)
+    monkeypatch.setattr(Trainer, "train", die)
     workbench = Workbench(Choices(results=tmp_path, how=How(device="cpu")), datasets={"toy": toy})
     (planned,) = plan_runs([RunRequest("csp", "toy", "tiny-icons", "closed", "clean", 0)], workbench)
     with pytest.raises(DeadWorker, match="--workers 0"):
