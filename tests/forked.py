@@ -67,6 +67,10 @@ class Forked:
         """Ask it to end."""
         self._process.terminate()
 
+    def kill(self) -> None:
+        """End it without another word."""
+        self._process.kill()
+
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end and return what it printed to standard output and standard error."""
         self._process.join(timeout)

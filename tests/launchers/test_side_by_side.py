@@ -68,6 +68,7 @@ def test_the_longest_runs_begin():
 def test_as_many_as_there_are_cores(monkeypatch, cores, runs, workbench, count):
     monkeypatch.setattr(side_by_side, "cores", lambda: cores)
     monkeypatch.setattr(side_by_side, "free_memory", lambda: None)
+    monkeypatch.setattr("benchmarks.running.joint.together", lambda runs: [[run] for run in runs])
     items = planned(*["csp"] * runs) + planned("csp", "csp", action="nothing")
     assert side_by_side.at_once(items, workbench) == count
     launch = launching.Launch()
