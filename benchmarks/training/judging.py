@@ -71,7 +71,6 @@ class Judge:
         self.surroundings = surroundings = surroundings or Surroundings()
         self.report, self.store = surroundings.report, surroundings.store
         self.progress, self.kept = Progress(), KeptScores()
-        self.saved = SavedRun(spec.run_id, folder, execution)
         self.failure: Exception | None = None
         self.stepper: Stepper | None = None
         self.config: TrainingConfig = spec.training
@@ -103,6 +102,11 @@ class Judge:
     def trains(self) -> bool:
         """Whether there is anything to train."""
         return self.method.info.trains and self.config.epochs > 0
+
+    @property
+    def saved(self) -> SavedRun:
+        """The best weights of the run, in its folder."""
+        return SavedRun(self.spec.run_id, self.folder, self.execution)
 
     def fail(self, error: Exception) -> None:
         """Record why the run ends while others of its training go on."""

@@ -52,7 +52,7 @@ def test_run_has_an_option_for_each_field_of_how_and_jobs_hold_them():
 
 
 def test_what_is_wanted_becomes_requests_and_choices(tmp_path):
-    wanted = Wanted(methods=["csp"], seeds=[0, 7], world=World.open, epochs=2, set_=["csp.lr=1"])
+    wanted = Wanted(methods=["csp"], seeds=[0, 7], worlds=[World.open], epochs=2, set_=["csp.lr=1"])
     requests = wanted.requests("quick")
     assert [(one.method, one.seed, one.world) for one in requests] == [("csp", 0, "open"), ("csp", 7, "open")]
     assert wanted.choices(tmp_path) == Choices(results=tmp_path, epochs=2, overrides=("csp.lr=1",))

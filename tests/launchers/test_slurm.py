@@ -249,7 +249,7 @@ def test_mistakes_are_told_before_anything_is_submitted(toy_plugin, tmp_path):
         (["--launcher", "slurm", "--slurm", "gpus=1"], "Pass --precision bf16, fp16 or fp32."),
         (["--launcher", "slurm"], "The command sbatch is not found."),
         (["--launcher", "local", "--slurm", "gpus=1"], "--slurm is not for the launcher local"),
-        (["--jobs", "2"], "Add --launcher local"),
+        (["--jobs", "2", "--launcher", "inline"], "Add --launcher local"),
         (["--launcher", "slrum"], "Did you mean 'slurm'?"),
     ):
         done = here(*arguments, *more, check=False, env={"PATH": str(tmp_path)})
