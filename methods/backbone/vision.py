@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from open_clip import CLIP
 
 
+IMAGES_ON_A_CPU = 32
+"""Images that go through the tower together there without gradients: the values of a block then stay in its cache."""
+
+
 class VisionSide:
     """Image methods of `Backbone`. B images, P patches, D vision width, d joint width; nothing is normalised."""
 
@@ -73,6 +77,13 @@ class VisionSide:
         wanted = [tap + self.n_vision_blocks if tap < 0 else tap for tap in taps]
         if not wanted or not all(0 <= tap < self.n_vision_blocks for tap in wanted):
             raise ValueError(f"taps {tuple(taps)} asked for, the vision tower has {self.n_vision_blocks} blocks")
+        # Tensors of other types are those of estimates, which follow a batch as it is given.
+        if type(images) is Tensor and images.is_cpu and not torch.is_grad_enabled():
+            passes = [self._tokens(part, wanted, adapters) for part in images.split(IMAGES_ON_A_CPU)]
+            return passes[0] if len(passes) == 1 else tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
+        return self._tokens(images, wanted, adapters)
+
+    def _tokens(self, images: Tensor, wanted: Sequence[int], adapters: Adapters | None) -> tuple[Tensor, ...]:
         steps = walk(self.clip, "vision", self.embed_images(images), 0, max(wanted) + 1, adapters, self.recompute)
         kept = {index: tokens for index, tokens in steps if index in wanted}
         return tuple(kept[tap] for tap in wanted)

@@ -253,3 +253,12 @@ def test_mean_token_embedding(backbone):
     assert not means.requires_grad
     with pytest.raises(UserError, match="has no text"):
         backbone.mean_token_embedding(["..."])
+
+
+def test_images_in_passes_give_the_tokens_of_one_batch(backbone, monkeypatch):
+    images = torch.randn(7, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        whole = backbone.image_tokens(images, taps=(0, -1))
+        monkeypatch.setattr("methods.backbone.vision.IMAGES_ON_A_CPU", 3)
+        for one, other in zip(whole, backbone.image_tokens(images, taps=(0, -1)), strict=True):
+            assert other.shape == one.shape and torch.allclose(other, one, rtol=0, atol=2e-6)
