@@ -1,8 +1,9 @@
 """Image transforms of the CLIP repositories, and random streams that make each augmented view reproducible.
 
-Evaluation: shorter side to the backbone's size (bicubic), centre crop, CLIP mean and standard deviation. Training adds
-horizontal flip, random perspective (distortion 0.5, probability 0.5) and rotation within 5 degrees between crop and
-tensor (docs/protocol.md). The view of an image is a function of (seed, epoch, image), whatever the number of workers.
+Evaluation is open_clip's, pixel by pixel: resized as the backbone's weights ask (`resizing.py`; for OpenAI's the
+shorter side to the backbone's size, bicubic, then the centre), normalised with their mean and deviation. Training adds
+horizontal flip, random perspective (distortion 0.5, probability 0.5) and rotation within 5 degrees before the tensor is
+made (docs/protocol.md). The view of an image is a function of (seed, epoch, image), whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -15,24 +16,59 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from datasets.resizing import USUAL, Resizing
 from datasets.streams import derived_seed as derived_seed  # where training looks for it
 
 Augmentation = Literal["clip", "none"]
 Transform = Callable[[Image.Image], Tensor]
 
 
+INTERPOLATIONS = {"bicubic": v2.InterpolationMode.BICUBIC, "bilinear": v2.InterpolationMode.BILINEAR}
+
+
 def build_transform(
-    image_size: int, mean: tuple[float, ...], std: tuple[float, ...], augmentation: Augmentation = "none"
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    augmentation: Augmentation = "none",
+    resizing: Resizing = USUAL,
 ) -> Transform:
     """Return a function from an RGB picture to a normalised float tensor [3, image_size, image_size]."""
-    steps: list[torch.nn.Module] = [
-        v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
-        v2.CenterCrop(image_size),
-    ]
+    steps = _resized(image_size, resizing)
     if augmentation == "clip":
         steps += [v2.RandomHorizontalFlip(), v2.RandomPerspective(), v2.RandomRotation(5)]
     steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     return v2.Compose(steps)
+
+
+def _resized(size: int, resizing: Resizing) -> list[torch.nn.Module]:
+    """Return the steps from a picture of any size to one of `size` x `size` pixels."""
+    interpolation = INTERPOLATIONS[resizing.interpolation]
+    if resizing.resize_mode == "longest":
+        return [FitAndFill(size, interpolation, resizing.fill_color)]
+    if resizing.resize_mode == "squash":
+        return [v2.Resize((size, size), interpolation=interpolation, antialias=True)]
+    return [v2.Resize(size, interpolation=interpolation, antialias=True), v2.CenterCrop(size)]
+
+
+class FitAndFill(torch.nn.Module):
+    """Bring the longer side of a picture to `size` pixels and fill up to a square, the odd pixel right and below."""
+
+    def __init__(self, size: int, interpolation: v2.InterpolationMode, fill: int) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+        self.fill = fill
+
+    def forward(self, picture: Image.Image) -> Image.Image:
+        """Return the square picture."""
+        ratio = max(picture.size) / self.size
+        width, height = (max(1, round(side / ratio)) for side in picture.size)
+        fitted = v2.functional.resize(picture, [height, width], self.interpolation, antialias=True)
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        return v2.functional.pad(
+            fitted, [left, top, self.size - width - left, self.size - height - top], fill=self.fill
+        )
 
 
 def with_stream(transform: Transform, picture: Image.Image, *names: object) -> Tensor:

@@ -35,7 +35,9 @@ def measure_decoding(
 ) -> Decoding:
     """Decode and transform one picture for so many seconds, on one thread as a loading process does."""
     data = picture(width, height)
-    transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, augmentation)
+    transform = build_transform(
+        backbone.image_size, backbone.image_mean, backbone.image_std, augmentation, backbone.resizing
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

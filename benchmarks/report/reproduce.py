@@ -11,6 +11,7 @@ from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
 from benchmarks.runs.spec import EXTERNAL, FILE_SOURCES, NOT_KNOWN
+from datasets.resizing import Resizing
 
 GIVEN = ("file", "command line")
 """Origins of settings that a command must name; the others follow from defaults, presets and the names."""
@@ -166,9 +167,10 @@ def _backbone_facts(origin: Mapping[str, Any]) -> dict[str, str]:
     if not origin:
         return {}
     mean, std = (", ".join(f"{value:.4g}" for value in origin[key]) for key in ("mean", "std"))
+    resized = f", {Resizing.of(origin['resizing'])}" if "resizing" in origin else ""
     return {
         "activation": f"{origin['activation']} ({origin['activation_from']})",
-        "images": f"mean {mean}, deviation {std} ({origin['preprocessing_from']})",
+        "images": f"mean {mean}, deviation {std}{resized} ({origin['preprocessing_from']})",
     }
 
 

@@ -44,7 +44,9 @@ class Loaded:
         from methods.base import Batch
 
         backbone, split = self.method.backbone, self.dataset.splits["test"]
-        transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std)
+        transform = build_transform(
+            backbone.image_size, backbone.image_mean, backbone.image_std, resizing=backbone.resizing
+        )
         images = torch.stack([transform(self.dataset.load_image("test", row)) for row in rows])
         states, objects = split.states[list(rows)], split.objects[list(rows)]
         pairs = self.dataset.candidates("test", self.run.spec.world).index_of(states, objects)

@@ -137,7 +137,9 @@ class PhaseBatches:
         for batch in image_batches(
             self.dataset,
             self.phase,
-            build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, augmentation),
+            build_transform(
+                backbone.image_size, backbone.image_mean, backbone.image_std, augmentation, backbone.resizing
+            ),
             batch_size,
             order=order,
             seed=self.seed,

@@ -21,12 +21,13 @@ import torch
 from benchmarks.runs.environment import package_version
 from benchmarks.training import stopping
 from benchmarks.training.execution import Execution
-from datasets import base, conversions, deep_grey, pictures, transforms
+from datasets import base, conversions, deep_grey, pictures, resizing, transforms
 from datasets.base import CompositionDataset, Phase
 from datasets.feature_cache.cache import obtain
 from datasets.feature_cache.folder import silent
 from datasets.feature_cache.key import FeatureKey, images_digest
 from datasets.feature_cache.shards import Compute
+from datasets.resizing import USUAL
 from datasets.transforms import Augmentation
 from errors import counted
 from methods.backbone import blocks, clip, feed, heads, vision
@@ -78,6 +79,8 @@ def feature_key(
     backbone = method.backbone
     function = type(method).image_features
     transform = f"{augmentation}, {backbone.image_size} pixels, mean {backbone.image_mean}, std {backbone.image_std}"
+    if backbone.resizing != USUAL:
+        transform += f", {backbone.resizing}"
     return FeatureKey(
         dataset=dataset.name,
         data=dataset.digest,
@@ -102,7 +105,7 @@ def _code_digest(function: FunctionType) -> str:
     That is more than changes it, but features of an older source would be wrong without a word.
     """
     digest = hashlib.sha256()
-    reading = (base, pictures, deep_grey, conversions, transforms)
+    reading = (base, pictures, deep_grey, conversions, resizing, transforms)
     for module in (*reading, blocks, clip, feed, heads, vision, sys.modules.get(function.__module__)):
         try:
             if module is None:

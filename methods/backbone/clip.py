@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from datasets.resizing import Resizing
 from methods.backbone.blocks import Tower, require_plain_vit, slot_names, weights_digest
 from methods.backbone.loading import find_clip
 from methods.backbone.origin import OPENAI_MEAN, OPENAI_STD, Origin
@@ -82,6 +83,11 @@ class Backbone(VisionSide, TextSide, nn.Module):
     def image_std(self) -> tuple[float, ...]:
         """Channel deviations that images are normalised with."""
         return tuple(getattr(self.clip.visual, "image_std", None) or OPENAI_STD)
+
+    @property
+    def resizing(self) -> Resizing:
+        """How images are brought to `image_size`."""
+        return Resizing.of(getattr(self.clip.visual, "preprocess_cfg", None) or {})
 
     @property
     def logit_scale(self) -> Tensor:

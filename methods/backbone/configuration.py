@@ -3,7 +3,7 @@
 It has the name of the weights, or that which open_clip gives it:
 
     model.safetensors + model.json, or + open_clip_config.json
-    {"model_cfg": {"quick_gelu": true, ...}, "preprocess_cfg": {"mean": [...], "std": [...], ...}}
+    {"model_cfg": {"quick_gelu": true, ...}, "preprocess_cfg": {"mean": [...], "std": [...], "resize_mode": ...}}
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets.resizing import Resizing
 from errors import UserError
 
 CONFIGURATION = "open_clip_config.json"
@@ -24,9 +25,9 @@ UNIMPORTANT = ("patch_dropout", "output_tokens", "timm_", "hf_", "tokenizer_mode
 
 
 def configuration_beside(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """Return (path, content) of the configuration beside a weights file, with mean and std checked; None without one.
+    """Return (path, content) of the configuration beside a weights file; None without one.
 
-    One that is no configuration of open_clip is a `UserError`.
+    mean, std and what it says of resizing are checked. One that is no configuration of open_clip is a `UserError`.
     """
     place = next((p for p in (path.with_suffix(".json"), path.with_name(CONFIGURATION)) if p.is_file()), None)
     if place is None:
@@ -44,13 +45,17 @@ def configuration_beside(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
         raise _unusable(place, path, "model_cfg and preprocess_cfg have to be JSON objects")
     if not isinstance((content.get("model_cfg") or {}).get("quick_gelu", False), bool):
         raise _unusable(place, path, "quick_gelu is neither true nor false")
-    images = dict(content.get("preprocess_cfg") or {})
+    images = {key: value for key, value in (content.get("preprocess_cfg") or {}).items() if value is not None}
     if ("mean" in images) != ("std" in images):
         raise _unusable(place, path, "Of mean and std it has one alone")
     for key in ("mean", "std") if "mean" in images else ():
         images[key] = _channels(images[key], key == "std")
         if images[key] is None:
             raise _unusable(place, path, f"{key} is not three numbers{' above 0' if key == 'std' else ''}")
+    try:
+        Resizing.of(images)
+    except ValueError as error:
+        raise _unusable(place, path, str(error)) from error
     return place, {**content, "preprocess_cfg": images}
 
 

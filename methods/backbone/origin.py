@@ -1,7 +1,8 @@
-"""What is known of how a backbone's weights were trained: activation, mean and deviation of images, and who says so.
+"""What is known of how a backbone's weights were trained: activation and images, and who says so.
 
-A pretrained tag says both. A file says what its digest (a known tag's), a configuration beside it, or OpenAI's marks in
-it say; what nobody says is taken from the definition where that leaves no doubt, with a note, and else asked for.
+A pretrained tag says all of it. A file says what its digest (a known tag's), a configuration beside it, or OpenAI's
+marks in it say; what nobody says is taken from the definition where that leaves no doubt, with a note, and else asked
+for.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.resizing import KEYS, USUAL, Resizing
 from errors import UserError
 from methods.backbone.configuration import configuration_beside, require_same_model
+from methods.backbone.preprocessing import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    of_all_tags,
+    other_size,
+    require_same_images,
+    resizing_of,
+)
 from methods.backbone.weights_file import WeightsFile
 
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
 KINDS = {True: "QuickGELU", False: "the exact GELU"}
-RESIZING = {"resize_mode": "shortest", "interpolation": "bicubic"}
-"""How images are brought to the model's size (`datasets/transforms.py`)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,10 @@ class Origin:
     """How weights were trained, for the record of a run.
 
     activation: what the model computes, "QuickGELU" or "the exact GELU". mean, std: of images, per channel.
-    activation_from, preprocessing_from: who says so, in words. file: absolute path of a weights file, else None.
-    notes: sentences that a user should read.
+    resizing: how images are brought to the model's size.
+    activation_from, preprocessing_from: who says so, in words.
+    resizing_from: who says how images are resized, where that is somebody else than `preprocessing_from`, else None.
+    file: absolute path of a weights file, else None. notes: sentences that a user should read.
     """
 
     activation: str
@@ -42,21 +49,28 @@ class Origin:
     preprocessing_from: str
     file: Path | None = None
     notes: tuple[str, ...] = ()
+    resizing: Resizing = USUAL
+    resizing_from: str | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The fields that a record keeps, as JSON."""
+        """The fields that a record keeps, as JSON; the usual way of resizing is not written down."""
         kept = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
+        if self.resizing == USUAL:
+            del kept["resizing"]
         return json.loads(json.dumps(kept, default=str))
 
     def digest(self, weights: str) -> str:
-        """Return the digest of weights together with the preprocessing of a file, which its name does not say.
+        """Return the digest of weights together with the preprocessing that their name does not say.
 
-        It is that of the weights alone for a tag, and for a file with OpenAI's mean and deviation.
+        It is that of the weights alone where images are resized as for OpenAI's weights, and are normalised as for
+        these or as a tag says. The tags that are resized otherwise have another digest than in records of the time
+        when all were resized alike.
         """
-        if self.file is None or (self.mean, self.std) == (OPENAI_MEAN, OPENAI_STD):
-            return weights
-        return hashlib.sha256(f"{weights} mean {self.mean} std {self.std}".encode()).hexdigest()
+        named = self.file is None or (self.mean, self.std) == (OPENAI_MEAN, OPENAI_STD)
+        text = weights + ("" if named else f" mean {self.mean} std {self.std}")
+        text += "" if self.resizing == USUAL else f" resized {self.resizing}"
+        return weights if text == weights else hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_random(config: Mapping[str, Any]) -> Origin:
@@ -65,11 +79,15 @@ def of_random(config: Mapping[str, Any]) -> Origin:
 
 
 def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str, tag: str) -> Origin:
-    """Return the origin of a pretrained tag; a definition with another activation is a `UserError`."""
+    """Return the origin of a pretrained tag; another activation of the definition, or a resizing that is not known
+    here, is a `UserError`.
+    """
     require_activation(_quick(source), config, definition, tag)
     said = f"the tag {tag}"
     mean, std = tuple(source["mean"]), tuple(source["std"])
-    return Origin(KINDS[_quick(source)], said, mean, std, said, notes=tuple(_resized(source, f"{definition}/{tag}")))
+    resizing = resizing_of(source, definition, said)
+    notes = tuple(other_size(source, config, definition, said))
+    return Origin(KINDS[_quick(source)], said, mean, std, said, notes=notes, resizing=resizing)
 
 
 def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given: str) -> Origin:
@@ -95,11 +113,9 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
         require_same_model(model, config, definition, place)
         if "quick_gelu" in model or "vision_cfg" in model:
             activations[place.name] = _quick(model)
-        if "mean" in asked:
-            _require_same_images(images, asked, file.path, place)
-            images.setdefault(place.name, asked)
-        else:
-            notes += _resized(asked, place.name)
+        require_same_images(images, asked, file.path, place, definition)
+        images[place.name] = asked
+        notes += other_size(asked, config, definition, place.name)
     if file.marked:
         activations["OpenAI's marks in the file"] = True
         images["OpenAI's marks in the file"] = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
@@ -109,15 +125,26 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
         require_activation(activations[said], config, definition, given, said)
     else:
         notes.append(_unknown_activation(config, definition, file.path))
-    if images:
-        from_whom, source = next(iter(images.items()))
-        mean, std = tuple(source["mean"]), tuple(source["std"])
-    else:
-        mean, std, from_whom, source = _of_all_tags(definition, file.path)
-        notes.append(f"Nothing beside '{file.path.name}' says how its images were normalised: as {from_whom}.")
-    notes += _resized(source, from_whom)
-    activation_from = next(iter(activations), "unknown: taken from the definition")
-    return Origin(KINDS[_quick(config)], activation_from, mean, std, from_whom, file.path, tuple(notes))
+    # Who says the mean says by that how images are resized too: what is left out has open_clip's default.
+    normalised = next(((said, source) for said, source in images.items() if "mean" in source), None)
+    resized = next(((said, source) for said, source in images.items() if source.keys() & {"mean", *KEYS}), None)
+    if normalised is None:
+        normalised = of_all_tags(definition, file.path, normalised=True)
+        notes.append(f"Nothing beside '{file.path.name}' says how its images were normalised: as {normalised[0]}.")
+    if resized is None:
+        resized = of_all_tags(definition, file.path, normalised=False)
+    from_whom, source = normalised
+    return Origin(
+        KINDS[_quick(config)],
+        next(iter(activations), "unknown: taken from the definition"),
+        tuple(source["mean"]),
+        tuple(source["std"]),
+        from_whom,
+        file.path,
+        tuple(notes),
+        resizing_of(resized[1], definition, resized[0]),
+        None if resized[0] == from_whom else resized[0],
+    )
 
 
 def _agreed(activations: Mapping[str, bool], path: Path) -> str:
@@ -131,20 +158,6 @@ def _agreed(activations: Mapping[str, bool], path: Path) -> str:
                 "Mend quick_gelu in the configuration beside it.",
             )
     return first
-
-
-def _require_same_images(
-    images: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Any], path: Path, at: Path
-) -> None:
-    """Raise `UserError` if a configuration asks for another mean or deviation than the tag whose file it is beside."""
-    for said, source in images.items():
-        for key in ("mean", "std"):
-            if tuple(source[key]) != asked[key]:
-                raise UserError(
-                    f"What is known of '{path.name}' does not agree on how its images are normalised.",
-                    f"By {said} {key} is {list(source[key])}, by {at} it is {list(asked[key])}.",
-                    "Mend the configuration, or take it away.",
-                )
 
 
 def _unknown_activation(config: Mapping[str, Any], definition: str, path: Path) -> str:
@@ -170,41 +183,6 @@ def require_activation(
         + (f"open_clip defines the fitting model as '{other}'." if other else "open_clip has no fitting definition."),
         f"Pass '{other}/{weights}'." if other else "Choose other weights.",
     )
-
-
-def _of_all_tags(definition: str, path: Path) -> tuple[tuple[float, ...], tuple[float, ...], str, Mapping[str, Any]]:
-    """Return (mean, std, whose they are, how images are resized) where the tags of a definition agree on the first."""
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(definition)
-    found: dict[tuple[tuple[float, ...], tuple[float, ...]], list[str]] = {}
-    resizing: dict[str, set[str]] = {key: set() for key in RESIZING}
-    for tag in tags:
-        source = open_clip.get_pretrained_cfg(definition, tag)
-        found.setdefault((tuple(source["mean"]), tuple(source["std"])), []).append(tag)
-        for key, values in resizing.items():
-            values.add(source.get(key, RESIZING[key]))
-    if len(found) == 1:
-        ((mean, std),) = found
-        said = f"all {len(tags)} pretrained tags of '{definition}'" if len(tags) > 1 else f"the tag {tags[0]}"
-        return mean, std, said, {key: " or ".join(sorted(values)) for key, values in resizing.items()}
-    kinds = [f"{list(mean)} and {list(std)} ({', '.join(own[:2])})" for (mean, std), own in found.items()]
-    openai = json.dumps({"preprocess_cfg": {"mean": OPENAI_MEAN, "std": OPENAI_STD}})
-    raise UserError(
-        f"Nothing says with which mean and deviation of images '{path.name}' was trained.",
-        f"The pretrained tags of '{definition}' have {'; or '.join(kinds)}."
-        if kinds
-        else f"open_clip has no pretrained tag of '{definition}' to take them from.",
-        f"Put a file '{path.with_suffix('.json')}' beside it with what it was trained with, for OpenAI's {openai}.",
-    )
-
-
-def _resized(source: Mapping[str, Any], name: str) -> list[str]:
-    """Return a note where weights were trained with images that were resized otherwise than here."""
-    asked = [
-        f"{key} '{source[key]}' instead of '{ours}'" for key, ours in RESIZING.items() if source.get(key, ours) != ours
-    ]
-    return [f"Images are resized otherwise than {name} asks: {' and '.join(asked)}."] if asked else []
 
 
 def _sibling(definition: str, quick: bool) -> str | None:

@@ -520,7 +520,9 @@ def test_the_matrix_of_a_run_gives_the_numbers_of_the_run(tmp_path):
 def scores_of(method: Method, toy: CompositionDataset, phase: Phase) -> np.ndarray:
     """The scores of a phase's images in float32, a batch at a time as in its evaluation."""
     candidates, split, backbone = toy.candidates(phase), toy.splits[phase], method.backbone
-    transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std)
+    transform = build_transform(
+        backbone.image_size, backbone.image_mean, backbone.image_std, resizing=backbone.resizing
+    )
     images = torch.stack([transform(toy.load_image(phase, row)) for row in range(len(split))])
     pairs = torch.as_tensor(candidates.index_of(split.states, split.objects))
     batch = Batch(

@@ -12,26 +12,35 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from datasets.resizing import USUAL, Resizing
 from errors import UserError
-from methods.backbone import build_clip, load_backbone
+from methods.backbone import Backbone, build_clip, load_backbone
 from methods.backbone.origin import OPENAI_MEAN, OPENAI_STD
 from methods.backbone.weights_file import MARKS
 
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 OPENAI = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "quick_gelu": True}
+SQUASH = {"resize_mode": "squash", "interpolation": "bilinear"}
 INCEPTION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 
 @pytest.fixture
 def definitions(small_config, monkeypatch):
-    """Let open_clip know 'one' (a tag with OpenAI's mean), 'two' (tags with two means), 'none' (no tag), each also
-    with QuickGELU where that exists of CLIP; return their configurations."""
+    """Let open_clip know 'one' (a tag with OpenAI's mean), 'two' (tags with two means), 'three' (tags with two ways of
+    resizing), 'none' (no tag), each also with QuickGELU where that exists of CLIP; return their configurations."""
     text = {**small_config["text_cfg"], "vocab_size": 128, "layers": 1, "context_length": 8}
     plain = {**small_config, "text_cfg": text}
-    configs = {"one": plain, "two": plain, "none": plain, "one-quickgelu": {**plain, "quick_gelu": True}}
+    configs = {
+        "one": plain,
+        "two": plain,
+        "three": plain,
+        "none": plain,
+        "one-quickgelu": {**plain, "quick_gelu": True},
+    }
     web = {"hf_hub": "example/", "resize_mode": "shortest", "interpolation": "bicubic"}
     tags = {
-        "one": {"openai": {**web, **OPENAI}, "laion": {**web, **OPENAI, "quick_gelu": False, "resize_mode": "squash"}},
+        "one": {"openai": {**web, **OPENAI}, "laion": {**web, **OPENAI, "quick_gelu": False}},
+        "three": {"first": {**web, **OPENAI}, "second": {**web, **OPENAI, **SQUASH}},
         "one-quickgelu": {"openai": {**web, **OPENAI}},
         "two": {"first": {**web, **OPENAI, "quick_gelu": False}, "second": {**web, **INCEPTION}},
     }
@@ -99,11 +108,18 @@ def test_a_file_that_says_nothing_is_as_the_definition_with_a_note(state, tmp_pa
     assert origin.mean == OPENAI_MEAN and "tag" in origin.preprocessing_from
     assert "Nothing says with which activation" in origin.notes[0]
     assert "says how its images were normalised" in origin.notes[1]
-    assert ("resize_mode 'shortest or squash'" in " ".join(origin.notes)) == (definition == "one")
+    assert len(origin.notes) == 2 and origin.resizing == USUAL and "resizing" not in origin.facts
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("definition", "why"), [("two", "have [0.48"), ("none", "has no pretrained tag")])
+@pytest.mark.parametrize(
+    ("definition", "why"),
+    [
+        ("two", "have [0.48"),
+        ("none", "has no pretrained tag"),
+        ("three", "have shortest, bicubic (first); or squash, bilinear (second)"),
+    ],
+)
 def test_without_a_configuration_doubt_is_refused_with_what_to_write(state, tmp_path, form, definition, why):
     path = write(form, state, tmp_path / "w")
     said = refusal(f"{definition}/{path}")
@@ -121,16 +137,16 @@ def test_a_configuration_beside_it_is_open_clips(definitions, state, tmp_path, f
     path = write(form, state, tmp_path / "w")
     weights = next((tmp_path / "w").iterdir())
     beside = weights.with_suffix(".json") if place == "stem" else tmp_path / "w/open_clip_config.json"
-    images = HALF | {"resize_mode": "squash", "interpolation": "bilinear"}
+    images = HALF | SQUASH
     beside.write_text(json.dumps({"model_cfg": definitions["one-quickgelu"], "preprocess_cfg": images}))
     assert "'one' computes the exact GELU" in refusal(f"one/{path}")
     loaded = load_backbone(f"one-quickgelu/{path}")
     assert (loaded.image_mean, loaded.image_std) == ((0.5,) * 3, (0.5,) * 3)
     assert loaded.origin.preprocessing_from == loaded.origin.activation_from == beside.name
-    assert loaded.origin.notes == (
-        f"Images are resized otherwise than {beside.name} asks: resize_mode 'squash' instead of 'shortest' and "
-        "interpolation 'bilinear' instead of 'bicubic'.",
-    )
+    assert loaded.origin.notes == () and loaded.resizing == Resizing("squash", "bilinear") == loaded.origin.resizing
+    beside.write_text(json.dumps({"model_cfg": definitions["one-quickgelu"], "preprocess_cfg": HALF}))
+    assert load_backbone(f"one-quickgelu/{path}").resizing == USUAL, "open_clip's default of what is left out"
+    assert load_backbone(f"one-quickgelu/{path}").digest != loaded.digest, "another way of resizing is another run"
     beside.unlink()
     plain = load_backbone(f"one-quickgelu/{path}")
     assert plain.image_mean == OPENAI_MEAN
@@ -141,8 +157,6 @@ def test_the_digest_is_that_of_the_weights_where_the_preprocessing_is_openais(de
     path = write("safetensors", state, tmp_path / "w")
     path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": {"mean": OPENAI_MEAN, "std": OPENAI_STD}}))
     clip = build_clip(definitions["one"], "one", seed=3).half().float()
-    from methods.backbone import Backbone
-
     assert load_backbone(f"two/{path}").digest == Backbone.from_open_clip(clip, None, "x").digest
 
 
@@ -157,6 +171,11 @@ def test_the_digest_is_that_of_the_weights_where_the_preprocessing_is_openais(de
         ('{"preprocess_cfg": {"mean": [0.5, 0.5], "std": [1, 1, 1]}}', "mean is not three numbers"),
         ('{"preprocess_cfg": {"mean": "0.5", "std": [1, 1, 1]}}', "mean is not three numbers"),
         ('{"preprocess_cfg": {"mean": [0, NaN, 0], "std": [1, 1, 1]}}', "mean is not three numbers"),
+        ('{"preprocess_cfg": {"resize_mode": "crop"}}', "'crop', and can be 'shortest', 'longest' or 'squash'."),
+        ('{"preprocess_cfg": {"interpolation": "nearest"}}', "'nearest', and can be 'bicubic' or 'bilinear'."),
+        ('{"preprocess_cfg": {"resize_mode": ["squash"]}}', "['squash'], and can be"),
+        ('{"preprocess_cfg": {"fill_color": 256}}', "256, and can be a whole number from 0 to 255."),
+        ('{"preprocess_cfg": {"mode": "L"}}', "mode is 'L', and pictures are 'RGB' here."),
         ('{"preprocess_cfg": {"mean": 0.5, "std": 0}}', "std is not three numbers above 0"),
         ('{"model_cfg": {"quick_gelu": "yes"}}', "quick_gelu is neither true nor false"),
         ('{"model_cfg": {"quick_gelu": false}}', "does not agree on its activation"),
@@ -223,7 +242,12 @@ def test_a_torchscript_archive_is_read_where_its_digest_is_a_tags(state, tmp_pat
     assert loaded.origin.activation_from == "the tag openai, whose file it is" == loaded.origin.preprocessing_from
     assert "The file is that of 'one/openai'" in refusal(f"ViT-S-32/{path}")
     path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": HALF}))
-    assert "does not agree on how its images" in refusal(f"one-quickgelu/{path}")
+    assert "does not agree on how its images are normalised" in refusal(f"one-quickgelu/{path}")
+    path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": SQUASH}))
+    assert "does not agree on how its images are resized" in refusal(f"one-quickgelu/{path}")
+    path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": {"resize_mode": "shortest", "size": 7}}))
+    (note,) = load_backbone(f"one-quickgelu/{path}").origin.notes
+    assert "not to the 7 that ViT.json says" in note
 
 
 def test_the_first_digits_of_a_digest_in_an_address_are_enough(state, tmp_path, monkeypatch):
@@ -259,11 +283,26 @@ def test_a_file_is_looked_for_in_the_cache_folder_too(state, tmp_path, monkeypat
     assert load_backbone("one/w.pt").origin.file == path
 
 
-def test_a_tag_says_what_is_resized_otherwise(definitions, tmp_path, monkeypatch):
+def test_resizing_alone_may_be_said_beside_a_file(state, tmp_path):
+    path = write("pt", state, tmp_path / "w")
+    path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": {"resize_mode": "longest", "mean": None}}))
+    loaded = load_backbone(f"three/{path}")
+    assert loaded.resizing == Resizing("longest") and loaded.image_mean == OPENAI_MEAN
+    assert loaded.origin.preprocessing_from == "all 2 pretrained tags of 'three'"
+    assert loaded.origin.facts["resizing_from"] == "w.json"
+    assert loaded.origin.facts["resizing"] == {"resize_mode": "longest", "interpolation": "bicubic", "fill_color": 0}
+
+
+def test_a_tag_says_how_images_are_resized(definitions, tmp_path, monkeypatch):
     save_file(build_clip(definitions["one"], "one").state_dict(), tmp_path / "w.safetensors")
     monkeypatch.setattr(open_clip, "download_pretrained", lambda source: str(tmp_path / "w.safetensors"))
-    loaded = load_backbone("one/laion")
-    assert loaded.origin.notes == (
-        "Images are resized otherwise than one/laion asks: resize_mode 'squash' instead of 'shortest'.",
-    )
-    assert "file" not in loaded.origin.facts and loaded.origin.facts["activation_from"] == "the tag laion"
+    for tag in ("first", "second"):
+        open_clip.pretrained._PRETRAINED["three"][tag]["quick_gelu"] = False
+    usual, loaded = load_backbone("three/first"), load_backbone("three/second")
+    assert loaded.origin.notes == () and loaded.resizing == Resizing("squash", "bilinear")
+    assert loaded.origin.facts["resizing"]["resize_mode"] == "squash"
+    assert "file" not in loaded.origin.facts and loaded.origin.facts["activation_from"] == "the tag second"
+    assert usual.resizing == USUAL and "resizing" not in usual.origin.facts
+    assert usual.digest == Backbone.from_open_clip(usual.clip, None, "x").digest != loaded.digest
+    open_clip.pretrained._PRETRAINED["three"]["second"]["resize_mode"] = "tile"
+    assert "as the tag second asks. There resize_mode is 'tile', and can be" in refusal("three/second")

@@ -57,11 +57,11 @@ def test_the_record_says_where_the_weights_are_and_how_they_were_trained(made):
     assert facts["file"] == str(root / "a/w.pt")
     assert facts["mean"] == [0.5] * 3 and facts["preprocessing_from"] == "w.json"
     assert facts["activation_from"] == "unknown: taken from the definition"
-    assert any("resize_mode 'squash'" in note for note in facts["notes"])
+    assert facts["resizing"] == {"resize_mode": "squash", "interpolation": "bicubic", "fill_color": 0}
     assert run.spec.backbone == "tiny/w.pt", "the identity has no folder"
     assert str(root) not in json.dumps(run.spec.model_dump(mode="json"))
     shown = provenance(run)["facts"]
-    assert shown["images"] == "mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, 0.5 (w.json)"
+    assert shown["images"] == "mean 0.5, 0.5, 0.5, deviation 0.5, 0.5, 0.5, squash, bicubic (w.json)"
 
 
 @pytest.mark.parametrize("place", ["recorded", "weights", "home", "current"])
