@@ -174,6 +174,10 @@ def test_the_key_changes_with_all_that_changes_features(toy, backbone, monkeypat
         with monkeypatch.context() as patch:
             patch.setattr(backbone, attribute, value)
             others.append(feature_key(csp, toy, "val", CPU))
+    for resizing in ({"resize_mode": "squash"}, {"resize_mode": "longest"}, {"interpolation": "bilinear"}):
+        with monkeypatch.context() as patch:
+            patch.setattr(backbone.clip.visual, "preprocess_cfg", resizing, raising=False)
+            others.append(feature_key(csp, toy, "val", CPU))
     with monkeypatch.context() as patch:
         patch.setattr(frozen_features, "package_version", lambda name: "another")
         frozen_features._made_with.cache_clear()
