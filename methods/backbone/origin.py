@@ -94,7 +94,7 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
     """Return the origin of a weights file used in a definition.
 
     given: the weights as they were asked for. A definition that contradicts what is known of the file, sources that
-    contradict each other, a configuration that cannot be used, or a mean and deviation that nobody says, is a
+    contradict each other, a configuration that cannot be used, or a preprocessing that nobody says, is a
     `UserError`.
     """
     import open_clip
@@ -130,7 +130,8 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
     resized = next(((said, source) for said, source in images.items() if source.keys() & {"mean", *KEYS}), None)
     if normalised is None:
         normalised = of_all_tags(definition, file.path, normalised=True)
-        notes.append(f"Nothing beside '{file.path.name}' says how its images were normalised: as {normalised[0]}.")
+        how = "normalised" if resized else "normalised and resized"
+        notes.append(f"Nothing beside '{file.path.name}' says how its images were {how}: as {normalised[0]}.")
     if resized is None:
         resized = of_all_tags(definition, file.path, normalised=False)
     from_whom, source = normalised

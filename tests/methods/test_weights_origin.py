@@ -107,7 +107,7 @@ def test_a_file_that_says_nothing_is_as_the_definition_with_a_note(state, tmp_pa
     assert origin.activation == ("QuickGELU" if "quick" in definition else "the exact GELU")
     assert origin.mean == OPENAI_MEAN and "tag" in origin.preprocessing_from
     assert "Nothing says with which activation" in origin.notes[0]
-    assert "says how its images were normalised" in origin.notes[1]
+    assert "says how its images were normalised and resized: as" in origin.notes[1]
     assert len(origin.notes) == 2 and origin.resizing == USUAL and "resizing" not in origin.facts
 
 
@@ -290,6 +290,7 @@ def test_resizing_alone_may_be_said_beside_a_file(state, tmp_path):
     assert loaded.resizing == Resizing("longest") and loaded.image_mean == OPENAI_MEAN
     assert loaded.origin.preprocessing_from == "all 2 pretrained tags of 'three'"
     assert loaded.origin.facts["resizing_from"] == "w.json"
+    assert "says how its images were normalised: as" in loaded.origin.notes[1]
     assert loaded.origin.facts["resizing"] == {"resize_mode": "longest", "interpolation": "bicubic", "fill_color": 0}
 
 
