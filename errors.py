@@ -56,3 +56,14 @@ def limited(limit: int, number: int) -> str:
     ('3', '10', '10 of 1,200')
     """
     return f"{number:,}" if number <= limit else f"{limit:,} of {number:,}"
+
+
+def some(texts: Iterable[str], limit: int = 10, separator: str = ", ", last: str = " and ") -> str:
+    """Return the first texts and how many more there are; last: what stands before that number.
+
+    >>> some("abc", 3), some("abc", 2), some("abc", 1, "; ", "; and ")
+    ('a, b, c', 'a, b and 1 more', 'a; and 2 more')
+    """
+    texts = list(texts)
+    more = f"{last}{len(texts) - limit:,} more" if len(texts) > limit else ""
+    return separator.join(texts[:limit]) + more

@@ -76,8 +76,9 @@ class Vocabulary:
 class Candidates:
     """The pairs an image is scored against, in column order.
 
-    pairs: int64 [P, 2], (state index, object index). seen: bool [P], true where the pair has training images.
-    feasibility: float32 [P] or None; only an open world has it.
+    pairs: int64 [P, 2], (state index, object index)
+    seen: bool [P], true where the pair has training images
+    feasibility: float32 [P] or None; only an open world has it
     """
 
     vocabulary: Vocabulary
@@ -123,9 +124,10 @@ class Candidates:
 class Split:
     """One phase's images. `images` are paths below the data set's `images/` folder.
 
-    states, objects: int64 [N]. slices: named per-image tags (str arrays [N]) to break results down by, e.g. "kind".
+    states, objects: int64 [N]
+    slices: named per-image tags (str arrays [N]) to break results down by, e.g. "kind"
     groups: the source that each image was taken from (a photograph, a video, a patient), "" where nobody says; () where
-    none is known.
+        none is known
     """
 
     name: Phase
@@ -143,12 +145,13 @@ class Split:
 class CompositionDataset:
     """A CZSL data set: vocabulary, pair lists (train in file order), splits, and where the images lie.
 
-    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists). feasibility:
-    float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores. image_folder: what the
-    splits' paths start from, by default `images` below root; where it is given, the images are the user's own, and
-    nothing will ever suggest to delete them. notes: sentences that a person who starts a run should read. left_out:
-    images that are listed but missing, and were left out of the splits by the user's leave. turned: whether pictures
-    whose EXIF data have an orientation are turned upright; if so, the digest has to tell.
+    digest: hexadecimal SHA-256 of everything that changes numbers (pixels or metadata, and pair lists)
+    feasibility: float32 [A, O] of every pair (`feasibility.py`), None where an open world has no such scores
+    image_folder: what the splits' paths start from, by default `images` below root; where it is given, the images are
+        the user's own, and nothing will ever suggest to delete them
+    notes: sentences that a person who starts a run should read
+    left_out: images that are listed but missing, and were left out of the splits by the user's leave
+    turned: whether pictures whose EXIF data have an orientation are turned upright; if so, the digest has to tell
     """
 
     name: str
@@ -177,9 +180,10 @@ class CompositionDataset:
     def candidates(self, phase: Phase, world: World = "closed") -> Candidates:
         """Return the candidates of a phase.
 
-        train: the training pairs in file order. val, test: in the closed world the sorted union of training pairs and
-        the phase's own pairs (the other phase's unseen pairs are no candidates); in the open world every
-        state x object, state-major, with feasibility where the data set has it.
+        train: the training pairs in file order
+        val, test: in the closed world the sorted union of training pairs and the phase's own pairs (the other phase's
+            unseen pairs are no candidates); in the open world every state x object, state-major, with feasibility where
+            the data set has it
         """
         if phase == "train":
             pairs = self.vocabulary.indices(self.train_pairs)

@@ -5,33 +5,62 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
 from errors import counted
 
 
 class Conversion(StrEnum):
-    """A way in which a picture becomes 8-bit RGB. The value goes into digests of own data: never change one."""
+    """A way in which a picture becomes 8-bit RGB. The value goes into digests of own data: never change one.
 
-    BITS_16 = "16 bits"
-    BITS_12 = "12 bits"
-    SIGNED_16 = "signed 16 bits"
-    INTEGERS_8 = "32-bit integers, 0 to 255"
-    INTEGERS_16 = "32-bit integers, 0 to 65535"
-    INTEGERS = "32-bit integers, own range"
-    FLOATS_1 = "floats, 0 to 1"
-    FLOATS_255 = "floats, 0 to 255"
-    FLOATS = "floats, own range"
-    NOT_NUMBERS = "not numbers are black"
-    TRANSPARENT = "transparency on white"
-    BLANK = "blank on white"
-    DEEP_COLOUR = "16 bits a colour"
-    BILEVEL = "1 bit"
-    PALETTE = "palette"
-    CMYK = "CMYK"
-    YCBCR = "YCbCr"
-    LAB = "LAB"
-    HSV = "HSV"
-    FRAMES = "first frame"
+    text: what was done to images, with places for {was}, {has} and {each} in the singular or the plural
+    """
+
+    text: str
+
+    def __new__(cls, value: str, text: str = "") -> Self:
+        """Return the string `value` with its text."""
+        kind = str.__new__(cls, value)
+        kind._value_, kind.text = value, text
+        return kind
+
+    BITS_16 = "16 bits", "of 16 bits a pixel {was} scaled to 8, divided by 257"
+    BITS_12 = "12 bits", "of fewer than 16 and more than 8 bits a pixel {was} scaled to 8"
+    SIGNED_16 = "signed 16 bits", "of 16 bits a pixel with a sign {was} scaled to 8, 32,767 being white"
+    INTEGERS_8 = "32-bit integers, 0 to 255", "of 32 bits a pixel with values of 0 to 255 {was} taken as 8 bits"
+    INTEGERS_16 = (
+        "32-bit integers, 0 to 65535",
+        "of 32 bits a pixel with values of 0 to 65,535 {was} scaled to 8, divided by 257",
+    )
+    INTEGERS = (
+        "32-bit integers, own range",
+        "of whole numbers beyond 16 bits or below 0 {was} scaled to 8 bits, {each} from its own smallest value to "
+        "its largest",
+    )
+    FLOATS_1 = "floats, 0 to 1", "of floating-point numbers from 0 to 1 {was} scaled to 8 bits, times 255"
+    FLOATS_255 = "floats, 0 to 255", "of floating-point numbers from 0 to 255 {was} rounded to 8 bits"
+    FLOATS = (
+        "floats, own range",
+        "of floating-point numbers below 0 or above 255 {was} scaled to 8 bits, {each} from its own smallest value "
+        "to its largest",
+    )
+    NOT_NUMBERS = (
+        "not numbers are black",
+        "{has} pixels that are infinite or no numbers, which became an end of the range or black",
+    )
+    TRANSPARENT = "transparency on white", "with transparent parts {was} laid on white"
+    BLANK = (
+        "blank on white",
+        "with transparent parts {has} one colour all over on white, so that nothing is to be seen",
+    )
+    DEEP_COLOUR = "16 bits a colour", "of 16 bits a colour {was} cut to the upper 8"
+    BILEVEL = "1 bit", "of 1 bit a pixel {was} converted to RGB"
+    PALETTE = "palette", "with a palette {was} converted to RGB"
+    CMYK = "CMYK", "of CMYK colours {was} converted to RGB, without their profile"
+    YCBCR = "YCbCr", "of YCbCr colours {was} converted to RGB"
+    LAB = "LAB", "of Lab colours {was} converted to RGB"
+    HSV = "HSV", "of HSV colours {was} converted to RGB"
+    FRAMES = "first frame", "with several frames {was} taken as the first of them"
 
 
 MODES = {
@@ -48,31 +77,6 @@ MODES = {
 PLAIN = frozenset({*MODES.values(), Conversion.DEEP_COLOUR, Conversion.FRAMES})
 """What Pillow's own conversion does. The others changed numbers when they came, so digests of own data hold them."""
 
-TEXTS = {
-    Conversion.BITS_16: "of 16 bits a pixel {was} scaled to 8, divided by 257",
-    Conversion.BITS_12: "of fewer than 16 and more than 8 bits a pixel {was} scaled to 8",
-    Conversion.SIGNED_16: "of 16 bits a pixel with a sign {was} scaled to 8, 32,767 being white",
-    Conversion.INTEGERS_8: "of 32 bits a pixel with values of 0 to 255 {was} taken as 8 bits",
-    Conversion.INTEGERS_16: "of 32 bits a pixel with values of 0 to 65,535 {was} scaled to 8, divided by 257",
-    Conversion.INTEGERS: "of whole numbers beyond 16 bits or below 0 {was} scaled to 8 bits, {each} from its own "
-    "smallest value to its largest",
-    Conversion.FLOATS_1: "of floating-point numbers from 0 to 1 {was} scaled to 8 bits, times 255",
-    Conversion.FLOATS_255: "of floating-point numbers from 0 to 255 {was} rounded to 8 bits",
-    Conversion.FLOATS: "of floating-point numbers below 0 or above 255 {was} scaled to 8 bits, {each} from its own "
-    "smallest value to its largest",
-    Conversion.NOT_NUMBERS: "{has} pixels that are infinite or no numbers, which became an end of the range or black",
-    Conversion.TRANSPARENT: "with transparent parts {was} laid on white",
-    Conversion.BLANK: "with transparent parts {has} one colour all over on white, so that nothing is to be seen",
-    Conversion.DEEP_COLOUR: "of 16 bits a colour {was} cut to the upper 8",
-    Conversion.BILEVEL: "of 1 bit a pixel {was} converted to RGB",
-    Conversion.PALETTE: "with a palette {was} converted to RGB",
-    Conversion.CMYK: "of CMYK colours {was} converted to RGB, without their profile",
-    Conversion.YCBCR: "of YCbCr colours {was} converted to RGB",
-    Conversion.LAB: "of Lab colours {was} converted to RGB",
-    Conversion.HSV: "of HSV colours {was} converted to RGB",
-    Conversion.FRAMES: "with several frames {was} taken as the first of them",
-}
-
 
 def sentences(conversions: Iterable[Conversion]) -> list[str]:
     """Return how many images each conversion was done to, a sentence each, in the order of `Conversion`.
@@ -83,7 +87,7 @@ def sentences(conversions: Iterable[Conversion]) -> list[str]:
     counts = Counter(conversions)
     return [
         f"{counted(counts[kind], 'image')} "
-        + TEXTS[kind].format(
+        + kind.text.format(
             was="was" if counts[kind] == 1 else "were",
             has="has" if counts[kind] == 1 else "have",
             each="it" if counts[kind] == 1 else "each",

@@ -41,7 +41,11 @@ _VERSION = 1  # of the scores in the cache; raise when they come out otherwise
 
 @dataclass(frozen=True, eq=False)
 class Feasibility:
-    """scores: float32 [A, O], 0 where the pair is seen. path: the file they lie in."""
+    """The feasibility of every pair and where it comes from.
+
+    scores: float32 [A, O], 0 where the pair is seen
+    path: the file they lie in
+    """
 
     scores: np.ndarray
     source: Source
@@ -61,8 +65,11 @@ def table_digest(scores: np.ndarray) -> str:
 def feasibility_scores(state_vectors: np.ndarray, object_vectors: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Return the feasibility of every pair, float32 [A, O], 0 where it is seen (the equations above).
 
-    state_vectors: [A, D], object_vectors: [O, D], of any length but 0. seen: bool [A, O]. Computed in float64.
-    ValueError for vectors of other shapes, or with an entry that is not finite, or all zero.
+    state_vectors: [A, D], of any length but 0
+    object_vectors: [O, D], of any length but 0
+    seen: bool [A, O]
+
+    Computed in float64. ValueError for vectors of other shapes, or with an entry that is not finite, or all zero.
     """
     scores = (
         _best_partner(seen, _cosines(object_vectors, seen.shape[1]))

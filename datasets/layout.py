@@ -32,9 +32,10 @@ MINIATURE = "miniature.json"
 class Layout:
     """What the files of a data set say, not judged yet.
 
-    lists: in file order. entries: the images whose pair is in a list, in file order. not_used: entries whose state or
-    split is NA. unlisted: how many images of a split have a pair that no list has, by pair; the published code passes
-    over them, and so does `assemble`. miniature: the mark of a made data set, "" for a real one.
+    lists, entries: in file order; entries are the images whose pair is in a list
+    not_used: entries whose state or split is NA
+    unlisted: number of images of each pair that no list has; they are passed over, as in the published code
+    miniature: the mark of a made data set, "" for a real one
     """
 
     root: Path

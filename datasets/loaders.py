@@ -22,7 +22,11 @@ from errors import UserError
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """images: float [B, 3, H, W], normalised. index: int64 [B], rows of the split."""
+    """Decoded images of a split.
+
+    images: float [B, 3, H, W], normalised
+    index: int64 [B], rows of the split
+    """
 
     images: Tensor
     index: Tensor

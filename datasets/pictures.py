@@ -227,7 +227,8 @@ def _key_of_8_bits(key: object, rawmode: str) -> object:
 def look_sentences(looks: Sequence[Look], turned: bool, *, plain: bool = True) -> list[str]:
     """Return what was converted and how, and how many pictures have an orientation, in sentences with counts.
 
-    turned: whether such pictures are turned upright. plain: False leaves out what Pillow's own conversion does as well.
+    turned: whether such pictures are turned upright
+    plain: False leaves out what Pillow's own conversion does as well
     """
     found = sentences(kind for look in looks for kind in look.conversions if plain or kind not in PLAIN)
     count = sum(look.orientation != 1 for look in looks)

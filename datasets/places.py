@@ -17,7 +17,8 @@ def plainly_a_path(word: str) -> bool:
 def hidden_path(word: str, kind: str, taken: Path | None = None) -> str:
     """Return a note on a word that was taken for a name although something here is called so too; "" where nothing is.
 
-    kind: of what the name stands for, such as "method". taken: where that lies, if it has a place of its own.
+    kind: of what the name stands for, such as "method"
+    taken: where that lies, if it has a place of its own
     """
     path = Path(word)
     if plainly_a_path(word) or not path.exists() or (taken is not None and taken.resolve() == path.resolve()):

@@ -34,9 +34,10 @@ class PhaseCounts:
 class Published:
     """A data set as its authors describe it.
 
-    folders: the names its folder goes by, the one `data fetch` makes first. separator: what parts state and object in
-    its pair lists, None for white space. certain: false where the sizes were never compared with the files themselves.
-    special: what a user should know, a sentence each.
+    folders: the names its folder goes by, the one `data fetch` makes first
+    separator: what parts state and object in its pair lists, None for white space
+    certain: false where the sizes were never compared with the files themselves
+    special: what a user should know, a sentence each
     """
 
     name: str

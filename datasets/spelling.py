@@ -15,9 +15,8 @@ from collections.abc import Iterable
 import ftfy
 
 from datasets.base import Pair, Vocabulary, clean_label
-from errors import counted
+from errors import counted, some
 
-SHOWN = 5  # groups of labels in a sentence
 ZERO_WIDTH_SPACE = "\u200b"
 KINDS = ("state", "object")
 
@@ -99,7 +98,7 @@ def spelling_notes(vocabulary: Vocabulary) -> list[str]:
     ):
         if groups:
             texts = [f"{kind} {' = '.join(map(shown, group))}" for kind, group in groups]
-            said.append(f"Labels that {what}, and are several classes here: {some_groups(texts)}.")
+            said.append(f"Labels that {what}, and are several classes here: {some(texts, 5, '; ', '; and ')}.")
     return said
 
 
@@ -110,11 +109,6 @@ def near_prompts(labels: Iterable[str]) -> list[tuple[str, ...]]:
         bare = "".join(c for c in prompt_text(label) if unicodedata.category(c) not in ("Pd", "Pc", "Zs"))
         groups.setdefault(bare, []).append(label)
     return [tuple(group) for group in groups.values() if len(set(map(_key, group))) > 1]
-
-
-def some_groups(groups: list[str]) -> str:
-    """Return the first groups and how many more there are."""
-    return "; ".join(groups[:SHOWN]) + (f"; and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else "")
 
 
 def shown(label: str) -> str:

@@ -48,11 +48,11 @@ class Ablation:
 class MethodInfo:
     """What a method is, for people and for the suite.
 
-    trains: whether there is anything to train. frozen_image_features: whether `image_features` depends on the image and
-    the frozen backbone alone (not on anything trained, nor on settings), so that its output may be kept and shared by
-    methods that have the same function. batch_independent: whether an image's scores are the same
-    whatever else is in its batch. candidate_independent: whether a pair's score is the same whatever else is a
-    candidate.
+    trains: whether there is anything to train
+    frozen_image_features: whether `image_features` depends on the image and the frozen backbone alone (not on anything
+        trained, nor on settings), so that its output may be kept and shared by methods that have the same function
+    batch_independent: whether an image's scores are the same whatever else is in its batch
+    candidate_independent: whether a pair's score is the same whatever else is a candidate
     """
 
     name: str
@@ -73,9 +73,10 @@ class MethodInfo:
 class Batch:
     """A batch of images on the method's device.
 
-    images: float [B, 3, H, W], normalised, or None where cached features replace them. states, objects: int64 [B].
-    pairs: int64 [B], column of the true pair in the candidates in use (-1: not a candidate). features: what
-    `Method.image_features` returned, each [B, ...], or None before `encode`.
+    images: float [B, 3, H, W], normalised, or None where cached features replace them
+    states, objects: int64 [B]
+    pairs: int64 [B], column of the true pair in the candidates in use (-1: not a candidate)
+    features: what `Method.image_features` returned, each [B, ...], or None before `encode`
     """
 
     states: Tensor

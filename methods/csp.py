@@ -26,8 +26,9 @@ class CSPConfig(MethodConfig):
     """Settings of CSP.
 
     dropout: probability of an element of the table to be zero in a training pass (the code calls it attribute dropout;
-    it falls on objects too). learn_context: train "a photo of" as well, one context for all pairs. init: what the rows
-    start as, the mean of the label's token embeddings or random values of the same deviation.
+        it falls on objects too)
+    learn_context: train "a photo of" as well, one context for all pairs
+    init: what the rows start as, the mean of the label's token embeddings or random values of the same deviation
     """
 
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)

@@ -34,13 +34,16 @@ COMPOSED_AT_ONCE = 2**14
 class DFSPConfig(MethodConfig):
     """Settings of DFSP; names of the released configurations in brackets.
 
-    fusion: text into image, image into text, both, or none. layout: how the rows of the image are handed to the text
-    (i2t and bif alone), "released" mixes the images of a batch. mix_images: in evaluation with the released layout, cut
-    a batch into groups of so many images, so that scores do not depend on the evaluation batch if that is a multiple;
-    None mixes the whole batch. decompose_over: the candidates whose text is averaged. depth [SA_K]: self blocks per
-    modality. dropout [attr_dropout]: on the table of primitives. clip_share [res_w]: weight of CLIP's own feature.
-    soft_prompt_weight [sp_w], primitive_weight [att_obj_w]: weights of the losses without fusion.
-    primitive_scores_at_test: weight of the state and object scores in a pair's score.
+    fusion: text into image, image into text, both, or none
+    layout: how the rows of the image are handed to the text (i2t and bif alone), "released" mixes the images of a batch
+    mix_images: in evaluation with the released layout, cut a batch into groups of so many images, so that scores do not
+        depend on the evaluation batch if that is a multiple; None mixes the whole batch
+    decompose_over: the candidates whose text is averaged
+    depth [SA_K]: self blocks per modality
+    dropout [attr_dropout]: on the table of primitives
+    clip_share [res_w]: weight of CLIP's own feature
+    soft_prompt_weight [sp_w], primitive_weight [att_obj_w]: weights of the losses without fusion
+    primitive_scores_at_test: weight of the state and object scores in a pair's score
     """
 
     # mix_images is read outside of training mode alone. In training all candidates are training pairs, so that both
@@ -184,10 +187,14 @@ class DFSP(Method):
     def text(self, candidates: Candidates, table: Tensor, primitives: bool) -> dict[str, Tensor]:
         """Return what C candidates give for a table [P, T].
 
-        own: [C, d], before fusion, not normalised. rows: int64 [C, 2], of state and object in the table. text: [C, d],
-        fused and mixed, length 1, where that needs no image (t2i, none). decomposed: [P, L, T], mean tokens of each
-        primitive (i2t, bif). memory: what images attend to (t2i, bif). primitives: [P, d], mean unit feature of each
-        primitive, only if asked for. A primitive without a candidate to average is a `UserError`.
+        own: [C, d], before fusion, not normalised
+        rows: int64 [C, 2], of state and object in the table
+        text: [C, d], fused and mixed, length 1, where that needs no image (t2i, none)
+        decomposed: [P, L, T], mean tokens of each primitive (i2t, bif)
+        memory: what images attend to (t2i, bif)
+        primitives: [P, d], mean unit feature of each primitive, only if asked for
+
+        A primitive without a candidate to average is a `UserError`.
         """
         rows = self.table.pair_rows(candidates)
         if self.fuses:

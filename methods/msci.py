@@ -35,12 +35,14 @@ class MSCIConfig(ThreeBranchConfig):
     """Settings of MSCI beside those of every three-branch method; names of the released configurations in brackets.
 
     n_low, n_high [selected_low_layers, selected_high_layers]: N first and M last blocks; None is a sixth of the blocks
-    (4 of 24), at least two. low_pooling, high_pooling, aggregator_dropout: how they are squeezed, see `Aggregator`.
-    interaction: "serial" gives stage 2 what stage 1 found, "parallel" the prompt itself. fused: which of the stages'
-    results are added to the prompt. fusion: weigh them by one learned number per channel each ("lambda"), or let a
-    gated linear map of both make what is added ("gated", in the released code but never called), with
-    fusion_dropout. stage_*: layers, heads (None: one for every 64 channels) and dropout of a stage.
-    lambda_init [init_lamda], learn_lambda: the weights of "lambda".
+        (4 of 24), at least two
+    low_pooling, high_pooling, aggregator_dropout: how they are squeezed, see `Aggregator`
+    interaction: "serial" gives stage 2 what stage 1 found, "parallel" the prompt itself
+    fused: which of the stages' results are added to the prompt
+    fusion: weigh them by one learned number per channel each ("lambda"), or let a gated linear map of both make what is
+        added ("gated", in the released code but never called), with fusion_dropout
+    stage_*: layers, heads (None: one for every 64 channels) and dropout of a stage
+    lambda_init [init_lamda], learn_lambda: the weights of "lambda"
     """
 
     n_low: int | None = Field(None, ge=1)

@@ -39,16 +39,22 @@ FAST = ("refiner.", "mappers.")
 class RefinerStyleConfig(MethodConfig):
     """Settings of the Refiner-style model. Weights are those of (pair, state, object).
 
-    branches: the alignments that are trained and scored with; the pair's is always one. refine: whether queries refine
-    the image feature. queries, layers: per branch, and of the stack. query_mask: which queries see each other.
-    share_refiner: one stack for all branches. pool: how a branch's rows become one. regions, region_blocks: which
-    tokens the queries read, and after which vision blocks (negative counts from the last); those of several blocks lie
-    side by side. mapper: one for all branches, one for each, or none. mapper_width: None is half the joint width.
+    branches: the alignments that are trained and scored with; the pair's is always one
+    refine: whether queries refine the image feature
+    queries, layers: per branch, and of the stack
+    query_mask: which queries see each other
+    share_refiner: one stack for all branches
+    pool: how a branch's rows become one
+    regions, region_blocks: which tokens the queries read, and after which vision blocks (negative counts from the
+        last); those of several blocks lie side by side
+    mapper: one for all branches, one for each, or none
+    mapper_width: None is half the joint width
 
-    map_noise: deviation of noise on the vectors before the mapper, in training. map_cosine, global_weight,
-    diversity_weight: weights of further losses: 1 - cos to the label's text, cross-entropy of the unrefined feature,
-    and `query_overlap`. head_lr_factor: learning rate of queries, refinement and mapper over that of prompts and
-    adapters. inference, score_weights: see `ScoreFusion`.
+    map_noise: deviation of noise on the vectors before the mapper, in training
+    map_cosine, global_weight, diversity_weight: weights of further losses: 1 - cos to the label's text, cross-entropy
+        of the unrefined feature, and `query_overlap`
+    head_lr_factor: learning rate of queries, refinement and mapper over that of prompts and adapters
+    inference, score_weights: see `ScoreFusion`
     """
 
     score_only: ClassVar[frozenset[str]] = frozenset({"inference", "score_weights"})

@@ -28,10 +28,12 @@ from methods.parts.prompts import Branch
 class TroikaConfig(ThreeBranchConfig):
     """Settings of Troika beside those of every three-branch method; names of the released configurations in brackets.
 
-    traction_layers [cmt_layers]: cross-attention layers, 0 for none at all. traction_dropout [cross_attn_dropout].
-    heads: of cross-attention, None is one for every 64 channels. lambda_init [init_lamda], learn_lambda: the factor of
-    the drawn text, one number per channel. class_token: whether prompts also read the class token. compound_norm: the
-    released loop overwrites its tokens, so that the k-th branch reads them after k LayerNorms.
+    traction_layers [cmt_layers]: cross-attention layers, 0 for none at all
+    traction_dropout [cross_attn_dropout]: of these layers
+    heads: of cross-attention, None is one for every 64 channels
+    lambda_init [init_lamda], learn_lambda: the factor of the drawn text, one number per channel
+    class_token: whether prompts also read the class token
+    compound_norm: the released loop overwrites its tokens, so that the k-th branch reads them after k LayerNorms
     """
 
     traction_layers: int = Field(3, ge=0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from errors import UserError, counted, did_you_mean, nearest
+from errors import UserError, counted, did_you_mean, nearest, some
 
 
 def test_message_has_three_parts():
@@ -48,3 +48,9 @@ def test_at_most_three_suggestions():
 )
 def test_numbers_go_with_their_nouns(number, words, said):
     assert counted(number, *words) == said
+
+
+def test_names_in_a_sentence_are_few():
+    assert some("abc") == "a, b, c"
+    assert some(map(str, range(1200))).endswith("8, 9 and 1,190 more")
+    assert some(["x"] * 7, 5, "; ", "; and ") == "x; x; x; x; x; and 2 more"

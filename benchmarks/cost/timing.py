@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -145,28 +146,26 @@ def measure(name: str, settings: Settings, labels: LabelSpace) -> Timing:
     )
 
 
-class _optimizer_part:
-    """Charges the optimizer's step to "optimizer" within the block."""
+@contextmanager
+def _optimizer_part(meter: PartMeter, optimizer: Any) -> Iterator[None]:
+    """Charge the optimizer's step, if there is an optimizer, to "optimizer" within the block."""
+    if optimizer is None:
+        yield
+        return
+    original = optimizer.step
 
-    def __init__(self, meter: PartMeter, optimizer: Any) -> None:
-        self.meter, self.optimizer = meter, optimizer
+    def step(*args: Any, **kwargs: Any) -> Any:
+        meter.switch("optimizer")
+        try:
+            return original(*args, **kwargs)
+        finally:
+            meter.switch("other")
 
-    def __enter__(self) -> None:
-        if self.optimizer is not None:
-            original = self.optimizer.step
-
-            def step(*args: Any, **kwargs: Any) -> Any:
-                self.meter.switch("optimizer")
-                try:
-                    return original(*args, **kwargs)
-                finally:
-                    self.meter.switch("other")
-
-            self.optimizer.step = step
-
-    def __exit__(self, *error: object) -> None:
-        if self.optimizer is not None:
-            del self.optimizer.step
+    optimizer.step = step
+    try:
+        yield
+    finally:
+        del optimizer.step
 
 
 class _Memory:

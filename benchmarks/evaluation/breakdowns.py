@@ -15,6 +15,9 @@ from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import mean_or_nan, pair_credit, primitive_credit, seen_share
 from benchmarks.runs.numbers import Calibration, ErrorKinds, MacroAccuracies, SliceAccuracies
 
+BINS = 15
+"""Of the calibration, with equally many images each."""
+
 
 def slice_accuracies(
     scores: ImageScores, labels: Labels, tags: Mapping[str, np.ndarray], *, bias: float = 0.0
@@ -68,11 +71,11 @@ def macro_accuracies(scores: ImageScores, labels: Labels, *, bias: float = 0.0) 
     return MacroAccuracies(float(bias), counts[0], counts[1], means[0], means[1], hm)
 
 
-def calibration(scores: ImageScores, *, bias: float = 0.0, bins: int = 15) -> Calibration:
+def calibration(scores: ImageScores, *, bias: float = 0.0) -> Calibration:
     """Return the calibration of the predicted pair's softmax probability, the bias inside the softmax.
 
     The scores are taken as logits; for a temperature, score with it. For seen or unseen images alone, pass their
-    subset. Fewer images than bins give fewer bins.
+    subset. Fewer images than `BINS` give fewer bins.
     """
     top = np.maximum(scores.best_seen.astype(np.float64), scores.best_unseen.astype(np.float64) + bias)
     with np.errstate(invalid="ignore"):
@@ -82,7 +85,7 @@ def calibration(scores: ImageScores, *, bias: float = 0.0, bins: int = 15) -> Ca
     confidence = np.exp(np.minimum(log_confidence, 0.0))
     credit = pair_credit(scores, bias)
     order = np.argsort(confidence, kind="stable")
-    groups = [group for group in np.array_split(order, bins) if len(group)]
+    groups = [group for group in np.array_split(order, BINS) if len(group)]
     counts = np.array([len(group) for group in groups], dtype=np.int64)
     confidences = np.array([confidence[group].mean() for group in groups])
     accuracies = np.array([credit[group].mean() for group in groups])

@@ -15,6 +15,7 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.significance.bootstrap import draws
 
 RESAMPLES = 1000
+LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,7 @@ class Band:
     high: np.ndarray
 
 
-def curve_band(
-    runs: Sequence[ImageScores], grid: np.ndarray, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
-) -> Band:
+def curve_band(runs: Sequence[ImageScores], grid: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Band:
     """Return the mean curve of a method's runs (seeds), on the same images, and its band over test images.
 
     grid: float64 [G], rising accuracies on unseen images. The runs share each resample, so that the band is of their
@@ -47,7 +46,7 @@ def curve_band(
         ],
         axis=1,
     )
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     return Band(grid, seen, low, high)
 
 

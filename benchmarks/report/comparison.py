@@ -21,7 +21,7 @@ from benchmarks.report.undefined import undefined_notes
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord
 from benchmarks.significance import Comparison, Resampling, compare
-from errors import UserError, counted
+from errors import UserError, counted, some
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _unclear(a: Side, b: Side) -> UserError:
             )
             for kind in one.kinds()
         ]
-        return f"{one.label} has {'; '.join(kinds[:4])}" + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else "")
+        return f"{one.label} has {some(kinds, 4, '; ')}"
 
     return UserError(
         f"No runs of {a.label} and {b.label} belong together.",

@@ -12,14 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from errors import some
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
 FAMILY = "DejaVu Sans"
-
-SHOWN = 12
-"""Signs that a sentence names at most."""
 
 PACKAGES: tuple[tuple[int, int, str], ...] = (
     (0x1100, 0x11FF, "Noto Sans CJK (Debian and Ubuntu: fonts-noto-cjk)"),
@@ -145,9 +144,8 @@ def sentence(letters: Iterable[str]) -> str:
     if not ordered:
         return ""
     packages = sorted({_package(ord(letter)) for letter in ordered})
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return (
-        f"No installed font has the signs {' '.join(ordered[:SHOWN])}{more}, so figures show boxes in their place. "
+        f"No installed font has the signs {some(ordered, 12, ' ')}, so figures show boxes in their place. "
         f"Install {' and '.join(packages)}, then make them again."
     )
 

@@ -10,7 +10,7 @@ from benchmarks.report.groups import stated
 from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.runs.spec import EXTERNAL
 from datasets.places import hidden_path, plainly_a_path
-from errors import UserError, counted, did_you_mean
+from errors import UserError, counted, did_you_mean, some
 from registry import METHODS
 
 CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")
@@ -65,8 +65,7 @@ def find_run(results: Path, name: str) -> RunRecord:
     ids = [run.run_id for run in found or runs]
     raise UserError(
         f"'{name}' names {'no run' if not found else f'{len(found)} runs'}.",
-        f"In {results} there {'is' if len(ids) == 1 else 'are'} {', '.join(ids[:8]) or 'none'}"
-        + (f" and {len(ids) - 8} more." if len(ids) > 8 else "."),
+        f"In {results} there {'is' if len(ids) == 1 else 'are'} {some(ids, 8) or 'none'}.",
         did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
     )
 

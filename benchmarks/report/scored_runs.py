@@ -80,10 +80,10 @@ class Scored:
         return np.append(self.labels.candidate_states, -1)[self.predictions(bias)]
 
 
-def read_scored(run: RunRecord, phase: Phase = "test") -> Scored:
-    """Return a finished run's per-image record; a missing or damaged file is a `UserError`."""
+def read_scored(run: RunRecord) -> Scored:
+    """Return a finished run's per-image record of the test phase; a missing or damaged file is a `UserError`."""
     stored = RunFolder(run.path).read_arrays()
-    arrays = phase_arrays(stored, phase)
+    arrays = phase_arrays(stored, "test")
     scores, labels = scores_and_labels(arrays)
     names = {
         # A record from before names were kept shows numbers.
@@ -93,8 +93,8 @@ def read_scored(run: RunRecord, phase: Phase = "test") -> Scored:
     return Scored(run, scores, labels, names["state"], names["object"], tuple(arrays.get("images", ())))
 
 
-def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
-    """Read one finished run's per-image record of a phase; an unfinished run or an incomplete file is a `UserError`."""
+def scored_run(record: RunRecord) -> ScoredRun:
+    """Read a run's per-image record of the test phase; an unfinished run or an incomplete file is a `UserError`."""
     if record.result is None:
         raise UserError(
             f"The run {record.run_id} cannot be compared.",
@@ -102,7 +102,7 @@ def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
             "Finish it with bench.py run, or leave it out.",
         )
     try:
-        own = phase_arrays(RunFolder(record.path).read_arrays(), phase)
+        own = phase_arrays(RunFolder(record.path).read_arrays(), "test")
         scores, labels = scores_and_labels(own)
         parameters = record.result.cost.trained_parameters
         trained = parameters is None or parameters > 0  # of scores from a file nobody knows; a seed may change them
@@ -110,12 +110,12 @@ def scored_run(record: RunRecord, phase: Phase = "test") -> ScoredRun:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f"The per-image scores of {record.run_id} cannot be used.",
-            f"Reading its {phase} images gives {type(error).__name__}: {error}.",
+            f"Reading its test images gives {type(error).__name__}: {error}.",
             "Restore the folder, or remove it and run it again.",
         ) from error
 
 
-def scored_runs(records: Mapping[str, Sequence[RunRecord]], phase: Phase = "test") -> dict[str, list[ScoredRun]]:
+def scored_runs(records: Mapping[str, Sequence[RunRecord]]) -> dict[str, list[ScoredRun]]:
     """Read the runs of several methods for a comparison on the same images.
 
     `UserError` if the runs are of different data sets, data releases or worlds, or of other images or labels.
@@ -130,7 +130,7 @@ def scored_runs(records: Mapping[str, Sequence[RunRecord]], phase: Phase = "test
                     f"Their {name.replace('_', ' ')} differs: {str(ours)[:20]} and {str(theirs)[:20]}.",
                     "Compare runs on one data set and in one world.",
                 )
-    runs = {name: [scored_run(record, phase) for record in own] for name, own in records.items()}
+    runs = {name: [scored_run(record) for record in own] for name, own in records.items()}
     if every:
         check_same_images((f"{name}, seed {run.seed},", run) for name, own in runs.items() for run in own)
     return runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from benchmarks.running.process import here as here
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import locks
 from benchmarks.runs.records import RunRecord
-from datasets.feature_cache.folder import silent
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -25,14 +24,13 @@ def execute(
     workbench: Workbench,
     report: Report | None = None,
     command_line: Sequence[str] = (),
-    notify: Callable[[str], None] = silent,
 ) -> RunRecord:
     """Do one planned run and return its record; a failure or a stop is recorded in its folder and raised again.
 
     `locks.Held` is raised where another process is at the run. See `Start` for the arguments.
     """
     outcomes: list[Outcome] = []
-    start = Start(workbench, report, command_line, notify, lambda _, outcome: outcomes.append(outcome))
+    start = Start(workbench, report, command_line, settled=lambda _, outcome: outcomes.append(outcome))
     execute_together([planned], start)
     (outcome,) = outcomes
     if isinstance(outcome, Exception):

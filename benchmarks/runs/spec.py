@@ -54,16 +54,16 @@ Masking = Literal["clean", "official"]
 class TrainingConfig(BaseModel):
     """Settings of the training loop, the same for every method. The defaults are here and nowhere else.
 
-    batch_size is the effective batch, one optimizer step. micro_batch images go through the network at once (None, or
-    more than there are: the whole batch); gradients of the parts are accumulated. The sum is the same except where
-    images of a batch influence each other: BatchNorm takes its statistics from a micro-batch, and so does a method that
-    mixes images. That is why micro_batch belongs to a run's identity.
-
-    "adam" couples its weight decay, "early_adamw" is the AdamW of MSCI's released code (`optimizers.py`). clip_norm:
-    largest L2 norm of the gradient of all trained tensors, None clips nothing. step_size (epochs) and gamma are read by
-    the "step" scheduler alone. selection names the epoch that counts. views: K keeps to the augmented views of the
-    first K epochs, epoch e takes those of epoch e mod K, so that their frozen features can be kept; None draws new ones
-    in every epoch.
+    batch_size: images of one optimizer step
+    micro_batch: images that go through the network at once, their gradients accumulated (None, or more than there are:
+        the whole batch). The sum is the same except where images of a batch influence each other: BatchNorm takes its
+        statistics from a micro-batch, and so does a method that mixes images. So it belongs to a run's identity.
+    optimizer: "adam" couples its weight decay, "early_adamw" is the AdamW of MSCI's released code (`optimizers.py`)
+    clip_norm: largest L2 norm of the gradient of all trained tensors, None clips nothing
+    step_size, gamma: epochs and factor of the "step" scheduler, which alone reads them
+    selection: the rule by which validation chooses the epoch that counts
+    views: K keeps to the augmented views of the first K epochs, epoch e takes those of epoch e mod K, so that their
+        frozen features can be kept; None draws new ones in every epoch
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -106,10 +106,13 @@ class OpenWorldSettings(BaseModel):
     """What a user says about the open world; a run in the closed world does not read it.
 
     feasibility: where the scores of unseen pairs come from: "shipped" tables, "clip", "glove:<file>", "table:<file>",
-    "none" to keep every pair; "auto" is the shipped table that belongs to the data set, else "clip". threshold: the
-    smallest feasibility of a pair that is kept, or "search" for the one with the best validation AUC of a grid of 50.
-    masking: what becomes of the others, see `OpenWorld`. selection_world: where validation selects the epoch. None
-    leaves the last two to the profile: clean and open, or official and closed.
+        "none" to keep every pair; "auto" is the shipped table that belongs to the data set, else "clip"
+    threshold: the smallest feasibility of a pair that is kept, or "search" for the one with the best validation AUC of
+        a grid of 50
+    masking: what becomes of the others, see `OpenWorld`
+    selection_world: where validation selects the epoch
+
+    None leaves the last two to the profile: clean and open, or official and closed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -133,9 +136,10 @@ class OpenWorldSettings(BaseModel):
 class OpenWorld(BaseModel):
     """The part of a run's identity that only the open world has.
 
-    feasibility: the source of the scores. feasibility_digest: of the table, None for "clip", whose table follows from
-    the data set and the backbone. masking: "clean" removes a pair from the candidates, "official" multiplies scores by
-    ([feasibility >= threshold] + [seen]).
+    feasibility: the source of the scores
+    feasibility_digest: of the table, None for "clip", whose table follows from the data set and the backbone
+    masking: "clean" removes a pair from the candidates, "official" multiplies scores by ([feasibility >= threshold] +
+        [seen])
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

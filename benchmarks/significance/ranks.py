@@ -24,6 +24,9 @@ from benchmarks.significance.paired import sign_flip
 FEW_DATASETS = 5
 """With fewer data sets than this, ranks describe and do not prove."""
 
+LEVEL = 0.95
+"""Of Nemenyi's critical difference."""
+
 
 @dataclass(frozen=True, eq=False)
 class Friedman:
@@ -89,7 +92,7 @@ class Nemenyi:
     note: str
 
 
-def nemenyi(values: np.ndarray, level: float = 0.95) -> Nemenyi:
+def nemenyi(values: np.ndarray) -> Nemenyi:
     """Return Nemenyi's test of float64 [N, k], meant for when Friedman's test rejects.
 
     CD = q sqrt(k (k + 1) / (6 N)). The outcome for two methods depends on the others in the pool (Benavoli, Corani and
@@ -100,7 +103,7 @@ def nemenyi(values: np.ndarray, level: float = 0.95) -> Nemenyi:
     values = _table(values)
     datasets, methods = values.shape
     average = _ranks(values).mean(axis=0)
-    q = _quantile(level, methods)
+    q = _quantile(methods)
     critical = q * float(np.sqrt(methods * (methods + 1) / (6 * datasets)))
     p_values = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy(dtype=np.float64)
     groups = _groups(average, critical)
@@ -153,8 +156,8 @@ def wilcoxon(differences: np.ndarray) -> float:
 
 
 @cache
-def _quantile(level: float, methods: int) -> float:
-    return float(studentized_range.ppf(level, methods, np.inf) / np.sqrt(2))
+def _quantile(methods: int) -> float:
+    return float(studentized_range.ppf(LEVEL, methods, np.inf) / np.sqrt(2))
 
 
 def _table(values: np.ndarray) -> np.ndarray:

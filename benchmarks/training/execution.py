@@ -21,9 +21,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Execution:
     """Where and how a run is computed; of these only the precision belongs to its identity.
 
-    workers: decoding processes, 0 decodes in the training process. eval_batch: images scored at once. pair_chunk:
-    candidates scored at once. compiled: whether torch.compile makes the training step. group: the processes that share
-    the run, see `distributed.py`.
+    workers: decoding processes, 0 decodes in the training process
+    eval_batch: images scored at once
+    pair_chunk: candidates scored at once
+    compiled: whether torch.compile makes the training step
+    group: the processes that share the run, see `distributed.py`
     """
 
     device: torch.device

@@ -2,7 +2,6 @@
 
 A training may have several judges: runs that differ in the world, or in how pairs are scored, and train the same
 weights. Each has a folder, a method of its own settings and a best epoch of its own.
-
 Where memory runs out in an evaluation, it goes on with half as many images at once.
 """
 
@@ -27,7 +26,7 @@ from benchmarks.evaluation.selection import Rule, counts_more
 from benchmarks.evaluation.topk import KEPT
 from benchmarks.runs.checkpoints import Progress
 from benchmarks.runs.records import RunFolder
-from benchmarks.runs.result import PhaseMetrics, Result, Selection
+from benchmarks.runs.result import PhaseMetrics, Result
 from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training import stopping
 from benchmarks.training.batches import PhaseBatches, Surroundings, Views
@@ -35,10 +34,10 @@ from benchmarks.training.costs import Spent
 from benchmarks.training.execution import Execution
 from benchmarks.training.kept_scores import KeptScores, Validated
 from benchmarks.training.memory import check_halving, in_smaller_parts
-from benchmarks.training.outcome import headline, judged, score_arrays
+from benchmarks.training.outcome import headline, judged, score_arrays, selected
 from benchmarks.training.resuming import SavedRun
 from benchmarks.training.steps import Stepper
-from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.base import PHASES, Candidates, CompositionDataset, Phase
 from datasets.loaders import dead_worker
 from errors import UserError, counted
 from methods.base import Batch, Method
@@ -51,7 +50,6 @@ class Judge:
 
     world: chooses and applies the threshold; None where no pair is removed
     progress: of the training, if the method trains; it says which epoch counts
-    saved: the run's best weights
     failure: why its evaluation failed while other runs of the same training go on
     stepper: takes the optimizer steps; None before training begins
     surroundings: `notify` is told what is also noted in the record
@@ -78,12 +76,8 @@ class Judge:
         self.rule = Rule.of(self.config.selection, self.validation)
         self.group = execution.group
         self.store_seconds = self.store.seconds
-        self.candidates: dict[Phase, Candidates] = {
-            phase: dataset.candidates(phase, spec.world) for phase in ("train", "val", "test")
-        }
-        self.batches: dict[Phase, PhaseBatches] = {
-            phase: self._phase_batches(phase, self.candidates[phase]) for phase in ("train", "val", "test")
-        }
+        self.candidates: dict[Phase, Candidates] = {phase: dataset.candidates(phase, spec.world) for phase in PHASES}
+        self.batches = {phase: self._phase_batches(phase, pairs) for phase, pairs in self.candidates.items()}
         self.world = None
         if spec.open_world is not None:
             self.world = ThresholdedWorld(spec.open_world, self.candidates["val"], self.group.join)
@@ -186,9 +180,7 @@ class Judge:
         self.folder.append_epoch({key: known[key] for key in order if key in known})
 
     def _epoch_numbers(self, metrics: Metrics, loss: float) -> dict[str, float]:
-        numbers = headline(metrics)
-        if not math.isnan(loss):
-            numbers["loss"] = loss
+        numbers = headline(metrics, loss)
         if self.world is not None and self.selection_batches is self.batches["val"]:
             numbers["threshold"] = self.world.threshold
         return numbers
@@ -245,14 +237,7 @@ class Judge:
         about = (self.dataset, self.candidates, self.world)
         self.folder.write_arrays(score_arrays(*about, scores))
         self.report("evaluating", 2, 2, f"test AUC {shown(test.auc, '{:.3f}')}")
-        selection = Selection(
-            policy=self.config.selection if self.trains else "nothing to select",
-            epoch=self.progress.best_epoch if self.trains else None,
-            value=self.progress.best_value if self.trains else None,
-            bias=bias,
-            **(self.rule.recorded(self.progress.best_value) if self.trains else {}),
-            **({"no_bias": no_bias} if no_bias else {}),
-        )
+        selection = selected(self.config.selection, self.rule, self.progress if self.trains else None, bias, no_bias)
         epochs, features = self.folder.epochs(), self.store.seconds - self.store_seconds
         elsewhere = self.spec.imported is not None
         spent = Spent(self.method, epochs, self.batches, self.execution, self.stepper, features, elsewhere)

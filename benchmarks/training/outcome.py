@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from benchmarks.evaluation import breakdowns
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.legacy import legacy_from_image_scores
 from benchmarks.evaluation.metrics import Labels, Metrics
-from benchmarks.runs.result import Counts, Legacy
+from benchmarks.evaluation.selection import Rule
+from benchmarks.runs.checkpoints import Progress
+from benchmarks.runs.result import Counts, Legacy, Selection
 from datasets.base import Candidates, CompositionDataset, Phase
 
 if TYPE_CHECKING:  # it imports torch, and scores from a file need none
@@ -73,7 +76,22 @@ def score_arrays(
     return arrays
 
 
-def headline(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers that an epoch's record keeps."""
+def selected(policy: str, rule: Rule, progress: Progress | None, bias: float, no_bias: str | None) -> Selection:
+    """Return how the epoch and the bias were chosen.
+
+    policy: the setting that names the rule
+    progress: of the training, None where nothing is trained
+    no_bias: why validation gives no bias, if so
+    """
+    about = {"bias": bias, **({"no_bias": no_bias} if no_bias else {})}
+    if progress is None:
+        return Selection(policy="nothing to select", epoch=None, value=None, **about)
+    best = progress.best_value
+    return Selection(policy=policy, epoch=progress.best_epoch, value=best, **about, **rule.recorded(best))
+
+
+def headline(metrics: Metrics, loss: float) -> dict[str, float]:
+    """Return the numbers that an epoch's record keeps; loss: of validation, NaN where it was not computed."""
     names = ("auc", "best_hm", "best_seen", "best_unseen", "gate")
-    return {name: getattr(metrics, name) for name in names}
+    numbers = {name: getattr(metrics, name) for name in names}
+    return numbers if math.isnan(loss) else {**numbers, "loss": loss}

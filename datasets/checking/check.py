@@ -20,14 +20,14 @@ import numpy as np
 from datasets import cache
 from datasets.base import PHASES, CompositionDataset, Pair, Phase
 from datasets.checking.duplicate_sentences import near_duplicates_csv, sentences
-from datasets.checking.image_files import SHOWN, Finding, Progress, image_findings, some
+from datasets.checking.image_files import Finding, Progress, image_findings
 from datasets.checking.near_duplicates import near_duplicates
 from datasets.files import write_whole
 from datasets.group_crossing import crossing_sentence
 from datasets.layout import Layout, LayoutReader, assemble, judge, read_layout
 from datasets.published import PairLists, Published, differences, image_counts, list_counts, shipped_lists
 from datasets.spelling import spelling_notes
-from errors import UserError, counted
+from errors import UserError, counted, some
 from registry import DATASETS
 
 
@@ -97,8 +97,10 @@ def check(
 ) -> CheckReport:
     """Return what is there and what is wrong with it.
 
-    fast: look only whether images exist, without reading them. near: look for near-duplicates across splits, which are
-    written to a file too. A data set that is not here at all is a `UserError`; files that cannot be read are findings.
+    fast: look only whether images exist, without reading them
+    near: look for near-duplicates across splits, which are written to a file too
+
+    A data set that is not here at all is a `UserError`; files that cannot be read are findings.
     """
     reader = DATASETS.get(name)
     if not isinstance(reader, LayoutReader):
@@ -129,7 +131,7 @@ def near_findings(dataset: CompositionDataset, progress: Progress) -> list[Findi
     name = re.sub(r"\W+", "-", dataset.name)
     file = cache.home() / "near_duplicates" / f"{name}-{dataset.digest[:10]}.csv"
     write_whole(file, near_duplicates_csv(dataset, found))
-    said = [*sentences(dataset, found, SHOWN), f"The whole list of near-duplicates is in {file}."]
+    said = [*sentences(dataset, found, 10), f"The whole list of near-duplicates is in {file}."]
     return [Finding(text, problem=False) for text in said]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,7 @@ from datasets.base import PHASES, CompositionDataset
 from datasets.checking.presence import missing_images
 from datasets.checking.reading import Progress, read_all
 from datasets.pictures import look_sentences
-from errors import counted
-
-SHOWN = 10  # names in a finding
+from errors import counted, some
 
 
 class Finding(NamedTuple):
@@ -22,16 +19,6 @@ class Finding(NamedTuple):
 
     text: str
     problem: bool = True
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first names and how many more there are.
-
-    >>> some(["a", "b"])
-    'a, b'
-    """
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def image_findings(dataset: CompositionDataset, fast: bool, progress: Progress) -> tuple[list[Finding], str | None]:

@@ -21,7 +21,10 @@ LOOKS = "looks-1"
 
 
 class Reading(NamedTuple):
-    """What reading found, by name. hashes: SHA-256 of each picture's file. looks: what each picture is.
+    """What reading found, by name.
+
+    hashes: SHA-256 of each picture's file
+    looks: what each picture is
 
     broken: of each file that is no picture why not; it is in neither of the others.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,13 @@ State = Literal["whole", "damaged", "incomplete", "in use"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of features. about: the fields of its key, {} where it has no index. bytes: on disk. used: seconds since
-    the epoch. state: by the sizes of its files; "in use" while a process holds its lock."""
+    """A folder of features.
+
+    about: the fields of its key, {} where it has no index
+    bytes: on disk
+    used: seconds since the epoch
+    state: by the sizes of its files; "in use" while a process holds its lock
+    """
 
     path: Path
     about: Mapping[str, Any]
@@ -99,8 +104,8 @@ def remove(entry: Entry) -> bool:
     return True
 
 
-def damages(entry: Entry, progress: Callable[[int], None] = lambda read: None) -> list[str]:
-    """Read an entry in full and return what is wrong with it, a sentence for each shard. progress: bytes read."""
+def damages(entry: Entry) -> list[str]:
+    """Read an entry in full and return what is wrong with it, a sentence for each shard."""
     index = read_index(entry.path)
     if index is None:
         return [f"{entry.name} has no index: it was never finished."]
@@ -108,5 +113,4 @@ def damages(entry: Entry, progress: Callable[[int], None] = lambda read: None) -
     for shard in index["shards"]:
         if wrong := damage(entry.path / shard["file"], shard, read=True):
             found.append(f"{entry.name}/{shard['file']} {wrong}.")
-        progress(shard["bytes"])
     return found

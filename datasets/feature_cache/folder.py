@@ -104,7 +104,8 @@ def write_index(folder: Path, index: Mapping[str, Any]) -> None:
 def damage(path: Path, shard: Mapping[str, Any], *, read: bool = False) -> str | None:
     """Return what is wrong with a shard, None if nothing.
 
-    shard: its line of the index. read: take its digest in any case, not only where its time of change is another.
+    shard: its line of the index
+    read: take its digest in any case, not only where its time of change is another
     """
     try:
         state = path.stat()

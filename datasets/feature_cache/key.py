@@ -17,11 +17,19 @@ from errors import UserError
 class FeatureKey:
     """All that changes the features of a phase's images.
 
-    data: digest of the data set. images: see `images_digest`. weights: digest of the backbone's. what: the function
-    that computes them. code: digest of the source it runs through. transform: the image transform in words. view: seed
-    and number of an augmented view, None without augmentation. precision: of the forward pass. batch: images at once.
-    made_with: versions of libraries and the kind of processor. The last three change no more than rounding, but that
-    is what keeps a run the same bit by bit whoever filled the cache.
+    data: digest of the data set
+    images: see `images_digest`
+    weights: digest of the backbone's
+    what: the function that computes them
+    code: digest of the source it runs through
+    transform: the image transform in words
+    view: seed and number of an augmented view, None without augmentation
+    precision: of the forward pass
+    batch: images at once
+    made_with: versions of libraries and the kind of processor
+
+    The last three change no more than rounding, but that is what keeps a run the same bit by bit whoever filled the
+    cache.
     """
 
     dataset: str

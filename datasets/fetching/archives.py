@@ -32,7 +32,11 @@ COMPRESSED: dict[bytes, Callable[[Path], io.BufferedIOBase]] = {
 
 @dataclass(frozen=True)
 class Member:
-    """A file of the archive. open: gives its content, once. special: a link, device or other thing that is no file."""
+    """A file of the archive.
+
+    open: gives its content, once
+    special: a link, device or other thing that is no file
+    """
 
     name: str
     size: int
@@ -43,7 +47,8 @@ class Member:
 def members(archive: Path, most: int, stack: ExitStack) -> Iterable[Member]:
     """Return the files of an archive: a list for a zip, one after the other for a tar.
 
-    most: bytes that may come out of a compressed tar. stack: closes what is opened.
+    most: bytes that may come out of a compressed tar
+    stack: closes what is opened
     """
     with archive.open("rb") as file:
         start = file.read(6)

@@ -45,9 +45,11 @@ def fetch(
 ) -> dict[str, Any]:
     """Carry out a plan and return the data set's manifest; where it was whole before, only read it.
 
-    repin: take an archive whose checksum is not the recorded one for good, and record the new one. pause: seconds
-    before an interrupted download goes on. Raises UserError; whatever came of a download by then is kept and used by
-    the next call, and no half-unpacked folder is left.
+    repin: take an archive whose checksum is not the recorded one for good, and record the new one
+    pause: seconds before an interrupted download goes on
+
+    Raises UserError; whatever came of a download by then is kept and used by the next call, and no half-unpacked folder
+    is left.
     """
     if plan.state == "whole":
         return checksums.read(plan.folder / MANIFEST)

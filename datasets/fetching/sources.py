@@ -24,10 +24,13 @@ PAIR_LISTS = tuple(f"{SPLIT}/{phase}_pairs.txt" for phase in PHASES)
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download. file: its name in the downloads folder. urls: mirrors, tried in this order.
+    """A file to download.
 
-    place: builds, from the folder being filled, what decides where members go. by_hand: a sentence for the person who
-    has to get it. parts: a shell pattern of further names, for what a site hands out in several pieces.
+    file: its name in the downloads folder
+    urls: mirrors, tried in this order
+    place: builds, from the folder being filled, what decides where members go
+    by_hand: a sentence for the person who has to get it
+    parts: a shell pattern of further names, for what a site hands out in several pieces
     """
 
     file: str
@@ -41,8 +44,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set (or another download). archives: in the order in which they are unpacked. expects: what must be there
-    in the end, below `folder`, which itself lies in the data root.
+    """A data set (or another download).
+
+    archives: in the order in which they are unpacked
+    expects: what must be there in the end, below `folder`, which itself lies in the data root
     """
 
     name: str

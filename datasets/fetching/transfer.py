@@ -42,8 +42,10 @@ class _Interrupted(Exception):
 class ResumingDownloader:
     """A downloader for pooch: `downloader(url, output_file, pooch)`.
 
-    part: where the partial file lies until it is whole; a note of its origin lies beside it. size: bytes the file must
-    have, None where nobody knows. pause: seconds before the second attempt, doubled with each one that brings nothing.
+    part: where the partial file lies until it is whole; a note of its origin lies beside it
+    size: bytes the file must have, None where nobody knows
+    pause: seconds before the second attempt, doubled with each one that brings nothing
+
     Raises TransferError where the address fails for good, OSError where the disk does.
     """
 

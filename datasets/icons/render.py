@@ -146,8 +146,9 @@ def render(
 ) -> np.ndarray:
     """Render one image, uint8 [S, S, 3].
 
-    icon, clutter: Font Awesome names. paint: draws the state on the canvas. turn: range of the size of the rotation in
-    degrees, when the state itself is a rotation.
+    icon, clutter: Font Awesome names
+    paint: draws the state on the canvas
+    turn: range of the size of the rotation in degrees, when the state itself is a rotation
     """
     look = look or Look()
     ground = _ground(rng, look)

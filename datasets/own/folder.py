@@ -32,8 +32,8 @@ from datasets.own.groups import by_groups
 from datasets.own.images import Row, read_csv, read_folder, refuse_duplicates, split_csv
 from datasets.own.split import SplitOptions, check_split, draw_split
 from datasets.pictures import look_sentences
-from datasets.spelling import merged_pairs, some_groups, spellings
-from errors import UserError, counted
+from datasets.spelling import merged_pairs, spellings
+from errors import UserError, counted, some
 
 VERSION = 1  # raise whenever the same files would give another split or another order
 
@@ -41,9 +41,10 @@ VERSION = 1  # raise whenever the same files would give another split or another
 def load(name: str, options: SplitOptions | None = None, *, merge_labels: bool = False) -> CompositionDataset:
     """Return the data set at a path: a folder of 'state object' folders, or a CSV file.
 
-    options: how a split is drawn where none is given, the defaults if None. merge_labels: whether labels that are one
-    prompt in several spellings become one, instead of a `UserError`. Raises UserError for anything that is not as
-    described in docs/add_a_dataset.md.
+    options: how a split is drawn where none is given, the defaults if None
+    merge_labels: whether labels that are one prompt in several spellings become one, instead of a `UserError`
+
+    Raises UserError for anything that is not as described in docs/add_a_dataset.md.
     """
     path = Path(os.path.abspath(Path(name).expanduser()))  # noqa: PTH100 - links in the user's path are kept as named
     if path.is_dir():
@@ -68,7 +69,7 @@ def refuse_spellings(pairs: Sequence[Pair], where: str) -> None:
     if groups := spellings(pairs):
         raise UserError(
             f"In {where} {counted(len(groups), 'label is', 'labels are')} written in several ways that a text encoder "
-            f"reads as one: {some_groups(groups)}.",
+            f"reads as one: {some(groups, 5, '; ', '; and ')}.",
             "Each spelling would be a class of its own with a part of the images, and no prompt tells them apart.",
             "Write each in one way, or have the most frequent one taken everywhere: 'python -m datasets.own.folder "
             f"{shlex.quote(where)} --merge-labels --out merged.csv', then '--dataset merged.csv'.",

@@ -25,10 +25,12 @@ def draw_grouped_split(
 ) -> list[Phase | None]:
     """Return the phase of each image, None for one that is left out; no group is in two phases.
 
-    labels: the (state, object) of each image. contents: the hash of its content; groups with a content in common are
-    one. groups: the source of each image. The result depends on these and on the options alone, not on the order of
-    the images. val and test get their shares of the images of seen pairs, up to the size of a group. Where no split is
-    possible the `UserError` says why.
+    labels: the (state, object) of each image
+    contents: the hash of its content; groups with a content in common are one
+    groups: the source of each image
+
+    The result depends on these and on the options alone, not on the order of the images. val and test get their shares
+    of the images of seen pairs, up to the size of a group. Where no split is possible the `UserError` says why.
     """
     pairs = sorted(set(labels))
     unseen = leave_out(pairs, max(2, round(options.unseen * len(pairs))), options.seed, where)

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.base import PHASES, Pair, Phase
-from datasets.checking.image_files import some
 from datasets.metadata import SPLIT, STEM
 from datasets.own.walking import SHOWN, images_below, sentence
-from errors import UserError, counted, did_you_mean
+from errors import UserError, counted, did_you_mean, some
 
 COLUMNS = ("path", "state", "object", "split", "group")
 """Columns of a CSV file; the last two may be left out."""

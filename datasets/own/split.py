@@ -22,8 +22,8 @@ DRAWS = 32  # orders tried when leaving pairs out; only tiny data sets need more
 class SplitOptions:
     """How a split is drawn.
 
-    unseen: share of the pairs that training never sees, half of them validation's, half test's. val, test: share of a
-    seen pair's images that each gets; a pair with three images gives one to each phase.
+    unseen: share of the pairs that training never sees, half of them validation's, half test's
+    val, test: share of a seen pair's images that each gets; a pair with three images gives one to each phase
     """
 
     seed: int = 0
@@ -52,9 +52,12 @@ def draw_split(
 ) -> list[Phase]:
     """Return the phase of each image.
 
-    labels: the (state, object) of each image. contents: the hash of its content; images of a pair with the same content
-    are copies and stay together. The result depends on these and on the options alone, not on the order of the images
-    or on their names. Raises UserError where there are too few pairs or images for a split; where: named in it.
+    labels: the (state, object) of each image
+    contents: the hash of its content; images of a pair with the same content are copies and stay together
+    where: what the images come from, for an error
+
+    The result depends on these and on the options alone, not on the order of the images or on their names. Raises
+    UserError where there are too few pairs or images for a split.
     """
     copies: dict[Pair, list[str]] = {}
     for label, content in sorted(set(zip(labels, contents, strict=True))):

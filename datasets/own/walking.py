@@ -58,9 +58,10 @@ NOWHERE = "because these links lead nowhere"
 class Found:
     """What a folder holds.
 
-    images: in the order of their names. folders: names of the folders directly in it. droppings: how often each name
-    of `DROPPINGS` occurs, those of a Mac as "._*". left_out: paths below the folder of what else is passed over, by
-    the reason.
+    images: in the order of their names
+    folders: names of the folders directly in it
+    droppings: how often each name of `DROPPINGS` occurs, those of a Mac as "._*"
+    left_out: paths below the folder of what else is passed over, by the reason
     """
 
     images: tuple[Path, ...]

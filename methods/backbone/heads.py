@@ -67,13 +67,13 @@ def attend(attention: nn.MultiheadAttention, query: Tensor, memory: Tensor, mask
     return mix(attention, query_heads(attention, query), *key_value_heads(attention, memory), mask=mask)
 
 
-def head_count(width: int, head_width: int = 64) -> int:
+def head_count(width: int) -> int:
     """Return the number of heads for a width: heads of 64 as in every CLIP, or the nearest larger that divides it.
 
     >>> head_count(768), head_count(48), head_count(200)
     (12, 1, 2)
     """
-    return next(heads for heads in range(max(1, width // head_width), 0, -1) if width % heads == 0)
+    return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:

@@ -19,16 +19,20 @@ Weights = tuple[Weight, Weight, Weight]
 class ThreeBranchConfig(MethodConfig):
     """Settings of a three-branch method. Weights are those of (pair, state, object).
 
-    branches: those that are trained and scored with. dropout: of the table of words; learn_context, shared_context,
-    shared_words: see `PromptFamilies`. adapters: beside which sub-layers of the image tower, with adapter_width,
-    adapter_dropout and adapter_scale. disentangle: give the state and object branches a feature of their own.
+    branches: those that are trained and scored with
+    dropout: of the table of words
+    learn_context, shared_context, shared_words: see `PromptFamilies`
+    adapters: beside which sub-layers of the image tower
+    adapter_width, adapter_dropout, adapter_scale: of these adapters, see `AdapterBank`
+    disentangle: give the state and object branches a feature of their own
 
-    loss_weights: of the three cross-entropies. inference, score_weights: rule and weights of a pair's score, see
-    `ScoreFusion`. test_score_weights and test_primitive_divisor replace weights and divisor (1) in the final
-    evaluation alone, as the released test scripts do; those with open_ do so in the open world. train_mode:
-    "first_epoch_only" reproduces released loops that never leave the evaluation mode of their first validation: from
-    the second epoch on no dropout, and BatchNorm with the statistics of the first. validation_loss: "scores" puts the
-    fused scores in the place of the pair logits, as the released codes do.
+    loss_weights: of the three cross-entropies
+    inference, score_weights: rule and weights of a pair's score, see `ScoreFusion`
+    test_score_weights, test_primitive_divisor: replace weights and divisor (1) in the final evaluation alone, as the
+        released test scripts do; those with open_ do so in the open world
+    train_mode: "first_epoch_only" reproduces released loops that never leave the evaluation mode of their first
+        validation: from the second epoch on no dropout, and BatchNorm with the statistics of the first
+    validation_loss: "scores" puts the fused scores in the place of the pair logits, as the released codes do
     """
 
     score_only: ClassVar[frozenset[str]] = frozenset(

@@ -30,10 +30,11 @@ class QuickGELU(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Pre-norm attention and MLP. cross: the memory is another sequence and has a LayerNorm of its own.
+    """Pre-norm attention and MLP, with PyTorch's initial weights.
 
-    dropout: on the hidden layer of the MLP (0.3 in self blocks, none in cross blocks). per_image: whether the query's
-    first axis are the images of a batch. PyTorch's initial weights.
+    cross: whether the memory is another sequence, which then has a LayerNorm of its own
+    dropout: on the hidden layer of the MLP (0.3 in self blocks, none in cross blocks)
+    per_image: whether the query's first axis are the images of a batch
     """
 
     def __init__(self, width: int, cross: bool = False, dropout: float = 0.0, per_image: bool = True) -> None:
@@ -129,7 +130,9 @@ class ImageToText(nn.Module):
     def forward(self, decomposed: Tensor, image_tokens: Tensor, blocks: nn.ModuleList, row: int) -> Tensor:
         """Return row `row` of every primitive after cross and self blocks, [B, P, T], or [1, P, T] if all are equal.
 
-        decomposed: [P, L, T]. image_tokens: [B, V, D]. blocks: self blocks over the rows of a primitive.
+        decomposed: [P, L, T]
+        image_tokens: [B, V, D]
+        blocks: self blocks over the rows of a primitive
         """
         keys = self.keys(image_tokens, len(decomposed))
         stack = cast(list[FusionBlock], list(blocks))  # a ModuleList forgets
@@ -210,7 +213,8 @@ class DecomposedFusion(nn.Module):
 def primitive_sums(values: Tensor, rows: Tensor, primitives: int) -> Tensor:
     """Return [P, ...]: the sum over the candidates that contain each primitive.
 
-    values: [C, ...]. rows: int64 [C, 2], each candidate's state row and object row (see `PrimitiveTable.pair_rows`).
+    values: [C, ...]
+    rows: int64 [C, 2], each candidate's state row and object row (see `PrimitiveTable.pair_rows`)
     """
     zeros = values.new_zeros(primitives, *values.shape[1:])
     return zeros.index_add(0, rows[:, 0], values).index_add(0, rows[:, 1], values)

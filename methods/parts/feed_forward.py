@@ -62,7 +62,13 @@ def _drawn(found: Tensor, width: int, p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _How:
-    """dtype: of the products with W1 and W2; all else is in that of m. eps: LayerNorm's. p: dropout's. wide: 4 d."""
+    """How a block of features is computed.
+
+    dtype: of the products with W1 and W2; all else is in that of m
+    eps: LayerNorm's
+    p: dropout's
+    wide: 4 d
+    """
 
     dtype: torch.dtype
     eps: float

@@ -25,10 +25,12 @@ class ScoreFusion:
     """A rule and its weights (pair, state, object), for branch logits z_p, z_s, z_o and their softmaxes p.
 
     logit_product: w_p z_p + (w_s p_s)(w_o p_o), what the released codes of Troika and MSCI compute. A logit is a cosine
-    times 100, so the product, at most 1, decides little. probability_product: w_p p_p + (w_s p_s)(w_o p_o), as the
-    paper of Troika writes it; p_p, and with it a score, then depends on what else is a candidate. probability_sum:
-    w_p p_p + w_s p_s + w_o p_o. log_sum: w_p z_p + w_s log p_s + w_o log p_o, which is the sum of log-probabilities up
-    to a number per image. pair: z_p.
+        times 100, so the product, at most 1, decides little.
+    probability_product: w_p p_p + (w_s p_s)(w_o p_o), as the paper of Troika writes it; p_p, and with it a score, then
+        depends on what else is a candidate
+    probability_sum: w_p p_p + w_s p_s + w_o p_o
+    log_sum: w_p z_p + w_s log p_s + w_o log p_o, which is the sum of log-probabilities up to a number per image
+    pair: z_p
 
     In a product a weight of 0 makes that factor 1, as in the released codes: it leaves the factor out. A branch that
     does not exist (None) is left out of every rule.
@@ -57,8 +59,12 @@ class ScoreFusion:
     ) -> Tensor:
         """Return the scores, fp32 [B, n], of n pairs.
 
-        pair_logits: [B, n]. state_log_probability: [B, A]. object_log_probability: [B, O]. states, objects: int64 [n],
-        the primitives of the pairs. pair_normaliser: [B], log of the sum of exp(pair logits) over all candidates.
+        pair_logits: [B, n]
+        state_log_probability: [B, A]
+        object_log_probability: [B, O]
+        states, objects: int64 [n], the primitives of the pairs
+        pair_normaliser: [B], log of the sum of exp(pair logits) over all candidates
+
         ValueError when no branch or a needed normaliser is missing.
         """
         pair = self._pair_term(pair_logits, pair_normaliser)

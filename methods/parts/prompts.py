@@ -70,9 +70,12 @@ class SoftPrompt(nn.Module):
     """A sentence whose last `slots` words are replaced by given vectors, and whose other words may be learned.
 
     With the end token at position e the slots are e-slots..e-1 (4 and 5 in "a photo of x x") and the context lies
-    between the start token and the first slot. learn_context: make those context vectors a parameter, initialised with
-    the sentence's own words (CoOp); otherwise they stay CLIP's. context_length: pad to this many tokens, for a method
-    that reads all positions; None pads nothing, which gives the same features because attention is causal.
+    between the start token and the first slot.
+
+    learn_context: make those context vectors a parameter, initialised with the sentence's own words (CoOp); otherwise
+        they stay CLIP's
+    context_length: pad to this many tokens, for a method that reads all positions; None pads nothing, which gives the
+        same features because attention is causal
     """
 
     words: Tensor
@@ -151,10 +154,13 @@ class PromptFamilies(nn.Module):
     """Prompts for pairs ("a photo of x x"), for states and for objects ("a photo of x"), with learned contexts.
 
     Each family has a context of its own, all start as "a photo of"; the words come from one table, so that a state is
-    the same vector in its own prompt and in those of its pairs (Troika section 3.2, MSCI section 4). Each is a switch:
-    shared_context: one context parameter for all families. shared_words: False gives states and objects a table of
-    their own beside that of the pairs. learn_context: False keeps CLIP's own words. branches: the families to build.
-    dropout, init: see `PrimitiveTable`.
+    the same vector in its own prompt and in those of its pairs (Troika section 3.2, MSCI section 4). Each is a switch.
+
+    shared_context: one context parameter for all families
+    shared_words: False gives states and objects a table of their own beside that of the pairs
+    learn_context: False keeps CLIP's own words
+    branches: the families to build
+    dropout, init: see `PrimitiveTable`
     """
 
     def __init__(

@@ -46,8 +46,9 @@ class RefinementLayer(nn.Module):
     def forward(self, queries: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
         """Return the queries [B, Q, d] after the layer.
 
-        queries: [B, Q, d], or [1, Q, d] while they are the same for all images. regions: [B, N, d]. mask: bool [Q, Q],
-        true where a query (row) may see another (column).
+        queries: [B, Q, d], or [1, Q, d] while they are the same for all images
+        regions: [B, N, d]
+        mask: bool [Q, Q], true where a query (row) may see another (column)
         """
         normed = self.norms[0](queries)
         queries = queries + self.dropout(attend(self.among, normed, normed, mask))
@@ -67,8 +68,9 @@ def visible(query_mask: QueryMask, branch: Branch, other: Branch) -> bool:
 class QueryRefiner(nn.Module):
     """The query bank, its layers and the pooling: from regions to one vector r_b per branch, at first zero.
 
-    banks: the branches that have queries. read: those that a vector is pooled for. share: one stack of layers for all,
-    or a stack per branch, which then runs over the queries that the branch sees.
+    banks: the branches that have queries
+    read: those that a vector is pooled for
+    share: one stack of layers for all, or a stack per branch, which then runs over the queries that the branch sees
     """
 
     def __init__(

@@ -15,9 +15,12 @@ def unit(features: Tensor) -> Tensor:
 def cosine_logits(image: Tensor, unit_text: Tensor, scale: Tensor | float) -> Tensor:
     """Return scale * cos(image, text), fp32 [B, K].
 
-    image: features [B, d] of any length. unit_text: features [K, d] of length 1 (see `unit`), so that a candidate list
-    is normalised once and not once per batch. Computed in fp32 under autocast too: near 25 an fp16 logit moves in steps
-    of 1/64, and ties decide the ranking. The scale goes in before the product, as in the official code.
+    image: features [B, d] of any length
+    unit_text: features [K, d] of length 1 (see `unit`), so that a candidate list is normalised once and not once per
+        batch
+
+    Computed in fp32 under autocast too: near 25 an fp16 logit moves in steps of 1/64, and ties decide the ranking. The
+    scale goes in before the product, as in the official code.
     """
     with torch.autocast(image.device.type, enabled=False):
         return (scale * unit(image)) @ unit_text.float().T
