@@ -18,9 +18,11 @@ class Resizing:
     """How a picture becomes a square of the model's size.
 
     resize_mode: "shortest" brings the shorter side to the size and cuts out the centre; "longest" brings the longer
-    side to the size and fills up the rest on both sides; "squash" brings both sides to the size, whatever the shape.
-    interpolation: of all three, with antialiasing as Pillow does it. fill_color: 0 to 255, of all three channels,
-    before they are normalised; for "longest" alone. The defaults are open_clip's, and OpenAI's.
+        side to the size and fills up the rest on both sides; "squash" brings both sides to the size.
+    interpolation: of all three, with antialiasing as Pillow does it.
+    fill_color: 0 to 255, of all three channels, before they are normalised; for "longest" alone.
+
+    The defaults are open_clip's, and OpenAI's.
     """
 
     resize_mode: ResizeMode = "shortest"

@@ -35,11 +35,13 @@ KINDS = {True: "QuickGELU", False: "the exact GELU"}
 class Origin:
     """How weights were trained, for the record of a run.
 
-    activation: what the model computes, "QuickGELU" or "the exact GELU". mean, std: of images, per channel.
+    activation: what the model computes, "QuickGELU" or "the exact GELU".
+    mean, std: of images, per channel.
     resizing: how images are brought to the model's size.
     activation_from, preprocessing_from: who says so, in words.
     resizing_from: who says how images are resized, where that is somebody else than `preprocessing_from`, else None.
-    file: absolute path of a weights file, else None. notes: sentences that a user should read.
+    file: absolute path of a weights file, else None.
+    notes: sentences that a user should read.
     """
 
     activation: str
