@@ -64,6 +64,7 @@ def estimate(
     """
     weights = bytes_of(method.parameters()) + bytes_of(method.buffers())
     trained = bytes_of(method.trained().values()) if config.epochs > 0 else 0
+    method.backbone.in_passes = execution.device.type == "cpu"
     execution = replace(execution, device=torch.device("cpu"))
     mode = fake_weights(method)
 

@@ -23,6 +23,8 @@ class VisionSide:
 
     clip: CLIP
     recompute: bool
+    in_passes: bool = True
+    """Whether `IMAGES_ON_A_CPU` holds; not where a processor stands for an accelerator, whose memory is estimated."""
 
     @property
     def vision_width(self) -> int:
@@ -77,8 +79,7 @@ class VisionSide:
         wanted = [tap + self.n_vision_blocks if tap < 0 else tap for tap in taps]
         if not wanted or not all(0 <= tap < self.n_vision_blocks for tap in wanted):
             raise ValueError(f"taps {tuple(taps)} asked for, the vision tower has {self.n_vision_blocks} blocks")
-        # Tensors of other types are those of estimates, which follow a batch as it is given.
-        if type(images) is Tensor and images.is_cpu and not torch.is_grad_enabled():
+        if images.is_cpu and self.in_passes and not torch.is_grad_enabled():
             passes = [self._tokens(part, wanted, adapters) for part in images.split(IMAGES_ON_A_CPU)]
             return passes[0] if len(passes) == 1 else tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
         return self._tokens(images, wanted, adapters)
