@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,18 +17,10 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 def write_aside(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Have `write` fill a file beside `path`, force it to disk, and rename it there. Raises OSError."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with _put_in_place(path) as aside, aside.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def link_aside(source: Path, path: Path) -> None:
@@ -36,10 +28,17 @@ def link_aside(source: Path, path: Path) -> None:
 
     Raises OSError, also where the file system has one name a file.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _put_in_place(path) as aside:
         aside.unlink(missing_ok=True)
         os.link(source, aside)
+
+
+@contextmanager
+def _put_in_place(path: Path) -> Iterator[Path]:
+    """Give the block a place beside `path`, and rename what it leaves there to `path`; nothing is left of a failure."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
         aside.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -6,6 +6,8 @@ only looks so is told.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from benchmarks.evaluation.image_scores import ImageScores
@@ -57,6 +59,11 @@ class Signs:
             found[:, 2] += np.where(valid, values, 0).sum(axis=1, dtype=np.float64)
             found[:, 3] += valid.sum(axis=1)
 
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """Columns of all pairs that count."""
+        return np.concatenate([self.seen, self.unseen])
+
     @property
     def zeroed(self) -> np.ndarray:
         """Columns of unseen pairs that are 0 throughout, where others are not."""
@@ -102,8 +109,7 @@ class Signs:
         ]
 
     def _marks(self) -> list[str]:
-        every = np.concatenate([self.seen, self.unseen])
-        marked = int(((self.high[every] <= MARK) & (self.high[every] > -np.inf)).sum())
+        marked = int(((self.high[self.candidates] <= MARK) & (self.high[self.candidates] > -np.inf)).sum())
         if not marked:
             return []
         return [
@@ -138,8 +144,10 @@ class Signs:
         ]
 
     def _probabilities(self) -> list[str]:
-        candidates = np.concatenate([self.seen, self.unseen])
-        if self.low[candidates].min(initial=np.inf) < 0 or self.high[candidates].max(initial=-np.inf) > 1 + TOLERANCE:
+        if (
+            self.low[self.candidates].min(initial=np.inf) < 0
+            or self.high[self.candidates].max(initial=-np.inf) > 1 + TOLERANCE
+        ):
             return []
         own = self.groups["seen"][:, 2] + self.groups["unseen"][:, 2]
         if not any((np.abs(sums - 1) <= TOLERANCE).all() for sums in (self.sums, own)):
@@ -151,8 +159,7 @@ class Signs:
         ]
 
     def _cosines(self) -> list[str]:
-        candidates = np.concatenate([self.seen, self.unseen])
-        low, high = self.low[candidates], self.high[candidates]
+        low, high = self.low[self.candidates], self.high[self.candidates]
         low, high = low[np.isfinite(low) & (low > MARK)], high[np.isfinite(high)]
         if not len(low) or low.min() < -1 or high.max() > 1:
             return []

@@ -76,10 +76,11 @@ class Local(Launcher):
         return [start, *dict.fromkeys(lines)]
 
     def _places(self, runs: Sequence[PlannedRun], workbench: Workbench) -> list[dict[str, str]]:
+        trainings = len(together(runs))
         if workbench.device.type == "cpu":
             jobs = self.options.jobs or at_once(runs, workbench)
-            return [{name: str(workbench.choices.threads) for name in THREADS}] * max(1, min(len(together(runs)), jobs))
-        return shares(len(together(runs)), self.options.jobs, gpus(workbench.device), cores())
+            return [{name: str(workbench.choices.threads) for name in THREADS}] * max(1, min(trainings, jobs))
+        return shares(trainings, self.options.jobs, gpus(workbench.device), cores())
 
     @classmethod
     def alive(cls, root: Path, jobs: Collection[str]) -> Mapping[str, str]:

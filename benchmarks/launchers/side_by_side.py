@@ -50,7 +50,7 @@ def at_once(planned: Sequence[PlannedRun], workbench: Workbench) -> int:
         return 1
     from benchmarks.running.joint import together
 
-    trainings = [max(runs, key=lambda item: expected_work(item, workbench)) for runs in together(todo)]
+    trainings = [runs[0] for runs in together(todo)]
     count = max(1, min(len(trainings), cores() // workbench.choices.threads))
     return fitting(trainings, workbench, count, free_memory())
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -151,31 +150,21 @@ def record_scores(
         }
         world = None if masked is None else masked.world
         made.write_arrays(score_arrays(dataset, candidates, world, scores))
-        found = judged(dataset, candidates, world, scores, test.labels, _bias(val))
-        made.finish(_result(spec, dataset, test, val, found))
+        found, chosen, no_bias = metrics_of(test, val, dataset)
+        bias = np.nan if chosen is None else chosen.best_hm_bias
+        selection = Selection(
+            policy=NOT_KNOWN, epoch=None, value=None, bias=bias, **({"no_bias": no_bias} if no_bias else {})
+        )
+        nothing = {"train_images_per_second": None, "test_images_per_second": None, "peak_memory_bytes": None}
+        result = Result(
+            run_id=spec.run_id,
+            selection=selection,
+            metrics=PhaseMetrics(test=found) if chosen is None else PhaseMetrics(val=chosen, test=found),
+            **judged(dataset, candidates, world, scores, test.labels, bias),
+            cost=Cost(trained_parameters=None, train_seconds=np.nan, **nothing),
+        )
+        made.finish(result)
     return made.read()
-
-
-def _bias(val: Judged | None) -> float:
-    """Return the bias that validation chooses, NaN without it."""
-    return np.nan if val is None else evaluate(val.scores, val.labels).best_hm_bias
-
-
-def _result(
-    spec: RunSpec, dataset: CompositionDataset, test: Judged, val: Judged | None, fields: Mapping[str, Any]
-) -> Result:
-    """Return the result. fields: what the scores of test images decide, see `judged`."""
-    found, chosen, no_bias = metrics_of(test, val, dataset)
-    nothing = {"train_images_per_second": None, "test_images_per_second": None, "peak_memory_bytes": None}
-    return Result(
-        run_id=spec.run_id,
-        selection=Selection(
-            policy=NOT_KNOWN, epoch=None, value=None, bias=_bias(val), **({"no_bias": no_bias} if no_bias else {})
-        ),
-        metrics=PhaseMetrics(test=found) if chosen is None else PhaseMetrics(val=chosen, test=found),
-        **fields,
-        cost=Cost(trained_parameters=None, train_seconds=np.nan, **nothing),
-    )
 
 
 def _spec(

@@ -7,15 +7,13 @@ with the same bits.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import torch
 
 from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.metrics import Labels, Metrics
 from datasets.base import World
+from methods.backbone.blocks import weights_digest
 from methods.base import Method
 
 Validated = tuple[tuple[ImageScores, Labels], Metrics]
@@ -39,19 +37,10 @@ class KeptScores:
         rules = method.scoring(world)
         if rules is None:
             return make()[0]
-        state = _digest(method, rules)
+        state = f"{rules} {weights_digest(method.checkpoint())}"
         there = self.kept.get(f"{state} {eval_batch}")
         if there is not None:
             self.found += 1
             return there
         validated, eval_batch = make()
         return self.kept.setdefault(f"{state} {eval_batch}", validated)
-
-
-def _digest(method: Method, rules: str) -> str:
-    """Return the SHA-256 of a method's trained state and the rules in force."""
-    digest = hashlib.sha256(rules.encode())
-    for name, tensor in sorted(method.checkpoint().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -11,26 +11,21 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.evaluation.metrics import Metrics
-from benchmarks.runs.records import RunFolder
 from benchmarks.runs.result import Result
-from benchmarks.runs.spec import RunSpec
 from benchmarks.training import sharing, stopping
-from benchmarks.training.batches import Surroundings
-from benchmarks.training.execution import Execution
 from benchmarks.training.judging import Judge
 from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.resuming import SavedTraining
 from benchmarks.training.steps import Stepper
-from datasets.base import CompositionDataset
 from datasets.transforms import derived_seed
 from errors import counted
-from methods.base import Method
 
 
 class Trainer(Judge):
@@ -40,17 +35,10 @@ class Trainer(Judge):
     after each epoch; one that fails leaves its `failure`, and the others go on.
     """
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        folder: RunFolder,
-        method: Method,
-        dataset: CompositionDataset,
-        execution: Execution,
-        surroundings: Surroundings | None = None,
-    ) -> None:
-        super().__init__(spec, folder, method, dataset, execution, surroundings)
-        self.judges: list[Judge] = [self]
+    @cached_property
+    def judges(self) -> list[Judge]:
+        """This one first."""
+        return [self]
 
     def join(self, judge: Judge) -> None:
         """Have the weights judged by another run too; a method that begins with other weights is a `UserError`."""
