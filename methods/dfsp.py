@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -22,8 +23,8 @@ from datasets.base import Candidates, Vocabulary
 from errors import UserError
 from methods.backbone.clip import Backbone
 from methods.base import Ablation, Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
-from methods.parts.dfsp_fusion import DecomposedFusion, Fusion, Layout, primitive_sums
-from methods.parts.memo import LastCall
+from methods.parts.dfsp_fusion import Averaging, DecomposedFusion, Fusion, Layout, primitive_sums
+from methods.parts.memo import LastCall, PerObject
 from methods.parts.prompts import PrimitiveTable, SoftPrompt
 from methods.parts.scoring import cosine_logits, unit
 
@@ -130,6 +131,8 @@ class DFSP(Method):
         super().__init__(backbone, vocabulary, config)
         self.table = PrimitiveTable(backbone, vocabulary, config.dropout, trainable=config.learn_primitives)
         self.prompt = SoftPrompt(backbone, learn_context=config.learn_context, context_length=config.context_length)
+        self._every: PerObject[Averaging] = PerObject()
+        self._averaged: PerObject[Averaging] = PerObject()
         self.n_primitives = len(vocabulary.states) + len(vocabulary.objects)
         self.fuses = config.fusion != "none"
         self.composes = config.fusion in ("i2t", "bif")
@@ -203,29 +206,29 @@ class DFSP(Method):
             own = self.prompt.encode(self.backbone, table, rows)
             text = {"own": own, "text": unit(own)}
         if primitives:
-            counts = self._counts(rows, candidates)
-            text["primitives"] = primitive_sums(unit(text["own"]), rows, self.n_primitives) / counts[:, None]
+            counts = self._every.get(candidates, rows.device, lambda: self._averaging(candidates, False, rows.device))
+            sums = primitive_sums(unit(text["own"]), rows, self.n_primitives)
+            text["primitives"] = sums / counts.counts[:, None]
         return {**text, "rows": rows}
 
     def _fused_text(self, candidates: Candidates, table: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Go through the candidates pass by pass, so that the tokens of an open world never lie in memory at once."""
-        averaged = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        if self.config.decompose_over == "train_pairs":
-            averaged = torch.as_tensor(candidates.seen, device=rows.device)
-        counts = self._counts(rows[averaged], candidates)
+        device, some = rows.device, self.config.decompose_over == "train_pairs"
+        averaging = self._averaged.get(candidates, device, lambda: self._averaging(candidates, some, device))
         size, eot = self.backbone.text_chunk, self.prompt.eot
         own, fused, sums = [], [], torch.zeros((), device=table.device)
         passes = self.prompt.passes(self.backbone, table, rows, all_tokens=True)
-        for (features, tokens), part, kept in zip(passes, rows.split(size), averaged.split(size), strict=True):
+        for number, ((features, tokens), part) in enumerate(zip(passes, rows.split(size), strict=True)):
             own.append(features)
             with self._fp32():
                 assert tokens is not None  # all_tokens
                 tokens = tokens.float()
-                sums = sums + primitive_sums(tokens[kept], part[kept], self.n_primitives)
+                averaged = averaging.of_pass(number * size, size, tokens, part)
+                sums = sums + primitive_sums(*averaged, self.n_primitives)
                 if not self.composes:
                     fused.append(self.backbone.project_text(self.fusion.text(tokens, eot)))
         text = {"own": torch.cat(own)}
-        decomposed = sums / counts[:, None, None]
+        decomposed = sums / averaging.counts[:, None, None]
         with self._fp32():
             if self.fusion.to_image is not None:
                 text["memory"] = self.fusion.to_image.memory(decomposed)
@@ -233,17 +236,20 @@ class DFSP(Method):
             return {**text, "decomposed": decomposed}
         return {**text, "text": unit(self.mixed(text["own"], torch.cat(fused)))}
 
-    def _counts(self, rows: Tensor, candidates: Candidates) -> Tensor:
-        """Return the number of candidates of each primitive, fp32 [P]."""
-        counts = torch.bincount(rows.flatten(), minlength=self.n_primitives)
-        if missing := torch.nonzero(counts == 0).flatten().tolist():
+    def _averaging(self, candidates: Candidates, some: bool, device: torch.device) -> Averaging:
+        """Return how primitives are averaged over all candidates, or over `some`, which are the training pairs."""
+        kept = np.flatnonzero(candidates.seen) if some else np.arange(len(candidates))
+        rows = candidates.pairs[kept] + np.array([0, self.table.n_states])
+        counts = np.bincount(rows.reshape(-1), minlength=self.n_primitives)
+        if len(missing := np.flatnonzero(counts == 0)):
             name = [*candidates.vocabulary.states, *candidates.vocabulary.objects][missing[0]]
             raise UserError(
                 f"DFSP averages the text of the pairs of every state and every object, and '{name}' has no pair.",
                 f"So have {len(missing)} of the {self.n_primitives} states and objects.",
                 "Give it candidates in which each of them occurs.",
             )
-        return counts.float()
+        numbers = torch.as_tensor(counts, device=device).float()
+        return Averaging(numbers, kept, torch.as_tensor(kept, device=device) if some else None)
 
     # Scores -----------------------------------------------------------------------------------------------------------
 
@@ -314,7 +320,8 @@ class DFSP(Method):
     def prepare(self, candidates: Candidates) -> Prepared:
         """Return what `text` gives for the candidates, without dropout on the words."""
         # Means that only the validation loss reads are no reason to refuse a list that lacks a primitive.
-        complete = len(self.table.pair_rows(candidates).unique()) == self.n_primitives
+        occur = len(np.unique(candidates.states)) + len(np.unique(candidates.objects))
+        complete = occur == self.n_primitives
         wanted = self.config.primitive_scores_at_test > 0 or (self.config.primitive_weight > 0 and complete)
         return Prepared(candidates, self.text(candidates, self.table.weight, primitives=wanted))
 

@@ -45,7 +45,7 @@ def load_method(run: RunRecord, vocabulary: Vocabulary, device: torch.device | s
     if method.info.trains and spec.has_weights:
         path = run.path / BEST
         try:
-            method.load_checkpoint(load_file(path, device=str(device)))
+            method.load_checkpoint(load_file(path))
         except FileNotFoundError as error:
             raise UserError(
                 asked, f"Its folder has no {BEST}: only the record was kept.", "Run it again with --on-existing redo."

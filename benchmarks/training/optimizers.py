@@ -45,22 +45,34 @@ class EarlyAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            steps: dict[int, list[Tensor]] = {}  # those that have taken as many go together, one operation for all
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, group)
+                    steps.setdefault(self._begun(parameter), []).append(parameter)
+            for step, parameters in steps.items():
+                self._update(parameters, step, group)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _begun(self, parameter: Tensor) -> int:
+        """Return the number of the step that a parameter is about to take."""
         state = self.state[parameter]
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
         state["step"] += 1
+        return state["step"]
+
+    def _update(self, parameters: list[Tensor], step: int, group: dict[str, Any]) -> None:
         first, second = group["betas"]
-        state["mean"].lerp_(parameter.grad, 1 - first)
-        state["square"].mul_(second).addcmul_(parameter.grad, parameter.grad, value=1 - second)
-        size = group["lr"] * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
-        parameter.addcdiv_(state["mean"], state["square"].sqrt().add_(group["eps"]), value=-size)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means, squares = ([self.state[parameter][name] for parameter in parameters] for name in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+        size = group["lr"] * math.sqrt(1 - second**step) / (1 - first**step)
+        divisors = torch._foreach_sqrt(squares)
+        torch._foreach_add_(divisors, group["eps"])
+        torch._foreach_addcdiv_(parameters, means, divisors, -size)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

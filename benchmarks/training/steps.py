@@ -8,7 +8,7 @@ run stop in the middle of a step without leaving half of one behind.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -98,13 +98,14 @@ class Stepper:
             start += share.held
             with self.group.sharing(share):
                 losses = self._losses(part)
-                total = losses.total.item()
-                if not math.isfinite(total):
-                    raise diverged(self.method.info.name, where, total)
                 # Mean over the images of the effective batch, also where a part or the last batch is smaller.
                 self.scaler.scale(losses.total * (share.count / images)).backward()
-            for name, term in {"total": losses.total, **losses.terms}.items():
-                sums[name] = sums.get(name, 0.0) + term.item() * share.count
+            # Read once, and after backward was handed to the device: until then nobody waits for it.
+            values = numbers({"total": losses.total, **losses.terms})
+            if not math.isfinite(values["total"]):
+                raise diverged(self.method.info.name, where, values["total"])
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value * share.count
         return dict(zip(sums, self.group.sums(sums.values()), strict=True))
 
     def _losses(self, part: Batch) -> Losses:
@@ -170,6 +171,12 @@ def mixes_images(method: Method) -> bool:
     """Return whether an image's loss depends on the others of its micro-batch."""
     norms = (isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules())
     return any(norms) or not method.info.batch_independent
+
+
+def numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the values of scalar tensors of one device, for which the host waits once."""
+    joined = torch.cat([term.detach().reshape(1) for term in terms.values()])
+    return dict(zip(terms, joined.tolist(), strict=True))
 
 
 def rows(batch: Batch, start: int, stop: int) -> Batch:

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from methods.backbone.blocks import tower_blocks
 from methods.backbone.feed import feed
+from methods.backbone.fused_attention import attend_fused
 from methods.backbone.heads import in_parts
 from methods.backbone.prefix_attention import Beginning, attend_after
 
@@ -100,13 +101,15 @@ def _walk(
     length, start = vectors.shape[1], 0 if before is None else len(before)
     positions = backbone.clip.positional_embedding[start : start + length]
     tokens = vectors + positions.to(vectors.dtype)
-    mask = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
+    # Row by row, what a position may see: all that comes before these tokens, and of these up to itself.
+    mask = torch.ones(length, start + length, dtype=torch.bool, device=vectors.device).tril(start)
     levels = list(_levels(before, parents))
     blocks = tower_blocks(backbone.clip, "text")
     for index, block in enumerate(blocks):
         normed = block.ln_1(tokens)
         weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
-        if index < len(blocks) - 1:
+        last = index == len(blocks) - 1
+        if not last:
             projected = functional.linear(normed, weight, bias).unflatten(-1, (3, width))
             queries, keys, values = projected.unbind(-2)
         else:
@@ -118,7 +121,12 @@ def _walk(
             tokens, mask = tokens[:, read], mask[read]
             queries = functional.linear(normed[:, read], weight[:width], bias[:width])
         beginnings = [Beginning(*level.keys_values[index], rows) for level, rows in levels]
-        found = attend_after(queries, keys, values, beginnings, mask, block.attn.num_heads)
+        if tokens.is_cpu:
+            found = attend_after(queries, keys, values, beginnings, mask[:, start:], block.attn.num_heads)
+        else:
+            sees_all = length == 1 or (last and read == slice(length - 1, length))
+            hidden = None if sees_all else mask
+            found = attend_fused(queries, keys, values, beginnings, hidden, block.attn.num_heads)
         tokens = tokens + block.ls_1(block.attn.out_proj(found))
         tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
         yield tokens, (keys, values)

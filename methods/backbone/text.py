@@ -166,7 +166,10 @@ class TextSide:
         checkpoint = self.recompute if checkpoint is None else checkpoint
         if isinstance(eot, int) and not all_tokens:
             embeddings = embeddings[:, : eot + 1]  # exact: under the causal mask nothing after the end token reaches it
-        ends = torch.as_tensor(eot, device=embeddings.device).expand(len(embeddings))
+        if isinstance(eot, int):
+            ends = torch.full((len(embeddings),), eot, device=embeddings.device)
+        else:
+            ends = eot.to(embeddings.device).expand(len(embeddings))
 
         def encode(vectors: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
             tokens = self.run_text_blocks(self.add_positions(vectors), adapters=adapters)

@@ -9,8 +9,10 @@ B images, V image tokens of width D; L text tokens of width T; P = A + O primiti
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from methods.backbone.heads import attend, head_count
@@ -208,6 +210,28 @@ class DecomposedFusion(nn.Module):
         if self.to_text is None:
             raise ValueError("this variant composes no words")
         return self.to_text.compose(words, states, objects)
+
+
+@dataclass(frozen=True, eq=False)
+class Averaging:
+    """Over which candidates the text of a primitive is averaged.
+
+    counts: how many of them have each primitive, fp32 [P]
+    kept: which they are, int64, rising
+    places: the same on the device, None where they are all
+    """
+
+    counts: Tensor
+    kept: np.ndarray
+    places: Tensor | None
+
+    def of_pass(self, start: int, size: int, tokens: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is averaged of the tokens and rows of a pass, which are those of the candidates from `start`."""
+        if self.places is None:
+            return tokens, rows
+        first, last = np.searchsorted(self.kept, (start, start + size))
+        own = self.places[first:last] - start
+        return tokens[own], rows[own]
 
 
 def primitive_sums(values: Tensor, rows: Tensor, primitives: int) -> Tensor:

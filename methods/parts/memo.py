@@ -1,10 +1,17 @@
-"""The result of the last call, for what `Method.score` would otherwise compute again for each chunk of candidates."""
+"""What is kept instead of being computed again: the result of the last call, and what belongs to an object.
+
+`LastCall` is for what `Method.score` would otherwise compute for each chunk of candidates, `PerObject` for what a list
+of candidates decides in every training step.
+"""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
+
+import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
 T = TypeVar("T")
 
@@ -26,3 +33,26 @@ class LastCall(Generic[T]):
             self._value = compute()
             self._keys = tuple(map(weakref.ref, keys))
         return self._value  # type: ignore[return-value]  # None only before the first call
+
+
+class PerObject(Generic[T]):
+    """Keeps a value for each object, on a device, as long as the object lives.
+
+    Made of index tensors alone, such a value saves an accelerator the copies and the waiting that making it takes.
+    Objects are compared by identity and must not be changed.
+    """
+
+    def __init__(self) -> None:
+        self._kept = WeakIdKeyDictionary()
+
+    def get(self, key: object, device: torch.device, compute: Callable[[], T]) -> T:
+        """Return the object's value for a device; `compute` makes it where there is none."""
+        kept: dict[torch.device, T] = self._kept.setdefault(key, {})
+        if device not in kept:
+            # Training goes on with what an evaluation made first, which autograd does not take from inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                kept[device] = compute()
+        return kept[device]
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)()

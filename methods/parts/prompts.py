@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import prefix
 from methods.backbone.clip import Backbone
+from methods.parts.memo import PerObject
 from methods.parts.shares import common_dropout
 
 # Spelt "x" as any one-token word would do: the slots' embeddings are always overwritten.
@@ -48,6 +50,7 @@ class PrimitiveTable(nn.Module):
         super().__init__()
         self.n_states = len(vocabulary.states)
         self.dropout = dropout
+        self._rows: PerObject[Tensor] = PerObject()
         weight = backbone.mean_token_embedding([*vocabulary.states, *vocabulary.objects])
         if init == "random":
             weight = torch.randn_like(weight) * weight.std()
@@ -61,9 +64,13 @@ class PrimitiveTable(nn.Module):
         return common_dropout(self.weight, self.dropout, self.training)
 
     def pair_rows(self, candidates: Candidates) -> Tensor:
-        """Return for each candidate the rows of its state and of its object, int64 [K, 2]."""
-        rows = torch.as_tensor(candidates.pairs, device=self.weight.device)
-        return rows + torch.tensor([0, self.n_states], device=rows.device)
+        """Return for each candidate the rows of its state and of its object, int64 [K, 2]: one tensor for a list."""
+        device = self.weight.device
+
+        def rows() -> Tensor:
+            return torch.as_tensor(candidates.pairs + np.array([0, self.n_states]), device=device)
+
+        return self._rows.get(candidates, device, rows)
 
 
 class SoftPrompt(nn.Module):
@@ -92,6 +99,7 @@ class SoftPrompt(nn.Module):
         ids = backbone.tokenize([template], context_length)[0]
         self.eot = int(ids.argmax())  # the end token has the largest id of all
         self.slots = slots
+        self._plans: PerObject[tuple[Tensor, Tensor]] = PerObject()
         with torch.no_grad():
             embeddings = backbone.token_embedding(ids).float()
         self.register_buffer("words", embeddings, persistent=False)  # [L, T], CLIP's own, so not in checkpoints
@@ -126,15 +134,25 @@ class SoftPrompt(nn.Module):
             else:
                 yield backbone.encode_text(self(table, part), self.eot), None
 
+    def _plan(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of the table that come into first slots, int64 [R], and which of them each prompt has, [K].
+
+        With a single slot no prompt shares it: no row, and the one beginning there is.
+        """
+        if self.slots > 1:
+            first, parents = rows[:, 0].unique(return_inverse=True)
+            return first, parents
+        return rows[:0, 0], torch.zeros_like(rows[:, 0])
+
     def _shared_passes(
         self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Encode the context once and, with several slots, the first slot once for each of its rows."""
         context = self.words[1 : self.eot - self.slots] if self.context is None else self.context
         begun = prefix.extend(backbone, None, None, torch.cat([self.words[:1], context])[None], tokens=all_tokens)
-        parents, own = torch.zeros_like(rows[:, 0]), rows
+        first, parents = self._plans.get(rows, rows.device, lambda: self._plan(rows))
+        own = rows
         if self.slots > 1:
-            first, parents = rows[:, 0].unique(return_inverse=True)
             begun = prefix.extend(backbone, begun, torch.zeros_like(first), table[first][:, None], tokens=all_tokens)
             own = rows[:, 1:]
         end = self.words[self.eot :] if all_tokens else self.words[self.eot : self.eot + 1]
@@ -177,6 +195,7 @@ class PromptFamilies(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes = {"state": len(vocabulary.states), "object": len(vocabulary.objects)}
+        self._rows: dict[Branch, PerObject[Tensor]] = {branch: PerObject() for branch in BRANCHES}
         self.table = PrimitiveTable(backbone, vocabulary, dropout, init)
         apart = not shared_words and "pair" in branches and len(branches) > 1
         self.own_table = PrimitiveTable(backbone, vocabulary, dropout, init) if apart else None
@@ -201,8 +220,12 @@ class PromptFamilies(nn.Module):
         """
         if branch == "pair":
             return self.table.pair_rows(candidates)
-        start = 0 if branch == "state" else self.sizes["state"]
-        return torch.arange(start, start + self.sizes[branch], device=self.table.weight.device)[:, None]
+        start, device = 0 if branch == "state" else self.sizes["state"], self.table.weight.device
+
+        def words() -> Tensor:
+            return torch.arange(start, start + self.sizes[branch], device=device)[:, None]
+
+        return self._rows[branch].get(self.table, device, words)
 
     def forward(self, backbone: Backbone, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
         """Return the text features of each family, not normalised: pair [K, d], state [A, d], object [O, d].

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from methods.backbone.heads import attend, head_count
+from methods.parts.memo import PerObject
 from methods.parts.prompts import Branch
 from methods.parts.shares import ImageDropout
 
@@ -89,6 +90,7 @@ class QueryRefiner(nn.Module):
         super().__init__()
         self.banks, self.read = tuple(banks), tuple(read)
         self.n_queries, self.query_mask, self.pool = queries, query_mask, pool
+        self._masks: PerObject[Tensor] = PerObject()  # by stack, each of which has its banks
         self.queries = nn.ParameterDict({bank: torch.randn(queries, width) * 0.02 for bank in banks})
         self.norm_regions = nn.LayerNorm(width)
         stacks = ["shared"] if share else list(read)
@@ -113,14 +115,18 @@ class QueryRefiner(nn.Module):
             found[branch] = self._run(branch, seen, regions)[branch]
         return found
 
+    def _mask(self, banks: Sequence[Branch]) -> Tensor:
+        """Return which query (row) may see which (column), bool [Q, Q], on the CPU."""
+        allowed = torch.tensor([[visible(self.query_mask, row, column) for column in banks] for row in banks])
+        return allowed.repeat_interleave(self.n_queries, 0).repeat_interleave(self.n_queries, 1)
+
     def _run(self, stack: str, banks: Sequence[Branch], regions: Tensor) -> dict[Branch, Tensor]:
-        allowed = [[visible(self.query_mask, row, column) for column in banks] for row in banks]
-        mask = torch.tensor(allowed, device=regions.device).repeat_interleave(self.n_queries, 0)
-        mask = mask.repeat_interleave(self.n_queries, 1)
+        stack_of = self.stacks[stack]
+        mask = self._masks.get(stack_of, regions.device, lambda: self._mask(banks).to(regions.device))
         state = torch.cat([self.queries[bank] for bank in banks])[None]
         if self.training:  # dropout draws for each image; without it the first self-attention is the same for all
             state = state.expand(len(regions), -1, -1)
-        layers = cast(nn.ModuleList, self.stacks[stack])  # a ModuleDict forgets
+        layers = cast(nn.ModuleList, stack_of)  # a ModuleDict forgets
         for layer in layers:
             state = layer(state, regions, mask)
         return dict(zip(banks, state.split(self.n_queries, dim=1), strict=True))
