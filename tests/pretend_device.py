@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from forked import start_server
-from toy_runs import CPU, make_backbone, make_trainer
+from toy_runs import CPU, make_trainer
 
 from benchmarks.cost.pretend_device import DEVICE, Pretend
 from benchmarks.running.choices import Choices, How
@@ -18,11 +18,27 @@ from benchmarks.runs.records import RunFolder
 from benchmarks.studies.device_check import pretended_bench
 from benchmarks.studies.made_images import made_dataset
 from datasets.base import CompositionDataset
+from methods.backbone.clip import Backbone
+from methods.backbone.loading import build_clip
 from methods.base import Batch, Method
 from registry import BACKBONES, METHODS
 
 BACKBONE = "tiny-on-device"
 ON_DEVICE = replace(CPU, device=DEVICE, eval_batch=4)
+SMALL = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def make_backbone() -> Backbone:
+    """Return a random CLIP of two blocks in each tower: every operation here takes Python's time."""
+    import open_clip
+
+    return Backbone.from_open_clip(
+        build_clip(SMALL, "small", 0), open_clip.SimpleTokenizer(context_length=16), BACKBONE, "random"
+    )
 
 
 def small_dataset(images: int = 6) -> CompositionDataset:
@@ -33,7 +49,7 @@ def small_dataset(images: int = 6) -> CompositionDataset:
 def known_backbone() -> str:
     """Return the name of a random tiny backbone, registered once."""
     if BACKBONE not in BACKBONES.names():
-        BACKBONES.add(BACKBONE, "toy_runs:make_backbone")
+        BACKBONES.add(BACKBONE, "pretend_device:make_backbone")
     return BACKBONE
 
 
@@ -50,7 +66,7 @@ def some_batch(dataset: CompositionDataset, device: torch.device, images: int = 
     candidates = dataset.candidates("train")
     pairs = torch.arange(images) % len(candidates)
     labels = torch.from_numpy(candidates.pairs)[pairs]
-    pixels = torch.randn(images, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     values = (labels[:, 0], labels[:, 1], pairs, pixels)
     return Batch(*(value.to(device) for value in values))
 

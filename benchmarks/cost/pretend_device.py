@@ -143,7 +143,18 @@ def restored(held: Tensor, requires_grad: bool) -> Tensor:
     return OnDevice(held.clone()).requires_grad_(requires_grad)
 
 
+_LOAD = torch.load
 _HAS_FOREACH = clip_grad._has_foreach_support
+
+
+def _load(file: Any, map_location: Any = None, **options: Any) -> Any:
+    """`torch.load`, which knows storages of the CPU alone here: what it is to put on the device goes there after."""
+    if map_location is None or torch.device(map_location).type != NAME:
+        return _LOAD(file, map_location=map_location, **options)
+    loaded = _LOAD(file, map_location="cpu", **options)
+    return tree_map(lambda item: item.to(DEVICE) if isinstance(item, Tensor) else item, loaded)
+
+
 _in_force: list[Counted] = []
 _places = False
 
@@ -166,13 +177,14 @@ class Pretend(TorchDispatchMode):
         # On an accelerator torch has one kernel for a list of tensors, but not where their class is not its own.
         of_optimizers._foreach_supported_types.append(OnDevice)
         clip_grad._has_foreach_support = lambda tensors, device: True
+        torch.load = _load
         super().__enter__()
         return self.counted
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         of_optimizers._foreach_supported_types.remove(OnDevice)
-        clip_grad._has_foreach_support = _HAS_FOREACH
+        clip_grad._has_foreach_support, torch.load = _HAS_FOREACH, _LOAD
         _in_force.remove(self.counted)
 
     def __torch_dispatch__(
@@ -217,8 +229,13 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
             return item
         if id(item) in known:
             return known[id(item)]
-        return OnDevice(item) if on_device else item
+        if not on_device:
+            return item
+        # In inference mode a view of an ordinary tensor is one too.
+        with torch.inference_mode(torch.is_inference_mode_enabled() and not (looks and ordinary)):
+            return OnDevice(item)
 
+    looks, ordinary = _looks(func), not any(tensor.is_inference() for tensor in there)
     return tree_map(clothed, out)
 
 
@@ -243,10 +260,15 @@ def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
         raise MixedDevices(f"{func} was given tensors of two devices: {shapes}")
 
 
+def _looks(func: Any) -> bool:
+    """Return whether an operation gives views of what it is given."""
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
+
+
 def _count(func: Any, args: Sequence[Any], out: Any) -> None:
     """Count an operation; one that makes an empty tensor starts nothing."""
     name = func._schema.name.removeprefix("aten::")
-    looks = any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
+    looks = _looks(func)
     empty = isinstance(out, Tensor) and out.numel() == 0
     for counted in _in_force[-1:]:
         if looks or name in VIEWS:

@@ -228,7 +228,8 @@ class Averaging:
     def of_pass(self, start: int, size: int, tokens: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is averaged of the tokens and rows of a pass, which are those of the candidates from `start`."""
         if self.places is None:
-            return tokens, rows
+            # A node of its own in the graph, as the choice of some has: gradients then add up in the same order.
+            return tokens.view_as(tokens), rows
         first, last = np.searchsorted(self.kept, (start, start + size))
         own = self.places[first:last] - start
         return tokens[own], rows[own]
