@@ -27,13 +27,14 @@ class MadeImages(CompositionDataset):
 def made_dataset(labels: str, images: int, pairs: int | None = None) -> CompositionDataset:
     """Return a data set with the label space `labels` and so many made images in each phase.
 
-    pairs: take the first of the training pairs alone, and one unseen pair for validation and for test; None takes all.
+    pairs: take so many training pairs of few words, and one unseen pair for validation and for test; None takes all.
     Images take the pairs of their phase in turn. An unknown label space is a `UserError`.
     """
     real = label_space(labels).dataset
     lists = {"train": real.train_pairs, "val": real.val_pairs, "test": real.test_pairs}
     if pairs is not None:
-        train = real.train_pairs[:pairs]
+        ranks = real.vocabulary.indices(real.train_pairs).max(axis=1)  # pairs of few words, so that some are unseen
+        train = tuple(real.train_pairs[row] for row in np.argsort(ranks, kind="stable")[:pairs])
         known, seen = (set(words) for words in zip(*train, strict=True)), set(train)
         states, objects = (sorted(words) for words in known)
         unseen = [(state, obj) for state in states for obj in objects if (state, obj) not in seen]

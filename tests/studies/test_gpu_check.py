@@ -17,13 +17,13 @@ SMALL = ["--device", "cpu", "--backbone", "tiny-icons", "--labels", "icon_states
 def test_everything_is_measured_and_right(tmp_path, capsys):
     page = tmp_path / "guide.md"
     page.write_text(f"before\n{gpu_check.START}\nnot measured\n{gpu_check.END}\nafter\n")
-    more = ["--methods", "clip_zero_shot", "csp", "--precisions", "fp32", "--steps", "1", "--no-compile"]
+    more = ["--methods", "csp", "--precisions", "fp32", "--steps", "1", "--no-compile"]
     gpu_check.main([*SMALL, *more, "--json", str(tmp_path / "found.json"), "--update", str(page)])
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [(row["method"], row["ms"] is None) for row in found["rows"]] == [("clip_zero_shot", True), ("csp", False)]
-    assert all(row["eval_rate"] > 0 and row["estimate"] > 0 for row in found["rows"])
+    (row,) = found["rows"]
+    assert row["method"] == "csp"
+    assert min(row[name] for name in ("ms", "rate", "eval_rate", "gigabytes", "estimate")) > 0
     assert [name for name, *_ in found["checks"]] == [
-        "clip_zero_shot: equal to the processor",
         "csp: equal to the processor",
         "csp: two runs are the same",
         "csp: goes on after a kill",
