@@ -24,6 +24,7 @@ class TextSide:
     tokenizer: SimpleTokenizer
     text_chunk: int
     recompute: bool
+    shared_prefix: bool
 
     @property
     def text_width(self) -> int:
