@@ -191,7 +191,6 @@ class CAMS(Method):
         self.spaces = self._spaces(spaces) if spaces else None
         self.learned_scale = nn.Parameter(backbone.logit_scale.detach().clone()) if config.learn_scale else None
         self.rule = ScoreFusion(config.inference, config.score_weights)
-        # The class says what holds for the default rule, the object what holds for its own.
         self.info = dataclasses.replace(type(self).info, candidate_independent=not self.rule.needs_normaliser)
         self._image_side: LastCall[ImageSide] = LastCall()
 
@@ -211,10 +210,7 @@ class CAMS(Method):
         return self.backbone.logit_scale if self.learned_scale is None else self.learned_scale
 
     def image_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the adapted CLIP's "image" feature [B, d] and the "pair", "state" and "object" features [B, d].
-
-        Those of the branches in use, not normalised.
-        """
+        """Return the adapted CLIP's "image" feature [B, d] and those of branches in use [B, d], not normalised."""
         if self.spaces is None:
             return {"image": self.backbone.image_embedding(images, self.adapters.slots)}
         read = self.backbone.image_tokens(images, self.taps, self.adapters.slots)
