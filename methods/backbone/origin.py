@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets.resizing import KEYS, USUAL, Resizing
 from errors import UserError
-from methods.backbone.configuration import configuration_beside, require_same_model
+from methods.backbone.configuration import configuration_of, require_same_model
 from methods.backbone.preprocessing import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -41,6 +41,7 @@ class Origin:
     activation_from, preprocessing_from: who says so, in words.
     resizing_from: who says how images are resized, where that is somebody else than `preprocessing_from`, else None.
     file: absolute path of a weights file, else None.
+    configuration: absolute path of the configuration that was named for it, None where nobody named one.
     notes: sentences that a user should read.
     """
 
@@ -53,6 +54,7 @@ class Origin:
     notes: tuple[str, ...] = ()
     resizing: Resizing = USUAL
     resizing_from: str | None = None
+    configuration: Path | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -92,16 +94,19 @@ def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str
     return Origin(KINDS[_quick(source)], said, mean, std, said, notes=notes, resizing=resizing)
 
 
-def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given: str) -> Origin:
+def of_file(
+    config: Mapping[str, Any], file: WeightsFile, definition: str, given: str, stated: Path | None = None
+) -> Origin:
     """Return the origin of a weights file used in a definition.
 
-    given: the weights as they were asked for. A definition that contradicts what is known of the file, sources that
+    given: the weights as they were asked for. stated: a configuration that was named for it, which counts in place of
+    one beside it. A definition that contradicts what is known of the file, sources that
     contradict each other, a configuration that cannot be used, or a preprocessing that nobody says, is a
     `UserError`.
     """
     import open_clip
 
-    beside = configuration_beside(file.path)
+    beside = configuration_of(file.path, stated)
     activations: dict[str, bool] = {}  # by who says so, the most certain first
     images: dict[str, Mapping[str, Any]] = {}
     notes: list[str] = []
@@ -147,6 +152,7 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
         tuple(notes),
         resizing_of(resized[1], definition, resized[0]),
         None if resized[0] == from_whom else resized[0],
+        None if stated is None else stated.absolute(),
     )
 
 

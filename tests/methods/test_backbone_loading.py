@@ -131,9 +131,9 @@ def test_unfitting_files_are_refused(small_definition, tmp_path):
 
 def test_towers_that_mean_something_else_are_refused(tokenizer, small_config):
     config = copy.deepcopy(small_config)
-    config["vision_cfg"]["pool_type"] = "avg"
-    config["text_cfg"] |= {"vocab_size": 64, "no_causal_mask": True}
-    with pytest.raises(UserError, match="class token that is the image feature, a causal text tower"):
+    config["vision_cfg"]["image_size"] = [32, 64]
+    config["text_cfg"] |= {"vocab_size": 64, "pool_type": "none"}
+    with pytest.raises(UserError, match="an image tower for square images, a text tower of open_clip"):
         Backbone.from_open_clip(build_clip(config, "odd"), tokenizer, "odd")
 
 
