@@ -44,8 +44,8 @@ def tokens_of(tokenizer: Any) -> Tokens:
     """Return what is asked of a tokenizer of open_clip."""
     inner = getattr(tokenizer, "tokenizer", None)  # an HFTokenizer's
     if inner is None:
-        start, end = (tokenizer.sot_token_id,), (tokenizer.eot_token_id,)
-        return Tokens(tokenizer.encode, start, end, pad=0, joins=True)
+        start, last = (tokenizer.sot_token_id,), (tokenizer.eot_token_id,)
+        return Tokens(tokenizer.encode, start, last, pad=0, joins=True)
 
     def encode(text: str) -> list[int]:
         return list(inner(tokenizer.clean_fn(text), add_special_tokens=False).input_ids)

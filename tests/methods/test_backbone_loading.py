@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import subprocess
 import sys
@@ -96,8 +97,11 @@ def test_errors_say_what_to_do(small_definition, tmp_path, monkeypatch):
     assert "neither a pretrained tag of 'ViT-small' nor a file" in message(f"ViT-small/{tmp_path}/none.pt")
     assert "Pass 'ViT-L-14-quickgelu/openai'." in message("ViT-L-14/openai")
     assert "Pass 'ViT-small-quickgelu/openai'." in message("ViT-small/openai")
-    for name in ("RN50/random", "ViT-B-16-SigLIP/random", "convnext_base/random", "roberta-ViT-B-32/random"):
-        assert "cannot be the backbone" in message(name)
+    assert "Its text tower is roberta-base of Hugging Face" in message("roberta-ViT-B-32/random")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        said = message("ViT-B-16-SigLIP/random")
+    assert "timm/ViT-B-16-SigLIP of Hugging Face, which the package transformers reads" in said
 
     def no_network(source):
         raise FileNotFoundError("Failed to download file\nand more")
