@@ -35,7 +35,7 @@ KINDS = {True: "QuickGELU", False: "the exact GELU"}
 class Origin:
     """How weights were trained, for the record of a run.
 
-    activation: what the model computes, "QuickGELU" or "the exact GELU".
+    activation: what the model computes, "QuickGELU" or "the exact GELU", or that towers have those of their definition.
     mean, std: of images, per channel.
     resizing: how images are brought to the model's size.
     activation_from, preprocessing_from: who says so, in words.
@@ -79,7 +79,7 @@ class Origin:
 
 def of_random(config: Mapping[str, Any]) -> Origin:
     """Return the origin of random weights of a definition."""
-    return Origin(KINDS[_quick(config)], "the definition", OPENAI_MEAN, OPENAI_STD, "open_clip's default")
+    return Origin(_activation(config), "the definition", OPENAI_MEAN, OPENAI_STD, "open_clip's default")
 
 
 def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str, tag: str) -> Origin:
@@ -91,7 +91,7 @@ def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str
     mean, std = tuple(source["mean"]), tuple(source["std"])
     resizing = resizing_of(source, definition, said)
     notes = tuple(other_size(source, config, definition, said))
-    return Origin(KINDS[_quick(source)], said, mean, std, said, notes=notes, resizing=resizing)
+    return Origin(_activation(config), said, mean, std, said, notes=notes, resizing=resizing)
 
 
 def of_file(
@@ -143,7 +143,7 @@ def of_file(
         resized = of_all_tags(definition, file.path, normalised=False)
     from_whom, source = normalised
     return Origin(
-        KINDS[_quick(config)],
+        _activation(config),
         next(iter(activations), "unknown: taken from the definition"),
         tuple(source["mean"]),
         tuple(source["std"]),
@@ -170,7 +170,7 @@ def _agreed(activations: Mapping[str, bool], path: Path) -> str:
 
 
 def _unknown_activation(config: Mapping[str, Any], definition: str, path: Path) -> str:
-    sibling, kinds = _sibling(definition, not _quick(config)), (KINDS[_quick(config)], KINDS[not _quick(config)])
+    sibling, kinds = _sibling(definition, not _quick(config)), (_activation(config), KINDS[not _quick(config)])
     other = f", and '{sibling}' is for {kinds[1]}." if sibling else "."
     return f"Nothing says with which activation '{path.name}' was trained: '{definition}' computes {kinds[0]}{other}"
 
@@ -200,6 +200,14 @@ def _sibling(definition: str, quick: bool) -> str | None:
 
     name = f"{definition.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
     return name if name != definition and name in open_clip.list_models() else None
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    """Return what a definition computes, in words: a timm tower has activations of its own, whatever the text has."""
+    own = config["vision_cfg"].get("timm_model_name") or any(
+        config[side].get("act_kwargs") for side in ("vision_cfg", "text_cfg")
+    )
+    return "that of the definition" if own else KINDS[_quick(config)]
 
 
 def _quick(config: Mapping[str, Any]) -> bool:
