@@ -33,5 +33,5 @@ for _name, _title in {
 }.items():
     BACKBONES.add(_name, "methods.backbone.clip:load_backbone", title=_title, named=True)
 BACKBONES.add_family(
-    "*/*", "methods.backbone.clip:load_backbone", title="any open_clip ViT: <model>/<tag or local file>"
+    "*/*", "methods.backbone.clip:load_backbone", title="any model of the table below: <model>/<tag or local file>"
 )

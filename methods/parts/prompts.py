@@ -91,7 +91,7 @@ class SoftPrompt(nn.Module):
     ) -> None:
         super().__init__()
         ids = backbone.tokenize([template], context_length)[0]
-        self.eot = int(ids.argmax())  # the end token has the largest id of all
+        self.eot = int(backbone.end_positions(ids[None]))
         self.slots = slots
         with torch.no_grad():
             embeddings = backbone.token_embedding(ids).float()
