@@ -144,7 +144,9 @@ def test_clips_mlp_is_its_formula():
 
 @pytest.mark.parametrize("read", [slice(None), slice(1, 2)], ids=["all", "the end token"])
 @pytest.mark.parametrize("levels", [(), (1,), (1, 3), (1, 3, 2)], ids=str)
-def test_attention_after_beginnings(levels, read, monkeypatch):
+@pytest.mark.parametrize("few", [0, prefix_attention.FEW], ids=["products", "sums of rows"])
+def test_attention_after_beginnings(levels, read, few, monkeypatch):
+    monkeypatch.setattr(prefix_attention, "FEW", few)
     monkeypatch.setattr(prefix_attention, "PROMPTS_ON_A_CPU", 3)
     stream = torch.Generator().manual_seed(0)
     prompts, length, width, heads = 4, 2, 6, 2
