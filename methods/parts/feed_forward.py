@@ -6,9 +6,9 @@ With queries q, what attention found f, dropout D (three masks, each value scale
     m = q + D1(f),    out = m + D3(W2 D2(QuickGELU(W1 LayerNorm(m) + b1)) + b2)
 
 Of the values that are 4 d wide, images x prompts of them, autograd would keep three tensors: before the activation,
-after it, and the mask. Here m and the bits of the masks are kept, with `KEEP_WIDENED` the values before the activation
-too, and the rest is made again of them by the same operations, so it is the same to the last bit. Rows go through in
-blocks that fit a processor's cache.
+after it, and the mask. Here m and the bits of the masks are kept, for some rows (`KEEP_WIDENED`) the values before the
+activation too, and the rest is made again of them by the same operations, so it is the same to the last bit. Rows go
+through in blocks that fit a processor's cache.
 
 QuickGELU(x) = SiLU(a x) / a with a = 1.702: the factors a, 1 / a and 1 / (1 - p) are put on values that are d wide, or
 given to an operation that is there anyway.
@@ -16,6 +16,7 @@ given to an operation that is there anyway.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,11 @@ SLOPE = 1.702
 ROWS_ON_A_CPU = 512
 """Rows that go through at once there; elsewhere all of a call do."""
 
-KEEP_WIDENED = True
-"""Whether W1 LayerNorm(m) + b1 is kept. False makes it again in backward, one more of the part's six large products."""
+KEEP_WIDENED = 0.5
+"""Share of the blocks of rows whose W1 LayerNorm(m) + b1 is kept, at least one if it is not 0.
+
+Making it again in backward is one more of the part's six large products, for a third of what the layer would keep.
+"""
 
 
 def feed_forward(
@@ -112,6 +116,11 @@ def _of(mask: Tensor | None, block: slice) -> Tensor | None:
     return None if mask is None else mask[block]
 
 
+def _is_kept(number: int) -> bool:
+    """Return whether block `number` is one of the share, which is spread over all of them."""
+    return math.ceil((number + 1) * KEEP_WIDENED) > math.ceil(number * KEEP_WIDENED)
+
+
 class _FeedForward(torch.autograd.Function):
     """See the module."""
 
@@ -131,13 +140,13 @@ class _FeedForward(torch.autograd.Function):
         widen, widen_bias, narrow, narrow_bias = (weight.to(how.dtype) for weight in weights[2:])
         rows = middle.flatten(0, -2)
         out = torch.empty_like(rows)
-        keep = KEEP_WIDENED and any(ctx.needs_input_grad)
-        wide: list[Tensor] = []
-        for block in how.blocks(rows):
+        needed = any(ctx.needs_input_grad)
+        wide: list[Tensor | None] = []
+        for number, block in enumerate(how.blocks(rows)):
             normed = functional.layer_norm(rows[block], norm.shape, norm, norm_bias, how.eps).to(how.dtype)
             widened = how.widened(normed, widen, widen_bias)
-            if keep:
-                wide.append(widened)
+            keep = needed and _is_kept(number)
+            wide.append(widened if keep else None)
             inner = how.masked(functional.silu(widened, inplace=not keep), _of(inner_mask, block))
             values = product(inner, narrow, narrow_bias * (SLOPE / how.scale))
             out[block] = how.add(rows[block], values, _of(out_mask, block), how.scale / SLOPE)
@@ -150,7 +159,7 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         how: _How = ctx.how
         middle, found_mask, inner_mask, out_mask, *weights = ctx.saved_tensors
-        weights, wide = weights[:6], weights[6:]
+        weights, wide = weights[:6], weights[6:]  # wide: None where it is not kept
         norm, norm_bias = weights[:2]
         widen, widen_bias, narrow = (weight.to(how.dtype) for weight in weights[2:5])
         rows, gradient = middle.flatten(0, -2), gradient.flatten(0, -2)
@@ -159,7 +168,7 @@ class _FeedForward(torch.autograd.Function):
         for number, block in enumerate(how.blocks(rows)):
             normed, mean, deviation = torch.native_layer_norm(rows[block], norm.shape, norm, norm_bias, how.eps)
             normed = normed.to(how.dtype)
-            widened = wide[number] if wide else how.widened(normed, widen, widen_bias)
+            widened = wide[number] if wide[number] is not None else how.widened(normed, widen, widen_bias)
             inner = how.masked(functional.silu(widened), _of(inner_mask, block))
             of_values = how.dropped(gradient[block], _of(out_mask, block)).to(how.dtype)
             _add_product(sums[4], of_values.mT, inner, how.scale / SLOPE)
