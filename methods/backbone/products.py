@@ -51,7 +51,7 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """Return what `torch.nn.functional.linear` does up to rounding, with its gradients; tokens: [..., in]."""
     if _PRODUCT is None or not on_a_cpu(tokens, weight) or torch.is_autocast_enabled("cpu"):
         return functional.linear(tokens, weight, bias)
-    return _Linear.apply(tokens.flatten(0, -2), weight, bias).view(*tokens.shape[:-1], len(weight))
+    return _Linear.apply(tokens.reshape(-1, tokens.shape[-1]), weight, bias).view(*tokens.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):
