@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from methods.backbone.blocks import tower_blocks
 from methods.backbone.feed import feed
 from methods.backbone.heads import in_parts
 from methods.backbone.prefix_attention import Beginning, attend_after
+from methods.backbone.products import linear
 from methods.backbone.text_tower import text_part
 
 if TYPE_CHECKING:
@@ -108,19 +108,20 @@ def _walk(
         normed = block.ln_1(tokens)
         weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
         if index < len(blocks) - 1:
-            projected = functional.linear(normed, weight, bias).unflatten(-1, (3, width))
+            projected = linear(normed, weight, bias).unflatten(-1, (3, width))
             queries, keys, values = projected.unbind(-2)
         else:
-            projected = functional.linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, width))
+            projected = linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, width))
             keys, values = projected.unbind(-2)
             if read is None:
                 yield None, (keys, values)
                 return
             tokens, mask = tokens[:, read], mask[read]
-            queries = functional.linear(normed[:, read], weight[:width], bias[:width])
+            queries = linear(normed[:, read], weight[:width], bias[:width])
         beginnings = [Beginning(*level.keys_values[index], rows) for level, rows in levels]
         found = attend_after(queries, keys, values, beginnings, mask, block.attn.num_heads)
-        tokens = tokens + block.ls_1(block.attn.out_proj(found))
+        out = block.attn.out_proj
+        tokens = tokens + block.ls_1(linear(found, out.weight, out.bias))
         tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
         yield tokens, (keys, values)
 
