@@ -11,9 +11,9 @@ through all of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from methods.backbone.products import linear
 from methods.backbone.text_tower import text_part
 
 if TYPE_CHECKING:
+    from open_clip import CLIP
+    from open_clip.transformer import ResidualAttentionBlock
+
     from methods.backbone.text import TextSide
 
 
@@ -50,7 +53,7 @@ class Prefixes:
 
 def can_share(backbone: TextSide) -> bool:
     """Return whether text is causal, its feature the end token's, and attention held as it is taken apart here."""
-    return backbone.reading.short and all(in_parts(block.attn) for block in tower_blocks(backbone.clip, "text"))
+    return backbone.reading.short and all(in_parts(block.attn) for block in _blocks(backbone.clip))
 
 
 def extend(
@@ -103,7 +106,7 @@ def _walk(
     tokens = vectors + positions.to(vectors.dtype)
     mask = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
     levels = list(_levels(before, parents))
-    blocks = tower_blocks(backbone.clip, "text")
+    blocks = _blocks(backbone.clip)
     for index, block in enumerate(blocks):
         normed = block.ln_1(tokens)
         weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
@@ -124,6 +127,11 @@ def _walk(
         tokens = tokens + block.ls_1(linear(found, out.weight, out.bias))
         tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
         yield tokens, (keys, values)
+
+
+def _blocks(clip: CLIP) -> Sequence[ResidualAttentionBlock]:
+    """Return the text blocks, which are open_clip's own wherever `can_share` is asked."""
+    return cast("Sequence[ResidualAttentionBlock]", tower_blocks(clip, "text"))
 
 
 def _levels(before: Prefixes | None, parents: Tensor | None) -> Iterator[tuple[Prefixes, Tensor | None]]:
