@@ -140,7 +140,7 @@ def convergence_table(rows: Sequence[Row]) -> Table | None:
         f"Validation AUC by epoch, percent. {caption(runs)} Epochs count from 1; the best one is what selection takes, "
         "the earliest on ties. Gain of the last third of the epochs (a third, rounded down): their best less the best "
         "before them, in points, mean over seeds [95 % interval over seeds, Student's t]; negative where they were in "
-        "vain. last is best: for how many seeds. **unfinished**: the last epoch is the best for at least "
+        "vain. last is best: for how many seeds. unfinished: the last epoch is the best for at least "
         f"{LAST_SHARE:.0%} of the seeds, or the last third gained more than {100 * RISING:g} points with its interval "
         "above 0; such a method might be better with more epochs, and its rank is not known."
     )

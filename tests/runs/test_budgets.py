@@ -31,6 +31,27 @@ def test_short_runs_are_those_of_the_committed_two_epoch_records(golden):
     assert made.run_id == golden["run_id"]
 
 
+REFERENCE = {
+    "coop": "8010b6b80d", "csp": "1a019f5316", "dfsp": "657b02b179",
+    "msci": "5f25cdd750", "refiner_style": "60d83600a9", "troika": "5b66e2ae64",
+}  # fmt: skip
+"""Digests of the reference's runs, closed world, seed 0."""
+
+
+@pytest.mark.parametrize("method", REFERENCE)
+def test_the_presets_are_those_of_the_reference_runs(method):
+    spec = next(own["spec"] for own in GOLDEN if own["spec"]["method"] == method and own["spec"]["world"] == "closed")
+    resolved = Resolver().resolved(RunRequest(method, "icon_states", "tiny-icons", "closed", "clean", 0))
+    made = {
+        **spec,
+        "training": resolved.training,
+        "method_config": resolved.method,
+        "profile": "clean",
+        "ablation": None,
+    }
+    assert RunSpec.model_validate(made).run_id.endswith(f"-closed-clean-s0-{REFERENCE[method]}")
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_trained_method_has_the_same_ceiling_and_schedule(name):
     """The budget rule of docs/protocol.md; a new method joins by it."""

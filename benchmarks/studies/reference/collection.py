@@ -22,6 +22,9 @@ from errors import UserError
 SUITE = "reference"
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "results" / "reference"
+FORMER = "two_epochs"
+"""A folder of its own beside the archives: the first reference, whose methods were trained for two to twelve epochs."""
+
 SUFFIX = ".tar.xz"
 
 
