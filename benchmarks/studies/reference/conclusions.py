@@ -53,10 +53,11 @@ def seeds_of(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(map(str, seeds))} ({', '.join(labels)})" for seeds, labels in by_seeds.items())
 
 
-def bootstrap_test(question: Question, comparisons: int) -> str:
-    """Name the test of differences from the baseline."""
+def bootstrap_test(question: Question, comparisons: int, rows: Sequence[Row]) -> str:
+    """Name the test of differences from the baseline. rows: those that are compared."""
+    over = "seeds and test images" if any(len(row.done) > 1 for row in rows) else "test images alone"
     return (
-        f"bootstrap over seeds and test images, two-sided at {1 - question.level:.2g}, Holm over {comparisons} "
+        f"bootstrap over {over}, two-sided at {1 - question.level:.2g}, Holm over {comparisons} "
         f"comparison{'s' * (comparisons != 1)}."
     )
 
@@ -88,7 +89,7 @@ def who_leads(closed: Results, open_: Results | None) -> Finding:
     return Finding(
         "Who leads",
         text,
-        bootstrap_test(closed.found.question, sum(row.label in _tested(closed) for row in order)),
+        bootstrap_test(closed.found.question, sum(row.label in _tested(closed) for row in order), order),
         seeds_of([row for row in order if row.trains]),
         f"{'; '.join(overturn)}.",
     )
@@ -103,7 +104,7 @@ def what_parts_bring(table: Table, rows: Sequence[Row], question: Question, caut
     return Finding(
         "What MSCI's parts bring",
         f"{findings.stages(table)} {findings.switches(table)} {caution}",
-        bootstrap_test(question, len(table.rows) - 1),
+        bootstrap_test(question, len(table.rows) - 1, rows),
         seeds_of(rows),
         "further seeds, where a switch rests on one; a switch whose best learning rate is not the full model's.",
     )
@@ -158,7 +159,8 @@ def conclusions(material: Material, among: Material) -> dict[str, str]:
     for name in findings.STAGES if table is not None else ():
         line = next((line for line in table.rows[1:] if line[0].text == name), None) if table is not None else None
         if line is not None and line[3].value is not None:
-            found[f"MSCI with `{name}`"] = _word(line[3].value, bool(line[3].mark), "better", "worse", "no difference")
+            words = _word(line[3].value, bool(line[3].mark), "better", "worse", "no difference")
+            found[f"MSCI with {name.replace('_', ' ')}"] = words
     return found
 
 
@@ -188,6 +190,16 @@ def changed_table(before: Mapping[str, str], now: Mapping[str, str]) -> Table:
 
 def _change(before: str, now: str) -> str:
     return "–" if NOT_THERE in (before, now) else "yes" if before != now else "no"
+
+
+def trained_seeds(material: Material) -> str:
+    """Say which seeds the full models of a material have, by world."""
+    found = []
+    for world in ("closed", "open"):
+        group = material.groups.get((world, "clean"))
+        if rows := [row for row in group.full if row.trains and row.done] if group is not None else []:
+            found.append(f"{world} {seeds_of(rows)}")
+    return "; ".join(found)
 
 
 def changed_count(before: Mapping[str, str], now: Mapping[str, str]) -> str:

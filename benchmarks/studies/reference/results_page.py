@@ -143,7 +143,10 @@ def _changed(material: Material, before: Material | None) -> dict[str, str]:
     then, now = (conclusions.conclusions(*both) for both in ((before, material), (material, before)))
     return {
         "changed": section(conclusions.changed_table(then, now)),
-        "changed_count": conclusions.changed_count(then, now),
+        "changed_count": (
+            f"{conclusions.changed_count(then, now)} Seeds then: {conclusions.trained_seeds(before)}; now: "
+            f"{conclusions.trained_seeds(material)}."
+        ),
     }
 
 
