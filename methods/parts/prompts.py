@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import prefix
 from methods.backbone.clip import Backbone
+from methods.backbone.text import TextSide
 from methods.parts.memo import PerObject
 from methods.parts.shares import common_dropout
 
@@ -65,12 +66,8 @@ class PrimitiveTable(nn.Module):
 
     def pair_rows(self, candidates: Candidates) -> Tensor:
         """Return for each candidate the rows of its state and of its object, int64 [K, 2]: one tensor for a list."""
-        device = self.weight.device
-
-        def rows() -> Tensor:
-            return torch.as_tensor(candidates.pairs + np.array([0, self.n_states]), device=device)
-
-        return self._rows.get(candidates, device, rows)
+        device, starts = self.weight.device, np.array([0, self.n_states])
+        return self._rows.get(candidates, device, lambda: torch.as_tensor(candidates.pairs + starts, device=device))
 
 
 class SoftPrompt(nn.Module):
@@ -97,7 +94,7 @@ class SoftPrompt(nn.Module):
     ) -> None:
         super().__init__()
         ids = backbone.tokenize([template], context_length)[0]
-        self.eot = int(ids.argmax())  # the end token has the largest id of all
+        self.eot = int(backbone.end_positions(ids[None]))
         self.slots = slots
         self._plans: PerObject[tuple[Tensor, Tensor]] = PerObject()
         with torch.no_grad():
@@ -111,7 +108,7 @@ class SoftPrompt(nn.Module):
         before = torch.cat([self.words[:1], context]).expand(len(rows), -1, -1)
         return torch.cat([before, table[rows], self.words[self.eot :].expand(len(rows), -1, -1)], dim=1)
 
-    def encode(self, backbone: Backbone, table: Tensor, rows: Tensor) -> Tensor:
+    def encode(self, backbone: TextSide, table: Tensor, rows: Tensor) -> Tensor:
         """Return the text features [K, d], not normalised, of `forward`'s prompts.
 
         Token vectors are made pass by pass, so that all pairs of an open world never lie in memory at once.
@@ -119,7 +116,7 @@ class SoftPrompt(nn.Module):
         return torch.cat([features for features, _ in self.passes(backbone, table, rows)])
 
     def passes(
-        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool = False
+        self, backbone: TextSide, table: Tensor, rows: Tensor, all_tokens: bool = False
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield for every `backbone.text_chunk` prompts their features [C, d] and, if asked for, tokens [C, L, T].
 
@@ -135,17 +132,14 @@ class SoftPrompt(nn.Module):
                 yield backbone.encode_text(self(table, part), self.eot), None
 
     def _plan(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of the table that come into first slots, int64 [R], and which of them each prompt has, [K].
-
-        With a single slot no prompt shares it: no row, and the one beginning there is.
-        """
+        """Return the table's rows in first slots, int64 [R], and which each prompt has [K]; a single slot has none."""
         if self.slots > 1:
             first, parents = rows[:, 0].unique(return_inverse=True)
             return first, parents
         return rows[:0, 0], torch.zeros_like(rows[:, 0])
 
     def _shared_passes(
-        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool
+        self, backbone: TextSide, table: Tensor, rows: Tensor, all_tokens: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Encode the context once and, with several slots, the first slot once for each of its rows."""
         context = self.words[1 : self.eot - self.slots] if self.context is None else self.context
@@ -166,6 +160,19 @@ class SoftPrompt(nn.Module):
                 yield recompute(encode, part, of, use_reentrant=False)
             else:
                 yield encode(part, of)
+
+
+class FixedPrompt(SoftPrompt):
+    """A family whose slots keep the template's own words, so that all of its prompts are one, encoded once.
+
+    What CAMS' released code makes of "a photo of x" for states: [context] x, whatever the state.
+    """
+
+    def encode(self, backbone: TextSide, table: Tensor, rows: Tensor) -> Tensor:
+        """Return the feature [K, d], not normalised, that each row of `rows` has alike; the table is not read."""
+        own = self.words[self.eot - self.slots : self.eot]
+        one = super().encode(backbone, own, torch.arange(self.slots, device=own.device)[None])
+        return one.expand(len(rows), -1)
 
 
 class PromptFamilies(nn.Module):
@@ -221,13 +228,10 @@ class PromptFamilies(nn.Module):
         if branch == "pair":
             return self.table.pair_rows(candidates)
         start, device = 0 if branch == "state" else self.sizes["state"], self.table.weight.device
+        words = range(start, start + self.sizes[branch])
+        return self._rows[branch].get(self.table, device, lambda: torch.tensor(words, device=device)[:, None])
 
-        def words() -> Tensor:
-            return torch.arange(start, start + self.sizes[branch], device=device)[:, None]
-
-        return self._rows[branch].get(self.table, device, words)
-
-    def forward(self, backbone: Backbone, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
+    def forward(self, backbone: TextSide, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
         """Return the text features of each family, not normalised: pair [K, d], state [A, d], object [O, d].
 
         In training one dropout mask on a table serves all families that read it; dropout False has none in any mode.
