@@ -15,11 +15,7 @@ What a card does otherwise, this cannot show: rounding, limits of its kernels, s
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,51 +28,15 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from benchmarks.cost.pretend_attention import ATTENTION, attention
 from benchmarks.cost.pretend_autocast import register_autocast
+from benchmarks.cost.pretend_counts import Counted, copied, count, in_force, looks_at, synchronised
 
 aten = torch.ops.aten
 NAME = "gpu"
 DEVICE = torch.device("cpu")  # set below, once torch knows the name
 
-SYNCHRONISING = {
-    *("_local_scalar_dense", "nonzero", "_unique", "_unique2", "unique_dim", "unique_consecutive", "equal"),
-    *("is_nonzero", "masked_select", "bincount", "repeat_interleave.Tensor"),
-}
-"""Operations that make the host wait, because a number or a shape depends on what the device computes."""
-VIEWS = {"_unsafe_view", "_reshape_alias", "lift_fresh"}
-"""Views that the schema does not tell."""
-NO_KERNEL = {
-    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "_fused_sdp_choice"),
-    "_local_scalar_dense",
-}
-"""Operations that compute nothing on the device."""
-ROOT = Path(__file__).parents[2]
-
 
 class MixedDevices(RuntimeError):
     """An operation was given tensors of the CPU and of the device, which a real accelerator refuses."""
-
-
-@dataclass
-class Counted:
-    """What happened on the device.
-
-    synchronisations: times that the host had to wait for the device, by operation
-    copies: of tensors between host and device, by direction, "to device" and "to host"
-    kernels: operations that compute on the device, by name; a view computes nothing
-    views: operations that only look at a tensor otherwise, by name; they cost the host time
-    places: where the first two happened, as "file:line operation", where places were asked for
-    """
-
-    synchronisations: Counter[str] = field(default_factory=Counter)
-    copies: Counter[str] = field(default_factory=Counter)
-    kernels: Counter[str] = field(default_factory=Counter)
-    views: Counter[str] = field(default_factory=Counter)
-    places: Counter[str] = field(default_factory=Counter)
-
-    def clear(self) -> None:
-        """Begin at zero."""
-        for counter in (self.synchronisations, self.copies, self.kernels, self.views, self.places):
-            counter.clear()
 
 
 class _Module(registration._DummyBackendModule):
@@ -118,7 +78,7 @@ class OnDevice(Tensor):
 
     def tolist(self) -> Any:
         """Return the numbers; the host waits for them."""
-        _synchronised("tolist")
+        synchronised("tolist")
         return self.held.tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
@@ -143,6 +103,7 @@ def restored(held: Tensor, requires_grad: bool) -> Tensor:
     return OnDevice(held.clone()).requires_grad_(requires_grad)
 
 
+_MOVES = (aten.to.device, aten.to.dtype_layout, aten.to.other, aten.to.dtype)
 _LOAD = torch.load
 _HAS_FOREACH = clip_grad._has_foreach_support
 
@@ -155,10 +116,6 @@ def _load(file: Any, map_location: Any = None, **options: Any) -> Any:
     return tree_map(lambda item: item.to(DEVICE) if isinstance(item, Tensor) else item, loaded)
 
 
-_in_force: list[Counted] = []
-_places = False
-
-
 class Pretend(TorchDispatchMode):
     """Within, there is the device: factories such as torch.zeros(..., device=DEVICE) make tensors of it.
 
@@ -167,17 +124,14 @@ class Pretend(TorchDispatchMode):
 
     def __init__(self, places: bool = False) -> None:
         super().__init__()
-        self.counted = Counted()
-        self.places = places
+        self.counted = Counted(with_places=places)
 
     def __enter__(self) -> Counted:  # type: ignore[override]  # what is entered for is the count
-        global _places
-        _in_force.append(self.counted)
-        _places = self.places
+        in_force.append(self.counted)
         # On an accelerator torch has one kernel for a list of tensors, but not where their class is not its own.
         of_optimizers._foreach_supported_types.append(OnDevice)
         clip_grad._has_foreach_support = lambda tensors, device: True
-        torch.load = _load
+        torch.load = _load  # type: ignore[assignment]  # whose other arguments go through
         super().__enter__()
         return self.counted
 
@@ -185,7 +139,7 @@ class Pretend(TorchDispatchMode):
         super().__exit__(*error)
         of_optimizers._foreach_supported_types.remove(OnDevice)
         clip_grad._has_foreach_support, torch.load = _HAS_FOREACH, _LOAD
-        _in_force.remove(self.counted)
+        in_force.remove(self.counted)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -198,11 +152,12 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     leaves, _ = tree_flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
-    target = kwargs.get("device")
+    target = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
     if func is aten.copy_.default or func is aten._copy_from.default:
         on_device = isinstance(args[0], OnDevice)
         crossing = on_device != isinstance(args[1], OnDevice)
-    elif func is aten._to_copy.default:
+    elif func is aten._to_copy.default or func in _MOVES:  # those in inference mode
+        target = args[1].device if func is aten.to.other else target
         on_device = isinstance(args[0], OnDevice) if target is None else torch.device(target).type == NAME
         crossing = on_device != isinstance(args[0], OnDevice)
     else:
@@ -219,9 +174,9 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     work = ATTENTION.get(func, func)
     out = work(*tree_map(bare, tuple(args)), **tree_map(bare, dict(kwargs)))
     if crossing:
-        _copied("to device" if on_device else "to host")
+        copied("to device" if on_device else "to host")
     elif there or on_device:
-        _count(func, args, out)
+        count(func, args, out)
     known = {id(tensor.held): tensor for tensor in there}  # what is changed in place stays who it is
 
     def clothed(item: Any) -> Any:
@@ -235,7 +190,7 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         with torch.inference_mode(torch.is_inference_mode_enabled() and not (looks and ordinary)):
             return OnDevice(item)
 
-    looks, ordinary = _looks(func), not any(tensor.is_inference() for tensor in there)
+    looks, ordinary = looks_at(func), not any(tensor.is_inference() for tensor in there)
     return tree_map(clothed, out)
 
 
@@ -249,7 +204,7 @@ def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
     if indexing and isinstance(args[0], OnDevice):
         indices = [index for index in args[1] if isinstance(index, Tensor) and not isinstance(index, OnDevice)]
         for _ in indices:
-            _copied("to device")  # a tensor may be indexed by numbers of the CPU, which are sent for it
+            copied("to device")  # a tensor may be indexed by numbers of the CPU, which are sent for it
         strays = [tensor for tensor in strays if all(tensor is not index for index in indices) and tensor.dim()]
     elif torch.Tag.pointwise in func.tags or func in (aten.fill_.Tensor, aten.masked_fill.Tensor):
         strays = [tensor for tensor in strays if tensor.dim()]  # a number of the CPU goes along as an argument
@@ -260,74 +215,13 @@ def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
         raise MixedDevices(f"{func} was given tensors of two devices: {shapes}")
 
 
-def _looks(func: Any) -> bool:
-    """Return whether an operation gives views of what it is given."""
-    return any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
-
-
-def _count(func: Any, args: Sequence[Any], out: Any) -> None:
-    """Count an operation; one that makes an empty tensor starts nothing."""
-    name = func._schema.name.removeprefix("aten::")
-    looks = _looks(func)
-    empty = isinstance(out, Tensor) and out.numel() == 0
-    for counted in _in_force[-1:]:
-        if looks or name in VIEWS:
-            counted.views[name] += 1
-        elif not empty and name not in NO_KERNEL:
-            counted.kernels[name] += 1
-            if _places:
-                counted.places[f"{_place()} {name}"] += 1
-    by_mask = name in ("index", "index_put_", "index_put", "_index_put_impl_") and any(
-        isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-    )
-    if name in SYNCHRONISING or f"{name}.{func._overloadname}" in SYNCHRONISING or by_mask:
-        _synchronised("item" if name == "_local_scalar_dense" else f"{name} by mask" if by_mask else name)
-
-
-def _synchronised(what: str) -> None:
-    for counted in _in_force[-1:]:
-        counted.synchronisations[what] += 1
-        if _places:
-            counted.places[f"{_place()} SYNC {what}"] += 1
-
-
-def _copied(direction: str) -> None:
-    for counted in _in_force[-1:]:
-        counted.copies[direction] += 1
-        if _places:
-            counted.places[f"{_place()} COPY {direction}"] += 1
-
-
-def _place() -> str:
-    """Return the innermost line of the suite that is being run."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(str(ROOT)) and file != __file__:
-            return f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]  # None at the outermost
-    return "backward"
-
-
 def _empty_strided(
-    size: Sequence[int],
-    stride: Sequence[int],
-    dtype: torch.dtype | None = None,
-    layout: object = None,
-    device: object = None,
-    pin_memory: object = None,
+    size: Sequence[int], stride: Sequence[int], dtype: torch.dtype | None = None, **others: object
 ) -> Tensor:
     return OnDevice(torch.empty_strided(size, stride, dtype=dtype))
 
 
-def _empty(
-    size: Sequence[int],
-    dtype: torch.dtype | None = None,
-    layout: object = None,
-    device: object = None,
-    pin_memory: object = None,
-    memory_format: object = None,
-) -> Tensor:
+def _empty(size: Sequence[int], dtype: torch.dtype | None = None, **others: object) -> Tensor:
     return OnDevice(torch.empty(size, dtype=dtype))
 
 
@@ -335,7 +229,7 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
     held = source.held if isinstance(source, OnDevice) else source
     (target.held if isinstance(target, OnDevice) else target).copy_(held)
     if isinstance(source, OnDevice) != isinstance(target, OnDevice):
-        _copied("to device" if isinstance(target, OnDevice) else "to host")
+        copied("to device" if isinstance(target, OnDevice) else "to host")
     return target
 
 

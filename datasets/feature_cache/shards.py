@@ -87,7 +87,7 @@ def write_all(
         rows = _rows(batch)
         if done == 0 and not room(_bytes(batch) // rows):
             return None
-        batches.append(batch)
+        batches.append(_on_the_host(batch))
         size, done = size + _bytes(batch), done + rows
         if size >= SHARD_BYTES or done == count:
             shards.append(_write(folder / f"shard-{len(shards):05}.safetensors", batches))
@@ -105,7 +105,7 @@ def repair(folder: Path, index: dict[str, Any], compute: Compute, notify: Callab
         path, stop = folder / shard["file"], start + shard["rows"]
         if wrong := damage(path, shard, read=small) or _unreadable(path):
             notify(f"{path} {wrong}: its {shard['rows']} images are encoded again.")
-            index["shards"][position] = shard = _write(path, list(compute(start, stop)))
+            index["shards"][position] = shard = _write(path, list(map(_on_the_host, compute(start, stop))))
             if shard["rows"] != stop - start:
                 raise ValueError(f"features of {shard['rows']} images were computed, asked for were {stop - start}")
             changed = True
@@ -114,6 +114,11 @@ def repair(folder: Path, index: dict[str, Any], compute: Compute, notify: Callab
             changed = True
         start = stop
     return changed
+
+
+def _on_the_host(batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a batch in the host's memory: a whole shard may be more than an accelerator has left."""
+    return {name: values.cpu() for name, values in batch.items()}
 
 
 def _write(path: Path, batches: list[Mapping[str, Tensor]]) -> dict[str, Any]:
