@@ -175,6 +175,8 @@ def _dispatch(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     out = work(*tree_map(bare, tuple(args)), **tree_map(bare, dict(kwargs)))
     if crossing:
         copied("to device" if on_device else "to host")
+        if func in _MOVES:
+            out = out.clone()  # for the processor it did not move
     elif there or on_device:
         count(func, args, out)
     known = {id(tensor.held): tensor for tensor in there}  # what is changed in place stays who it is

@@ -116,3 +116,17 @@ def test_tensors_are_saved_and_come_back():
         (again,) = torch.load(file, weights_only=True, map_location=DEVICE).values()
         assert again.device == DEVICE
         assert torch.equal(again, saved["rows"])
+
+
+def test_in_inference_mode_tensors_move_too():
+    """There torch hands on `to` as it was called."""
+    with Pretend() as counted, torch.inference_mode():
+        here = torch.zeros(3)
+        moved = [here.to(DEVICE), torch.as_tensor(here.numpy(), device=DEVICE), here.to(there(1)), there(3).half()]
+        assert [tensor.device for tensor in moved] == [DEVICE] * 4
+        moved[0].add_(1)
+        assert here.sum() == 0
+        counted.clear()
+        assert torch.equal(moved[0].cpu(), torch.ones(3))
+        assert moved[0].to(DEVICE) is moved[0]
+        assert counted.copies == {"to host": 1}
