@@ -28,15 +28,17 @@ from benchmarks.cost.pretend_device import DEVICE, Counted, MixedDevices, Preten
 from benchmarks.cost.timing import random_batch
 from benchmarks.running.choices import Choices, How
 from benchmarks.running.execute import execute
-from benchmarks.running.plan import PlannedRun, plan_runs
+from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.spec import Precision
 from benchmarks.runs.suites import RunRequest
+from benchmarks.studies.gpu_equality import Killed
 from benchmarks.studies.made_images import made_dataset
-from benchmarks.training.execution import Execution
+from benchmarks.training.execution import Execution, Report
 from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.steps import Stepper
+from datasets.base import World
 from errors import UserError
 from methods.backbone import load_backbone
 from registry import METHODS
@@ -44,8 +46,8 @@ from registry import METHODS
 LABELS = "icon_states"
 IMAGES = 8
 START, END = "<!-- counted by benchmarks.studies.device_check -->", "<!-- end -->"
-AXES = ("fp32", "bf16", "open", "frozen")
-"""Of the grid: precision, an open world with a searched threshold, frozen features kept on disk."""
+AXES = ("fp32", "bf16", "open", "frozen", "killed")
+"""Of the grid: precision, an open world with a searched threshold, frozen features kept on disk, a run that goes on."""
 
 
 def step_counts(
@@ -89,26 +91,41 @@ def pretended_bench(choices: Choices) -> Iterator[Workbench]:
         yield Workbench(choices)
 
 
-def whole_run(
-    name: str, results: Path, axis: str, backbone: str = "tiny-icons", pairs: int | None = 6, images: int = 8
-) -> PlannedRun:
-    """Do a run of a method on the device along an axis of `AXES` and return it; whatever fails is raised."""
+def whole_run(name: str, results: Path, axis: str) -> None:
+    """Do a run of a method on the device along an axis of `AXES`; whatever fails is raised."""
+    if axis == "killed":
+        try:
+            _run(name, results, axis, _kill)
+        except Killed:
+            pass
+        else:
+            raise RuntimeError("the run was not killed")
+    _run(name, results, axis)
+
+
+def _kill(what: str, done: int, total: int, note: str) -> None:
+    if what == "epoch 2 of 2":
+        raise Killed
+
+
+def _run(name: str, results: Path, axis: str, report: Report | None = None, images: int = 8) -> None:
     overrides = ("epochs=2", f"batch_size={images // 2}", "augmentation=none")
     how = How(device="cpu", workers=0, feature_cache=axis == "frozen")
     precision = "bf16" if axis == "bf16" else "fp32"
     with pretended_bench(Choices(results=results, overrides=overrides, precision=precision, how=how)) as workbench:
-        workbench.datasets["made"] = made_dataset(LABELS, images, pairs)
-        world = "open" if axis == "open" else "closed"
-        (planned,) = plan_runs([RunRequest(name, "made", backbone, world, "clean", 0)], workbench)
-        execute(planned, workbench)
-    return planned
+        workbench.datasets["made"] = made_dataset(LABELS, images, 6)
+        world: World = "open" if axis == "open" else "closed"
+        (planned,) = plan_runs([RunRequest(name, "made", "tiny-icons", world, "clean", 0)], workbench)
+        execute(planned, workbench, report)
 
 
-def grid(methods: Sequence[str]) -> bool:
+def grid(methods: Sequence[str], axes: Sequence[str] = AXES) -> bool:
     """Do whole runs of every method along every axis, print what becomes of each, return whether all went well."""
     well = True
     for name in methods:
-        for axis in AXES:
+        for axis in axes:
+            if axis == "killed" and not METHODS.get(name).info.trains:
+                continue
             start = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
                 try:
@@ -129,9 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--update", type=Path, help="document whose table is replaced")
     parser.add_argument("--places", metavar="NAME", help="print the lines of this method's step")
     parser.add_argument("--grid", action="store_true", help="whole runs instead of counts")
+    parser.add_argument("--axes", nargs="+", default=AXES, choices=AXES, help="of the whole runs")
     asked = parser.parse_args(arguments)
     if asked.grid:
-        if not grid(asked.methods or METHODS.names()):
+        if not grid(asked.methods or METHODS.names(), asked.axes):
             parser.exit(1)
         return
     labels = label_space(LABELS)
