@@ -18,6 +18,7 @@ from cams_golden import FAMILIES, NAMES, RELEASED, VERSIONS
 
 from datasets.base import Candidates, Vocabulary
 from errors import UserError
+from methods.backbone.products import as_torch_does
 from methods.base import Batch
 from methods.cams import CAMS, CAMSConfig
 from methods.parts.scoring import unit
@@ -88,7 +89,10 @@ def test_training(official, golden_backbone, near, version):
     batch = branch_golden.batch_of(official, "input/targets")
     golden_files.check_branches(near, method, official, f"train{version}", method.encode(batch))
     if version in ("", "_clean"):
-        method.training_loss(batch, official.train_candidates).total.backward()
+        # A unit of one adapter in the C-GQA file lies within rounding of ReLU's kink: oneDNN's products turn its gradient
+        # on, torch's, which made the file, off.
+        with as_torch_does():
+            method.training_loss(batch, official.train_candidates).total.backward()
     if version == "":
         branch_golden.check_gradients(near, method, official, NAMES)
     elif version == "_clean":
