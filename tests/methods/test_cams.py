@@ -89,8 +89,8 @@ def test_training(official, golden_backbone, near, version):
     batch = branch_golden.batch_of(official, "input/targets")
     golden_files.check_branches(near, method, official, f"train{version}", method.encode(batch))
     if version in ("", "_clean"):
-        # A unit of one adapter in the C-GQA file lies within rounding of ReLU's kink: oneDNN's products turn its gradient
-        # on, torch's, which made the file, off.
+        # A unit of one adapter in the C-GQA file lies within rounding of ReLU's kink: by oneDNN's products it gets a
+        # gradient, by torch's, which made the file, it gets none.
         with as_torch_does():
             method.training_loss(batch, official.train_candidates).total.backward()
     if version == "":
