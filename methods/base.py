@@ -125,7 +125,8 @@ class Method(nn.Module, abc.ABC):
 
     def __init__(self, backbone: Backbone, vocabulary: Vocabulary, config: MethodConfig) -> None:
         super().__init__()
-        require_fit(self.info.name, self.info.needs, backbone.name, backbone.offers)
+        if self.info.needs:
+            require_fit(self.info.name, self.info.needs, backbone.name, backbone.offers)
         self.backbone = backbone
         self.vocabulary = vocabulary
         self.config = config
