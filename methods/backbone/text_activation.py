@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from methods.backbone.text import TextSide
+from methods.backbone.text_tower import text_part
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -30,7 +31,7 @@ class OtherActivation(TextSide):
 
     def __init__(self, backbone: Backbone, activation: Callable[[], nn.Module]) -> None:
         self._backbone = backbone
-        blocks = [_with(block, activation) for block in backbone.clip.transformer.resblocks]
+        blocks = [_with(block, activation) for block in text_part(backbone.clip).transformer.resblocks]
         self.clip = cast("CLIP", _View(backbone, SimpleNamespace(resblocks=blocks)))
 
     def __getattr__(self, name: str) -> Any:  # asked for what is not found here
@@ -38,14 +39,14 @@ class OtherActivation(TextSide):
 
 
 class _View:
-    """CLIP with another `transformer`; a tensor is asked of CLIP each time, which may have moved."""
+    """The text tower with another `transformer`; a tensor is asked of CLIP each time, which may have moved."""
 
     def __init__(self, backbone: Backbone, transformer: SimpleNamespace) -> None:
         self._backbone = backbone
         self.transformer = transformer
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_backbone"].clip, name)
+        return getattr(text_part(self.__dict__["_backbone"].clip), name)
 
 
 def _with(block: ResidualAttentionBlock, activation: Callable[[], nn.Module]) -> SimpleNamespace:

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.studies.backbones import compare, stir, wrapped
 from datasets.base import Candidates, Vocabulary
+from methods.backbone.text_activation import OtherActivation
 from methods.offers import OFFERS, offers_of_config
 from methods.parts.prompts import PrimitiveTable, SoftPrompt
 from registry import METHODS
@@ -85,6 +86,18 @@ def test_a_prompt_of_words_is_a_text(built, name):
     torch.testing.assert_close(
         backbone.encode_sentences(texts), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
     )
+
+
+@torch.no_grad()
+def test_another_activation_in_a_text_tower_that_is_a_module_of_its_own(built):
+    backbone = built("own text")
+    replaced = copy.deepcopy(backbone)
+    for block in replaced.clip.text.transformer.resblocks:
+        block.mlp.gelu = torch.nn.Tanh()
+    texts = ["a photo of old dog", "a photo of red car"]
+    found = OtherActivation(backbone, torch.nn.Tanh).encode_sentences(texts)
+    torch.testing.assert_close(found, replaced.encode_sentences(texts), rtol=1e-5, atol=1e-6)
+    assert (found - backbone.encode_sentences(texts)).abs().max() > 1e-3
 
 
 WALKED = [name for name in FAMILIES if "taps" in offers_of_config(FAMILIES[name]).names]
