@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -58,9 +59,9 @@ class TextSide:
         assert reading is not None, "a model that is read otherwise is no backbone"
         return reading
 
-    @property
+    @cached_property
     def tokens(self) -> Tokens:
-        """What is asked of the tokenizer."""
+        """What is asked of the tokenizer, asked once: one of Hugging Face tells its special tokens by examples."""
         return tokens_of(self.tokenizer)
 
     def end_positions(self, ids: Tensor) -> Tensor:
