@@ -132,7 +132,7 @@ class DFSP(Method):
         self.table = PrimitiveTable(backbone, vocabulary, config.dropout, trainable=config.learn_primitives)
         self.prompt = SoftPrompt(backbone, learn_context=config.learn_context, context_length=config.context_length)
         self._every: PerObject[Averaging] = PerObject()
-        self._averaged: PerObject[Averaging] = PerObject()
+        self._some: PerObject[Averaging] = PerObject()
         self.n_primitives = len(vocabulary.states) + len(vocabulary.objects)
         self.fuses = config.fusion != "none"
         self.composes = config.fusion in ("i2t", "bif")
@@ -206,15 +206,15 @@ class DFSP(Method):
             own = self.prompt.encode(self.backbone, table, rows)
             text = {"own": own, "text": unit(own)}
         if primitives:
-            counts = self._every.get(candidates, rows.device, lambda: self._averaging(candidates, False, rows.device))
+            averaging = self._averaging(candidates, False, rows.device)
             sums = primitive_sums(unit(text["own"]), rows, self.n_primitives)
-            text["primitives"] = sums / counts.counts[:, None]
+            text["primitives"] = sums / averaging.counts[:, None]
         return {**text, "rows": rows}
 
     def _fused_text(self, candidates: Candidates, table: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Go through the candidates pass by pass, so that the tokens of an open world never lie in memory at once."""
         device, some = rows.device, self.config.decompose_over == "train_pairs"
-        averaging = self._averaged.get(candidates, device, lambda: self._averaging(candidates, some, device))
+        averaging = self._averaging(candidates, some, device)
         size, eot = self.backbone.text_chunk, self.prompt.eot
         own, fused, sums = [], [], torch.zeros((), device=table.device)
         passes = self.prompt.passes(self.backbone, table, rows, all_tokens=True)
@@ -238,6 +238,10 @@ class DFSP(Method):
 
     def _averaging(self, candidates: Candidates, some: bool, device: torch.device) -> Averaging:
         """Return how primitives are averaged over all candidates, or over `some`, which are the training pairs."""
+        kept = self._some if some else self._every
+        return kept.get(candidates, device, lambda: self._average(candidates, some, device))
+
+    def _average(self, candidates: Candidates, some: bool, device: torch.device) -> Averaging:
         kept = np.flatnonzero(candidates.seen) if some else np.arange(len(candidates))
         rows = candidates.pairs[kept] + np.array([0, self.table.n_states])
         counts = np.bincount(rows.reshape(-1), minlength=self.n_primitives)

@@ -33,7 +33,7 @@ from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.spec import Precision
 from benchmarks.runs.suites import RunRequest
-from benchmarks.studies.gpu_equality import Killed
+from benchmarks.studies.gpu_equality import Killed, kill_in_second_epoch
 from benchmarks.studies.made_images import made_dataset
 from benchmarks.training.execution import Execution, Report
 from benchmarks.training.optimizers import make_optimizer
@@ -95,17 +95,12 @@ def whole_run(name: str, results: Path, axis: str) -> None:
     """Do a run of a method on the device along an axis of `AXES`; whatever fails is raised."""
     if axis == "killed":
         try:
-            _run(name, results, axis, _kill)
+            _run(name, results, axis, kill_in_second_epoch)
         except Killed:
             pass
         else:
             raise RuntimeError("the run was not killed")
     _run(name, results, axis)
-
-
-def _kill(what: str, done: int, total: int, note: str) -> None:
-    if what == "epoch 2 of 2":
-        raise Killed
 
 
 def _run(name: str, results: Path, axis: str, report: Report | None = None, images: int = 8) -> None:

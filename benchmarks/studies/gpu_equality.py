@@ -90,6 +90,12 @@ def do(problem: Problem, name: str, results: Path, report: Report | None = None)
     return execute(planned, workbench, report)
 
 
+def kill_in_second_epoch(what: str, done: int, total: int, note: str) -> None:
+    """End a run of two epochs in its second, as `Killed`; a `Report`."""
+    if what == "epoch 2 of 2":
+        raise Killed
+
+
 def _told(record: RunRecord) -> tuple[object, ...]:
     """Return the numbers of a record, and the digest of its weights' file."""
     content = {key: value for key, value in record.finished.content().items() if key != "cost"}
@@ -104,14 +110,9 @@ def repeats(problem: Problem, name: str, folder: Path) -> tuple[bool, str]:
 
 def resumes(problem: Problem, name: str, folder: Path) -> tuple[bool, str]:
     """Return whether a run that was killed in its second epoch ends as one that was not, bit for bit."""
-
-    def kill(what: str, done: int, total: int, note: str) -> None:
-        if what == "epoch 2 of 2":
-            raise Killed
-
     whole = _told(do(problem, name, folder / "whole"))
     try:
-        do(problem, name, folder / "killed", kill)
+        do(problem, name, folder / "killed", kill_in_second_epoch)
     except Killed:
         pass
     else:

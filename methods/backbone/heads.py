@@ -18,7 +18,7 @@ def query_heads(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
     """Return the queries [..., heads, L, width / heads] of tokens [..., L, width]."""
     width = attention.embed_dim
     projected = linear(tokens, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
-    return _heads(projected, attention.num_heads)
+    return split_heads(projected, attention.num_heads)
 
 
 def key_value_heads(attention: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def key_value_heads(attention: nn.MultiheadAttention, tokens: Tensor) -> tuple[T
     width = attention.embed_dim
     projected = linear(tokens, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
     keys, values = projected.chunk(2, dim=-1)
-    return _heads(keys, attention.num_heads), _heads(values, attention.num_heads)
+    return split_heads(keys, attention.num_heads), split_heads(values, attention.num_heads)
 
 
 def mix(
@@ -57,7 +57,7 @@ def attend_to_itself(attention: nn.MultiheadAttention, tokens: Tensor, mask: Ten
     """
     projected = linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
     parts = projected.unflatten(-1, (3, -1)).unbind(-2)
-    queries, keys, values = (_heads(part, attention.num_heads) for part in parts)
+    queries, keys, values = (split_heads(part, attention.num_heads) for part in parts)
     return mix(attention, queries, keys, values, mask)
 
 
@@ -79,5 +79,6 @@ def head_count(width: int) -> int:
     return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
-def _heads(tokens: Tensor, heads: int) -> Tensor:
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """Return tokens [..., L, width] by head, [..., heads, L, width / heads]."""
     return tokens.unflatten(-1, (heads, -1)).transpose(-3, -2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from errors import UserError
-from methods.backbone.heads import head_count
+from methods.backbone.heads import head_count, split_heads
 from methods.backbone.products import Linear
 from methods.parts.feed_forward import SLOPE, feed_forward
 
@@ -50,17 +50,14 @@ class CrossAttention(nn.Module):
         self.value = Linear(width, width, bias=False)
         self.out = Linear(width, width)
 
-    def _split(self, hidden: Tensor) -> Tensor:
-        return hidden.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [..., N, d] -> [..., heads, N, d / heads]
-
     def memory(self, tokens: Tensor) -> KeysValues:
         """Return keys and values of tokens [B, T, d]."""
-        return self._split(self.key(tokens)), self._split(self.value(tokens))
+        return split_heads(self.key(tokens), self.heads), split_heads(self.value(tokens), self.heads)
 
     def forward(self, queries: Tensor, memory: KeysValues) -> Tensor:
         """Return what the queries [K, d] or [B, K, d] find in each image's memory, [B, K, d]."""
         keys, values = memory
-        projected = self._split(self.query(queries)).expand(len(keys), -1, -1, -1)
+        projected = split_heads(self.query(queries), self.heads).expand(len(keys), -1, -1, -1)
         found = functional.scaled_dot_product_attention(projected, keys, values)
         return self.out(found.transpose(1, 2).flatten(2))
 
@@ -70,7 +67,7 @@ class CrossAttention(nn.Module):
         `forward` is these weights times the values, heads joined, through the output map; it never builds them.
         """
         keys, _ = memory
-        projected = self._split(self.query(queries)).expand(len(keys), -1, -1, -1)
+        projected = split_heads(self.query(queries), self.heads).expand(len(keys), -1, -1, -1)
         return (projected @ keys.transpose(-2, -1) / keys.shape[-1] ** 0.5).softmax(dim=-1)
 
 

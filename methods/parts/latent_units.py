@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
 from errors import UserError
-from methods.backbone.heads import head_count, key_value_heads, query_heads
+from methods.backbone.heads import head_count, key_value_heads, query_heads, split_heads
 from methods.parts.attention import quick_gelu
 from methods.parts.shares import common_dropout, image_dropout
 
@@ -84,9 +84,6 @@ class GatedReading(nn.Module):
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
 
-    def _split(self, hidden: Tensor) -> Tensor:
-        return hidden.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [..., N, D] -> [..., heads, N, D / heads]
-
     def gate(self, queries: Tensor, found: Tensor) -> Tensor | None:
         """Return z [B, U, D] in (0, 1) for projected queries and what attention found; None without a gate."""
         if self.gate_query is None or self.gate_found is None:
@@ -96,9 +93,9 @@ class GatedReading(nn.Module):
     def read(self, units: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the projected queries, [U, D] or [B, U, D] as the units are, and what attention found, [B, U, D]."""
         normed = self.norm(tokens)
-        keys, values = self._split(self.key(normed)), self._split(self.value(normed))
+        keys, values = (split_heads(side(normed), self.heads) for side in (self.key, self.value))
         queries = self.query(self.norm(units))
-        heads = self._split(queries).expand(len(tokens), -1, -1, -1)
+        heads = split_heads(queries, self.heads).expand(len(tokens), -1, -1, -1)
         return queries, attend(heads, keys, values, self.dropout if self.training else 0.0)
 
     def forward(self, units: Tensor, tokens: Tensor) -> Tensor:

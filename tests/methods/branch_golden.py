@@ -54,7 +54,7 @@ NAMES = {
 def draw_parameters(seed: int, drawn: Iterable[tuple[str, Sequence[int]]]) -> dict[str, np.ndarray]:
     """Return the official random weights, float32, by official name."""
     stream = np.random.RandomState(seed)
-    return {name: _rounded(_spread(name, stream.standard_normal(shape))) for name, shape in drawn}
+    return {name: rounded(_spread(name, stream.standard_normal(shape))) for name, shape in drawn}
 
 
 def _spread(name: str, normal: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def _spread(name: str, normal: np.ndarray) -> np.ndarray:
     return 0.05 * normal
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def rounded(values: np.ndarray) -> np.ndarray:
     fraction, exponent = np.frexp(values)
     return np.ldexp(np.round(fraction * 2**6) / 2**6, exponent).astype(np.float16).astype(np.float32)
 
@@ -92,13 +92,18 @@ def gradient_sample(values: np.ndarray) -> np.ndarray:
     return sample(sample(values, 256), GRADIENT_SAMPLE)
 
 
-def read(golden: Callable[[str], SimpleNamespace], name: str) -> SimpleNamespace:
+def read(
+    golden: Callable[[str], SimpleNamespace],
+    name: str,
+    draw: Callable[[int, Iterable[Any]], dict[str, np.ndarray]] = draw_parameters,
+) -> SimpleNamespace:
     """Return the golden file `name` as the `golden` fixture reads it, with images and the official weights added.
 
+    draw: the random weights by official name, of the file's seed and of what its `meta["drawn"]` says of each.
     parameters: by official name, without those the official forward pass never uses.
     """
     official = golden(name)
-    drawn = draw_parameters(official.meta["seed"], official.meta["drawn"])
+    drawn = draw(official.meta["seed"], official.meta["drawn"])
     digest = hashlib.sha256(b"".join(values.tobytes() for values in drawn.values())).hexdigest()
     assert digest == official.meta["drawn_sha256"], "the random weights are not those of the official run"
     stored = {key.removeprefix("param/"): value for key, value in official.arrays.items() if key.startswith("param/")}

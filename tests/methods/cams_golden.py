@@ -7,14 +7,13 @@ and the deviation of each tensor. Phases are "eval" and "train" as released, and
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 
 import branch_golden
 import numpy as np
 import torch
-from branch_golden import FEATURES, GRADIENTS, LOGITS, LOSSES, NORMS, check_output, projections
+from branch_golden import FEATURES, GRADIENTS, LOGITS, LOSSES, NORMS, check_output, projections, rounded
 
 from methods.backbone import Backbone
 from methods.base import Batch
@@ -59,24 +58,13 @@ NAMES = {
 
 
 def read(golden: Callable[[str], SimpleNamespace], name: str) -> SimpleNamespace:
-    """Return the golden file `name` as the `golden` fixture reads it, with images and the official weights added."""
-    official = golden(name)
-    stream = np.random.RandomState(official.meta["seed"])
-    drawn = {
-        key: _rounded(mean + deviation * stream.standard_normal(shape))
-        for key, shape, mean, deviation in official.meta["drawn"]
-    }
-    digest = hashlib.sha256(b"".join(values.tobytes() for values in drawn.values())).hexdigest()
-    assert digest == official.meta["drawn_sha256"], "the random weights are not those of the official run"
-    stored = {key.removeprefix("param/"): value for key, value in official.arrays.items() if key.startswith("param/")}
-    official.parameters = {key: torch.from_numpy(values) for key, values in drawn.items()} | stored
-    official.arrays["input/images"] = golden("csp").arrays["input/images"]  # the same images
-    return official
+    """Return the golden file `name` as `branch_golden.read` does."""
+    return branch_golden.read(golden, name, _draw)
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    fraction, exponent = np.frexp(values)
-    return np.ldexp(np.round(fraction * 2**6) / 2**6, exponent).astype(np.float16).astype(np.float32)
+def _draw(seed: int, drawn: Iterable[tuple[str, Sequence[int], float, float]]) -> dict[str, np.ndarray]:
+    stream = np.random.RandomState(seed)
+    return {name: rounded(mean + deviation * stream.standard_normal(shape)) for name, shape, mean, deviation in drawn}
 
 
 def build(backbone: Backbone, official: SimpleNamespace, **settings: object) -> CAMS:
