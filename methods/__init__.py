@@ -27,6 +27,7 @@ METHODS.add(
 # One loader serves them all. These are listed because the suite uses or recommends them.
 for _name, _title in {
     "tiny-icons": "tiny CLIP pretrained on rendered icons, part of this project",
+    "tiny-icons-siglip": "the same with towers like SigLIP's: attention pooling, text both ways",
     "ViT-L-14-quickgelu/openai": "OpenAI CLIP ViT-L/14, the backbone of the published results",
     "ViT-B-16-quickgelu/openai": "OpenAI CLIP ViT-B/16",
     "ViT-B-32-quickgelu/openai": "OpenAI CLIP ViT-B/32",

@@ -44,6 +44,9 @@ TEXT_TOKENS = frozenset({"text_tokens"})
 TEXT_CAUSAL = frozenset({"causal_text"})
 
 TINY = "tiny-icons"
+TINY_SIGLIP = "tiny-icons-siglip"
+COMMITTED = (TINY, TINY_SIGLIP)
+"""The models that are part of this project, with their weights."""
 _HERE = Path(__file__).parent / "backbone"
 
 
@@ -133,14 +136,22 @@ def _parts(name: str) -> list[str]:
     return re.split(r"(\d+)", name)
 
 
+def committed_config(name: str, folder: Path = _HERE) -> dict[str, Any]:
+    """Return the model configuration of a committed model; of its own tokenizer, if any, with the whole path."""
+    stored = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    config = stored.get("model_cfg", stored)
+    if merges := (config["text_cfg"].get("tokenizer_kwargs") or {}).get("bpe_path"):
+        config["text_cfg"]["tokenizer_kwargs"]["bpe_path"] = str(folder / merges)
+    return config
+
+
 def config_of(definition: str) -> Mapping[str, Any] | None:
     """Return the model configuration of a definition, None for one that there is not.
 
     Where open_clip is imported it is asked, for it may have been given more definitions.
     """
-    if definition == TINY:
-        stored = json.loads((_HERE / f"{TINY}.json").read_text(encoding="utf-8"))
-        return stored.get("model_cfg", stored)
+    if definition in COMMITTED:
+        return committed_config(definition)
     if (open_clip := sys.modules.get("open_clip")) is not None and "factory" in vars(open_clip):
         return open_clip.get_model_config(definition) if definition in open_clip.list_models() else None
     file = definition_files().get(definition)
@@ -149,9 +160,10 @@ def config_of(definition: str) -> Mapping[str, Any] | None:
 
 @cache
 def all_offers() -> Mapping[str, Offers]:
-    """Return what each of open_clip's definitions offers, by name, `tiny-icons` first."""
-    files = {TINY: _HERE / f"{TINY}.json", **definition_files()}
-    return {name: offers_of_config(json.loads(file.read_text(encoding="utf-8"))) for name, file in files.items()}
+    """Return what each of open_clip's definitions offers, by name, the committed models first."""
+    own = {name: offers_of_config(committed_config(name)) for name in COMMITTED}
+    files = definition_files().items()
+    return own | {name: offers_of_config(json.loads(file.read_text(encoding="utf-8"))) for name, file in files}
 
 
 def offers_of(backbone: str) -> Offers | None:

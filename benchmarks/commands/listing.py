@@ -120,9 +120,9 @@ def list_registry(what: str) -> None:
 
 def list_offers() -> None:
     """Print what open_clip's definitions offer methods; those that offer the same are one row and one line of names."""
-    from methods.offers import ALWAYS, OFFERS, TINY, all_offers
+    from methods.offers import ALWAYS, COMMITTED, OFFERS, all_offers
 
-    known = {name: offers for name, offers in all_offers().items() if name != TINY}
+    known = {name: offers for name, offers in all_offers().items() if name not in COMMITTED}
     usable = sum(bool(offers.names) for offers in known.values())
     groups: dict[tuple[str, str, str], list[str]] = {}
     for name, offers in known.items():

@@ -27,9 +27,10 @@ from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from errors import UserError
 from methods.backbone.clip import Backbone
-from methods.backbone.loading import TINY, shapes_of_clip
+from methods.backbone.loading import shapes_of_clip
 from methods.backbone.products import as_torch_does
 from methods.base import Method, MethodConfig
+from methods.offers import COMMITTED
 from registry import METHODS
 
 
@@ -39,7 +40,7 @@ def backbone_name(name: str) -> str:
     >>> backbone_name("ViT-B-32"), backbone_name("tiny-icons")
     ('ViT-B-32/random', 'tiny-icons')
     """
-    return name if name == TINY or "/" in name else f"{name}/random"
+    return name if name in COMMITTED or "/" in name else f"{name}/random"
 
 
 def empty_backbone(name: str) -> Backbone:

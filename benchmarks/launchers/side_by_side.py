@@ -34,8 +34,8 @@ UNKNOWN = 20.0  # for the method of a plugin
 
 PROCESS = 1_000_000_000
 """Bytes of a process with its libraries and data, beside what `memory_estimate` counts."""
-SMALL, ROOM = "tiny-icons", 2_000_000_000
-"""A backbone whose runs take less than so many bytes each: nothing is estimated where that much is free."""
+SMALL, ROOM = ("tiny-icons", "tiny-icons-siglip"), 2_000_000_000
+"""Backbones whose runs take less than so many bytes each: nothing is estimated where that much is free."""
 
 MEMORY, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -75,7 +75,7 @@ def fitting(planned: Sequence[PlannedRun], workbench: Workbench, count: int, fre
     """
     if count == 1 or free is None:
         return count
-    if free >= count * ROOM and all(item.spec.backbone == SMALL for item in planned):
+    if free >= count * ROOM and all(item.spec.backbone in SMALL for item in planned):
         return count
     from benchmarks.running.memory_estimate import estimate_run
 

@@ -185,10 +185,11 @@ def note_empty_groups(workbench: Workbench, planned: Sequence[PlannedRun]) -> No
 
 def note_icons(workbench: Workbench, planned: Sequence[PlannedRun]) -> None:
     """Note where somebody's own images meet the embedded CLIP, which was trained on icons alone."""
-    from methods.backbone.loading import TINY
+    from methods.offers import COMMITTED
 
-    if any(item.spec.dataset.startswith(OWN) and item.spec.backbone == TINY for item in planned):
+    met = [item.spec.backbone for item in planned if item.spec.dataset.startswith(OWN)]
+    for name in (name for name in COMMITTED if name in met):
         workbench.notes.append(
-            f"The embedded CLIP {TINY} knows rendered icons and nothing else: on photographs its numbers say that the "
+            f"The embedded CLIP {name} knows rendered icons and nothing else: on photographs its numbers say that the "
             "suite works, and nothing about a method. Pass --backbone, such as ViT-L-14-quickgelu/openai."
         )

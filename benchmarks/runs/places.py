@@ -85,9 +85,10 @@ def recorded_configuration(run: RunRecord) -> str | None:
 
 def _is_a_file(name: str) -> bool:
     from methods.backbone.clip import load_backbone
-    from methods.backbone.loading import TINY, names_a_file
+    from methods.backbone.loading import names_a_file
+    from methods.offers import COMMITTED
 
-    return name != TINY and BACKBONES.serves(load_backbone, name) and names_a_file(name)
+    return name not in COMMITTED and BACKBONES.serves(load_backbone, name) and names_a_file(name)
 
 
 def _places(run: RunRecord, name: str) -> Iterator[Path]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.runs import files
 from methods.backbone import Backbone, build_clip
 from methods.backbone.text_tower import text_part
-from methods.offers import OFFERS, TINY, Offers, all_offers, config_of, offers_of_config
+from methods.offers import COMMITTED, OFFERS, Offers, all_offers, config_of, offers_of_config
 from registry import METHODS
 
 BEGIN, END = "<!-- measured by benchmarks.studies.backbones -->", "<!-- end -->"
@@ -140,8 +140,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def document(seen: Mapping[str, Seen]) -> str:
     """Return the counts and the table of the document, as Markdown."""
-    offers = dict(all_offers())
-    offers.pop(TINY)
+    offers = {name: found for name, found in all_offers().items() if name not in COMMITTED}
     needs = {name: METHODS.get(name).info.needs for name in METHODS.names()}
     supported = {name: found for name, found in offers.items() if found.names}
     compared = [entry for name, entry in seen.items() if name in supported and entry.image is not None]
@@ -197,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     torch.set_num_threads(1)
     start = time.monotonic()
-    offers = {name: found for name, found in all_offers().items() if found.names and name != TINY}
+    offers = {name: found for name, found in all_offers().items() if found.names and name not in COMMITTED}
     wrong: list[str] = []
     for name in options.names or [name for name in offers if name not in seen]:
         if time.monotonic() - start > options.seconds:

@@ -1,6 +1,6 @@
 """Finding an open_clip model by a backbone's name and loading its weights.
 
-    tiny-icons                                    the small model that lies beside this file
+    tiny-icons, tiny-icons-siglip                 the small models that lie beside this file
     ViT-L-14-quickgelu/openai                     <open_clip model>/<pretrained tag>, downloaded by open_clip
     ViT-L-14-quickgelu/folder/model.safetensors   <open_clip model>/<local file>, also of CZSL_HOME/weights
     ViT-B-32/random                               <open_clip model>/random, seeded, for tests and profiling
@@ -27,7 +27,7 @@ from methods.backbone.text_tower import text_part
 from methods.backbone.tokens import require_own_text, tokenizer_of
 from methods.backbone.weights_file import fill, find_file, read
 from methods.backbone_names import split_configuration
-from methods.offers import TINY
+from methods.offers import COMMITTED, TINY, TINY_SIGLIP, committed_config
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -38,15 +38,15 @@ _HERE = Path(__file__).parent
 def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str, Origin | None]:
     """Return (open_clip model in fp32 on the CPU, its tokenizer, the name to record, its origin) of a backbone's name.
 
-    seed: of the weights of `<model>/random`; nothing else depends on it. The committed model has no origin. An unknown
+    seed: of the weights of `<model>/random`; nothing else depends on it. A committed model has no origin. An unknown
     name, missing or unfitting weights, a definition whose activation is not the one the weights were trained with, or a
     file of which nobody knows how its images were normalised, is a `UserError`.
     """
-    if name == TINY:
-        return *_tiny_clip(), None
+    if name in COMMITTED:
+        return *_committed(name), None
     whole, stated = split_configuration(name)
-    if whole == TINY and stated is not None:
-        raise _no_file(TINY, stated)
+    if whole in COMMITTED and stated is not None:
+        raise _no_file(whole, stated)
     import open_clip
 
     definition, _, weights = name.partition("/")
@@ -114,9 +114,8 @@ def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
     import open_clip
 
     definition = name.partition("/")[0]
-    if name == TINY:
-        stored = json.loads((_HERE / f"{TINY}.json").read_text(encoding="utf-8"))
-        config = stored.get("model_cfg", stored)
+    if name in COMMITTED:
+        config = committed_config(name, _HERE)
     else:
         _require_definition(f"{definition}/random")  # any weights would do
         config = open_clip.get_model_config(definition)
@@ -127,25 +126,36 @@ def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
 def identity(name: str) -> tuple[str, str] | None:
     """Return (name to record, digest of the weights) of a backbone where that is known without building the model.
 
-    It is for the committed model; None means that only `find_clip` can tell. Importing open_clip takes seconds, which a
-    command that finds all its runs done should not spend.
+    It is for the committed models; None means that only `find_clip` can tell. Importing open_clip takes seconds, which
+    a command that finds all its runs done should not spend.
     """
-    weights = _HERE / f"{TINY}.safetensors"
-    if name != TINY or not weights.is_file():
+    weights = _HERE / f"{name}.safetensors"
+    if name not in COMMITTED or not weights.is_file():
         return None
     from safetensors.torch import load_file
 
-    return TINY, weights_digest(load_file(weights))
+    return name, weights_digest(load_file(weights))
 
 
 def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> CLIP:
     """Return an open_clip model with random weights for a model configuration (embed_dim, vision_cfg, ...).
 
-    Its class is the one that open_clip takes: `CLIP`, `CustomTextCLIP` or `CoCa`. The weights depend on `seed` alone;
-    the global random stream is left as it was. A text tower of Hugging Face without the package that reads it is a
-    `UserError` that calls the model `name`.
+    The weights depend on `seed` alone; the global random stream is left as it was. See `fresh_clip`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return fresh_clip(config, name)
+
+
+def fresh_clip(config: Mapping[str, Any], name: str) -> CLIP:
+    """Return an open_clip model with weights from the global random stream.
+
+    Its class is the one that open_clip takes: `CLIP`, `CustomTextCLIP` or `CoCa`. A text tower of Hugging Face without
+    the package that reads it is a `UserError` that calls the model `name`.
     """
     import open_clip
+
+    import methods.backbone.icon_tower  # noqa: F401  timm knows its name from now on
 
     values = dict(config)
     require_own_text(values, name)
@@ -153,27 +163,25 @@ def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> CLIP:
     kind = (
         open_clip.CLIP if not own_text else open_clip.CoCa if "multimodal_cfg" in values else open_clip.CustomTextCLIP
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return kind(**values)
+    return kind(**values)
 
 
-def _tiny_clip() -> tuple[CLIP, Any, str]:
-    """Load the committed model. Its JSON is an open_clip configuration, or {"model_cfg", "preprocess_cfg"} of one."""
-    description, weights = _HERE / f"{TINY}.json", _HERE / f"{TINY}.safetensors"
+def _committed(name: str) -> tuple[CLIP, Any, str]:
+    """Load a committed model. Its JSON is an open_clip configuration, or {"model_cfg", "preprocess_cfg"} of one."""
+    description, weights = _HERE / f"{name}.json", _HERE / f"{name}.safetensors"
     if missing := [path.name for path in (description, weights) if not path.is_file()]:
         raise UserError(
-            f"The backbone '{TINY}' is not complete.",
+            f"The backbone '{name}' is not complete.",
             f"In {_HERE} there is no {' and no '.join(missing)}.",
             "Restore the file from the repository, or choose another backbone.",
         )
-    stored = json.loads(description.read_text(encoding="utf-8"))
-    config, preprocess = stored.get("model_cfg", stored), stored.get("preprocess_cfg", {})
-    clip = build_clip(config, TINY)
-    fill(clip, read(weights), TINY)
+    preprocess = json.loads(description.read_text(encoding="utf-8")).get("preprocess_cfg", {})
+    config = committed_config(name, _HERE)
+    clip = build_clip(config, name)
+    fill(clip, read(weights), name)
     clip.visual.image_mean, clip.visual.image_std = preprocess.get("mean"), preprocess.get("std")
     clip.visual.preprocess_cfg = preprocess
-    return clip, tokenizer_of(config, TINY), TINY
+    return clip, tokenizer_of(config, name), name
 
 
 def _require_definition(name: str) -> None:
@@ -184,8 +192,8 @@ def _require_definition(name: str) -> None:
     if definition not in known:
         raise UserError(
             f"There is no backbone '{name}'.",
-            f"A backbone is '{TINY}', or one of open_clip's {len(known)} models, a slash, and its weights.",
-            did_you_mean(definition, [TINY, *known]) or "Pass for example 'ViT-L-14-quickgelu/openai'.",
+            f"A backbone is '{TINY}', '{TINY_SIGLIP}', or one of open_clip's {len(known)} models, a slash and weights.",
+            did_you_mean(definition, [*COMMITTED, *known]) or "Pass for example 'ViT-L-14-quickgelu/openai'.",
         )
 
 

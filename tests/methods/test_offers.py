@@ -10,13 +10,13 @@ from in_process import here
 
 from benchmarks.runs.fitting import require_fitting
 from errors import UserError
-from methods.offers import ALWAYS, OFFERS, TINY, all_offers, config_of, fitting, offers_of, require_fit
+from methods.offers import ALWAYS, COMMITTED, OFFERS, TINY, all_offers, config_of, fitting, offers_of, require_fit
 from registry import METHODS
 
 
 def test_every_definition_of_open_clip_is_read():
     offers = all_offers()
-    assert set(offers) == {TINY, *open_clip.list_models()}
+    assert set(offers) == {*COMMITTED, *open_clip.list_models()}
     assert all(found.names <= set(OFFERS) for found in offers.values())
     refused = [name for name, found in offers.items() if not found.names]
     assert refused == [n for n in offers if "hf_model_name" in config_of(n)["text_cfg"]] and len(refused) == 10
@@ -28,6 +28,7 @@ def test_every_definition_of_open_clip_is_read():
     [
         ("ViT-L-14-quickgelu/openai", set()),
         ("tiny-icons", set()),
+        ("tiny-icons-siglip", {"image_tokens", "text_tokens", "causal_text"}),
         ("RN50/openai", {"patch_tokens", "taps", "adapters", "any_length", "image_tokens"}),
         ("EVA02-L-14/x", {"any_length"}),
         ("PE-Core-L-14-336/x", {"any_length", "image_tokens"}),

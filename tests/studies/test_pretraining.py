@@ -18,7 +18,7 @@ from datasets.icons.paint import STATES
 from datasets.icons.words import is_plausible, objects
 from methods.backbone import load_backbone
 
-WEIGHTS = pretrain.CONFIG.with_suffix(".safetensors")
+WEIGHTS = pretrain.FOLDER / "tiny-icons.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
-"""What is pretrained: the tiny CLIP, the text tower over the token rows in use, the label head, and their losses.
+"""What is pretrained: a tiny CLIP, the text tower over the token rows in use, the label head, and their losses.
 
 The loss of a batch is the sum of three image-to-text cross-entropies (CLIP, Radford et al. 2021, with several positives
 as in Khosla et al. 2020): against the batch's own captions, where all captions of the image's pair count as right;
-against one caption for each object; and against one for each state. The first is taken both ways.
+against one caption for each object; and against one for each state. The first is taken both ways. Both committed models
+have these losses, tiny-icons-siglip too, so that towers are all that differs.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.studies.tiny_clip import pretrain_data as data
-from methods.backbone.clip import OPENAI_MEAN, OPENAI_STD
+from methods.backbone.loading import fresh_clip
+from methods.backbone.preprocessing import OPENAI_MEAN, OPENAI_STD
+from methods.backbone.text_tower import end_positions, feature_token, padded, reading_of, text_part
+from methods.backbone.tokens import tokenizer_of
+from methods.offers import TINY, committed_config
 
 if TYPE_CHECKING:
     from open_clip import CLIP
 
 
-CONFIG = Path(__file__).parents[3] / "methods/backbone/tiny-icons.json"
+FOLDER = Path(__file__).parents[3] / "methods/backbone"
 
 
 # At open_clip's own scale a patch's content is six times as long as its position, and a silhouette is nothing but which
 # patch is where: objects are learnt several times faster when both weigh alike (docs/tiny_clip.md).
 POSITION_SCALE = 15.0
+TIMM_POSITIONS = 0.02
+"""Deviation of timm's fresh positions; open_clip's is one over the root of the width."""
 
 
 class TrainedText(nn.Module):
@@ -40,12 +46,15 @@ class TrainedText(nn.Module):
         self.model: CLIP
         self.lookup: Tensor
         self.model, self.tokenizer, self.context = model, tokenizer, context
+        reading = reading_of(model)
+        assert reading is not None, "a model that is read otherwise is no backbone"
+        self.reading = reading
         used = torch.unique(tokenizer(data.every_caption(), context_length=context))
         self.register_buffer("used", used)
         lookup = torch.full((model.vocab_size,), -1)
         lookup[used] = torch.arange(len(used))
         self.register_buffer("lookup", lookup)
-        self.rows = nn.Parameter(model.token_embedding.weight.detach()[used].clone())
+        self.rows = nn.Parameter(text_part(model).token_embedding.weight.detach()[used].clone())
         self._ids: dict[str, Tensor] = {}
 
     def forward(self, captions: list[str]) -> Tensor:
@@ -53,16 +62,21 @@ class TrainedText(nn.Module):
             if caption not in self._ids:
                 self._ids[caption] = self.tokenizer([caption], context_length=self.context)[0]
         ids = torch.stack([self._ids[caption] for caption in captions])
-        length = int(ids.argmax(dim=1).max()) + 1
-        ids, model = ids[:, :length], self.model
-        x = self.rows[self.lookup[ids]] + model.positional_embedding[:length]
-        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-        return x[torch.arange(len(x)), ids.argmax(dim=1)] @ model.text_projection
+        part, ends = text_part(self.model), end_positions(self.reading, ids, pad=0)
+        if self.reading.short:
+            ids = ids[:, : int(ends.max()) + 1]
+        vectors = self.rows[self.lookup[ids]]
+        entering, mask = padded(self.model, self.reading, vectors, ends, self.rows[self.lookup[0]])
+        x = part.ln_final(part.transformer(entering, attn_mask=mask))
+        token = feature_token(self.reading, x, ends)
+        return (
+            part.text_projection(token) if isinstance(part.text_projection, nn.Linear) else token @ part.text_projection
+        )
 
     def write_rows(self) -> None:
         """Put the trained rows back into the model's token table."""
         with torch.no_grad():
-            self.model.token_embedding.weight[self.used] = self.rows
+            text_part(self.model).token_embedding.weight[self.used] = self.rows
 
 
 class LabelHead(nn.Module):
@@ -81,17 +95,18 @@ class LabelHead(nn.Module):
         )
 
 
-def build(seed: int) -> tuple[CLIP, TrainedText, LabelHead]:
-    """Return a freshly initialised tiny CLIP, its text side, and the label head of the first stages."""
-    import open_clip
-
+def build(seed: int, name: str = TINY) -> tuple[CLIP, TrainedText, LabelHead]:
+    """Return a freshly initialised committed model, its text side, and the label head of the first stages."""
     torch.manual_seed(seed)
-    config = json.loads(CONFIG.read_text())
-    model = open_clip.CLIP(**config)
+    config = committed_config(name)
+    model = fresh_clip(config, name)
     with torch.no_grad():
-        model.visual.positional_embedding.mul_(POSITION_SCALE)
+        if (trunk := getattr(model.visual, "trunk", None)) is None:
+            model.visual.positional_embedding.mul_(POSITION_SCALE)
+        else:
+            trunk.pos_embed.mul_(POSITION_SCALE * trunk.embed_dim**-0.5 / TIMM_POSITIONS)
         model.logit_scale.fill_(math.log(10.0))
-    text = TrainedText(model, open_clip_tokenizer(), config["text_cfg"]["context_length"])
+    text = TrainedText(model, tokenizer_of(config, name), config["text_cfg"]["context_length"])
     return model, text, LabelHead(config["embed_dim"])
 
 
@@ -166,13 +181,6 @@ def accuracies(model: CLIP, text: TrainedText, images: np.ndarray, pairs: np.nda
     best = torch.cat(chosen).numpy()
     state, thing = best // len(data.OBJECT_WORDS) == pairs[:, 0], best % len(data.OBJECT_WORDS) == pairs[:, 1]
     return {"state": float(state.mean()), "object": float(thing.mean()), "pair": float((state & thing).mean())}
-
-
-def open_clip_tokenizer():
-    """Return CLIP's BPE tokenizer at the model's context length."""
-    import open_clip
-
-    return open_clip.SimpleTokenizer(context_length=json.loads(CONFIG.read_text())["text_cfg"]["context_length"])
 
 
 def save(model: CLIP, text: TrainedText, path: Path, meta: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
-"""Pretraining of the tiny CLIP (`tiny-icons`) on rendered icons; resumable and seeded.
+"""Pretraining of the committed models on rendered icons; resumable and seeded.
 
     python -m benchmarks.studies.tiny_clip.pretrain --steps 1300 --batch 96
+    python -m benchmarks.studies.tiny_clip.pretrain --model tiny-icons-siglip --steps 1800
 
 In the first stages the vision tower learns from plain class labels (`pretrain_data.STAGES`), after that from captions
 (`model.py` has the losses). Only the token rows that captions use are trained; the rest of the 49,408 keep what they
@@ -25,22 +26,26 @@ from torch.nn import functional
 
 from benchmarks.studies.tiny_clip import pretrain_data as data
 from benchmarks.studies.tiny_clip.model import (
-    CONFIG,
+    FOLDER,
     LabelHead,
     TrainedText,
     accuracies,
     build,
     caption_losses,
     losses,
-    open_clip_tokenizer,
     save,
     to_input,
 )
 from datasets import cache
 from datasets.icons.render import stream
+from methods.offers import COMMITTED, TINY
 
 if TYPE_CHECKING:
     from open_clip import CLIP
+
+
+TOKEN_TABLE = "token_embedding.weight"
+_FREE = ("embedding", "pos_embed", "latent")
 
 
 def stage_of(step: int, steps: int) -> int:
@@ -77,17 +82,25 @@ class Pools:
 
 
 def optimizer_for(model: CLIP, text: TrainedText, head: LabelHead, lr: float, decay: float) -> torch.optim.AdamW:
-    """Return AdamW; gains, biases, positions, token rows and the scale are not decayed."""
-    named = {n: p for n, p in model.named_parameters() if n != "token_embedding.weight"} | {"rows": text.rows}
-    decayed = [p for n, p in named.items() if p.ndim >= 2 and "embedding" not in n and n != "rows"]
-    free = [p for n, p in named.items() if not (p.ndim >= 2 and "embedding" not in n and n != "rows")]
+    """Return AdamW; gains, biases, positions, token rows, a pooling's query and the scale are not decayed."""
+    named = {n: p for n, p in model.named_parameters() if not n.endswith(TOKEN_TABLE)} | {"rows": text.rows}
+    matrices = {n for n, p in named.items() if p.ndim >= 2 and n != "rows" and not any(part in n for part in _FREE)}
+    decayed = [p for n, p in named.items() if n in matrices]
+    free = [p for n, p in named.items() if n not in matrices]
     free += list(head.parameters())
     groups = [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
 def relearn_text(
-    model: CLIP, seed: int, images: np.ndarray, pairs: np.ndarray, steps: int, batch: int = 256
+    model: CLIP,
+    text: TrainedText,
+    name: str,
+    seed: int,
+    images: np.ndarray,
+    pairs: np.ndarray,
+    steps: int,
+    batch: int = 256,
 ) -> TrainedText:
     """Train a fresh text tower against the locked image tower (LiT, Zhai et al., CVPR 2022) and return it.
 
@@ -95,14 +108,14 @@ def relearn_text(
     real CLIP that prompt learning mends. The model's own text tower and scale are replaced. It takes a minute and is
     not checkpointed: after an interruption it is done again, with the same numbers.
     """
-    fresh, _, _ = build(seed)
+    fresh, _, _ = build(seed, name)
     own = {name: value for name, value in fresh.state_dict().items() if not name.startswith("visual.")}
     model.load_state_dict(own, strict=False)
-    text = TrainedText(model, open_clip_tokenizer(), model.context_length)
+    text = TrainedText(model, text.tokenizer, text.context)
     with torch.no_grad():
         parts = [model.encode_image(to_input(images[at : at + 250], None)) for at in range(0, len(images), 250)]
     features = functional.normalize(torch.cat(parts), dim=-1)
-    trained = [p for n, p in model.named_parameters() if n in own and n != "token_embedding.weight"] + [text.rows]
+    trained = [p for n, p in model.named_parameters() if n in own and not n.endswith(TOKEN_TABLE)] + [text.rows]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
     speaker = data.uneven_speaker(seed)
     for step in range(steps):
@@ -131,6 +144,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def main() -> None:
     """Run or resume a pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=COMMITTED, default=TINY)
     parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--pool", type=int, default=20000, help="images rendered at a time")
@@ -142,12 +156,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--work", type=Path, default=cache.home() / "pretrain")
-    parser.add_argument("--out", type=Path, default=CONFIG.with_suffix(".safetensors"))
+    parser.add_argument("--out", type=Path, help="of the weights; default: beside the model's definition")
     options = parser.parse_args()
+    out = options.out or FOLDER / f"{options.model}.safetensors"
     options.work.mkdir(parents=True, exist_ok=True)
-    model, text, head = build(options.seed)
+    model, text, head = build(options.seed, options.model)
     optimizer = optimizer_for(model, text, head, options.lr, options.weight_decay)
-    checkpoint, log = options.work / "checkpoint.pt", options.work / "log.jsonl"
+    own = "" if options.model == TINY else f"-{options.model}"  # pools of images are shared
+    checkpoint, log = options.work / f"checkpoint{own}.pt", options.work / f"log{own}.jsonl"
     first, spent = 0, 0.0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
@@ -193,7 +209,7 @@ def main() -> None:
             checkpoint.with_suffix(".part").replace(checkpoint)
     start = time.perf_counter()
     _, images, pairs, held, held_pairs = pools.at(options.steps - 1)
-    text = relearn_text(model, options.seed, images, pairs, options.text_steps)
+    text = relearn_text(model, text, options.model, options.seed, images, pairs, options.text_steps)
     spent += time.perf_counter() - start
     print(json.dumps({"text_steps": options.text_steps} | accuracies(model, text, held, held_pairs)), flush=True)
     meta = {
@@ -203,8 +219,8 @@ def main() -> None:
         "batch": str(options.batch),
         "minutes": f"{spent / 60:.1f}",
     }
-    save(model, text, options.out, meta)
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.1f} MB)", flush=True)
+    save(model, text, out, meta)
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", flush=True)
 
 
 if __name__ == "__main__":
