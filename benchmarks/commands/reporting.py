@@ -35,7 +35,7 @@ def show_report(
     found = read_report(results, question, sources)
     tables = found.tables if run_ids is None else found.tables_of(run_ids)
     for table in tables:
-        if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations")):
+        if run_ids is None or table.title.startswith(("Results", "Differences", "Ablations", "Across")):
             out.print()
             shown = found.failures.within("In the terminal").attempt(table.title, partial(terminal, table))
             if shown is None:

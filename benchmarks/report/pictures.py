@@ -25,6 +25,7 @@ from benchmarks.runs.records import Problem
 from errors import UserError
 
 if TYPE_CHECKING:
+    from benchmarks.report.across import Across
     from benchmarks.report.images import Library
 
 
@@ -138,6 +139,19 @@ def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: 
         stem = "scaling" if number == 0 else f"scaling-{number + 1}"
         plan = Plan(stem, title, scaling.caption(family), partial(scaling.scaling, family))
         attempt(failures, f"{title} ({family.name})", partial(_write, plan, folder, drawn))
+
+
+def draw_across(found: Sequence[Across], folder: Path, failures: Failures | None = None) -> Drawn:
+    """Draw the AUC of methods across backbones, for each family of groups; failures: as of `draw`."""
+    from benchmarks.report.across_figure import across
+    from benchmarks.report.across_table import figure_caption
+
+    drawn = Drawn()
+    for number, one in enumerate(found):
+        stem = "auc" if number == 0 else f"auc-{number + 1}"
+        plan = Plan(stem, "AUC across backbones", partial(figure_caption, one), partial(across, one))
+        attempt(failures, f"{plan.title} ({one.family.name})", partial(_write, plan, folder, drawn))
+    return drawn
 
 
 def _write(plan: Plan, folder: Path, drawn: Drawn) -> None:

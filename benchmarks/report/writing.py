@@ -8,11 +8,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
+from benchmarks.report import names
+from benchmarks.report.across import Across, Family, families, measure
+from benchmarks.report.across_table import across_table
 from benchmarks.report.evidence import Question, check_baseline
 from benchmarks.report.failures import Failures
 from benchmarks.report.formats import csv_text, latex
 from benchmarks.report.groups import Group, groups
-from benchmarks.report.names import folders, unique
+from benchmarks.report.names import folders
 from benchmarks.report.render import markdown, write_markdown
 from benchmarks.report.sources import Source, records_of
 from benchmarks.report.table_model import Table
@@ -20,6 +23,7 @@ from benchmarks.report.tables import group_tables, tables
 from benchmarks.runs import files
 from benchmarks.runs.records import Problem, RunRecord
 
+ACROSS = "Across backbones"
 REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
 
@@ -49,10 +53,20 @@ class Report:
         """The tables of each group; made once, for they resample. What cannot be made is among the `failures`."""
         return [group_tables(group, self.question, self.failures.within(group.title)) for group in self.groups]
 
+    @cached_property
+    def across(self) -> list[tuple[Across, Table]]:
+        """What was run with several backbones, measured once, each with its table."""
+        own = self.failures.within(ACROSS)
+        found = [
+            own.attempt(family.name, partial(_across, family, self.question))
+            for family in own.attempt("Backbones", partial(families, self.groups)) or []
+        ]
+        return [made for made in found if made is not None]
+
     @property
     def tables(self) -> list[Table]:
-        """The tables of all groups."""
-        return [table for found in self.by_group for table in found]
+        """The tables of all groups, then those across backbones."""
+        return [*(table for found in self.by_group for table in found), *(table for _, table in self.across)]
 
     @property
     def problems(self) -> list[str]:
@@ -72,13 +86,24 @@ class Report:
         for group, made in zip(self.groups, self.by_group, strict=True):
             own = [run for run in group.runs if run.run_id in run_ids]
             found += made if len(own) == len(group.runs) else tables(own, self.question)
-        return found
+        asked = {group.title for group in self.groups if any(run.run_id in run_ids for run in group.runs)}
+        own_families = [
+            table
+            for one, table in self.across
+            if len(asked & {group.title for group in one.family.groups.values()}) > 1
+        ]
+        return [*found, *own_families]
 
     def write(self) -> None:
         """Write the Markdown page, if there is anything to say."""
         if self.runs or self.unread:
             write_markdown(self.path, self.tables, self.unread, self.origin, self.failures.found)
             self.failures.write(self.root)
+
+
+def _across(family: Family, question: Question) -> tuple[Across, Table]:
+    found = measure(family, question)
+    return found, across_table(found)
 
 
 def read_report(root: Path, question: Question | None = None, sources: Sequence[Source] | None = None) -> Report:
@@ -101,7 +126,7 @@ def write_files(report: Report) -> list[Path]:
     """
     from benchmarks.report import fonts, page
     from benchmarks.report.images import Library
-    from benchmarks.report.pictures import Drawn, draw, draw_ranks, draw_scaling
+    from benchmarks.report.pictures import Drawn, draw, draw_across, draw_ranks, draw_scaling
 
     library = Library()
     problems = list(report.unread)
@@ -115,6 +140,14 @@ def write_files(report: Report) -> list[Path]:
         problems += drawn.problems
         lacking |= drawn.lacking
         sections.append(page.Section(group.title, name, made, group, drawn.pictures, drawn.absent))
+    if report.across:
+        own = report.failures.within(ACROSS)
+        folder = report.root / FOLDER / names.file_name(ACROSS)
+        drawn = draw_across([found for found, _ in report.across], folder, own)
+        written += drawn.files
+        lacking |= drawn.lacking
+        made = [table for _, table in report.across]
+        sections.append(page.Section(ACROSS, folder.name, made, None, drawn.pictures, drawn.absent))
     own = report.failures.within("Across data sets")
     ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
     draw_scaling(report.groups, report.root / FOLDER, ranks, own)
@@ -132,9 +165,11 @@ def write_files(report: Report) -> list[Path]:
 def write_tables(report: Report) -> list[Path]:
     """Write every table as Markdown, LaTeX and CSV into a folder per group; return the files."""
     written: list[Path] = []
-    for group, made, folder in zip(report.groups, report.by_group, folders(report.groups), strict=True):
-        own = report.failures.within(group.title)
-        for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):
+    every = list(zip([group.title for group in report.groups], report.by_group, folders(report.groups), strict=True))
+    every.append((ACROSS, [table for _, table in report.across], names.file_name(ACROSS)))
+    for title, made, folder in every:
+        own = report.failures.within(title)
+        for table, name in zip(made, names.unique([table.name or table.title for table in made]), strict=True):
             path = report.root / FOLDER / folder / name
             written += own.attempt(f"Files of {table.title}", partial(_write_table, path, table)) or []
     return written

@@ -1,7 +1,8 @@
 """Is a difference real? Resampling and tests on the per-image records of runs: arrays in, records out, no printing.
 
 `compare` gives all that a table of one test set says; `friedman`, `nemenyi` and `pairwise_wilcoxon` are for methods
-over several data sets. docs/statistics.md says in plain words which question each answers and how well it was checked.
+over several data sets, `concordance` for methods on several backbones.
+docs/statistics.md says in plain words which question each answers and how well it was checked.
 """
 
 from benchmarks.significance.bootstrap import RESAMPLES, Resampled, average, bootstrap, draws, over_seeds
@@ -15,6 +16,12 @@ from benchmarks.significance.components import (
     seeds_needed,
     winner_shares,
     winner_shares_elsewhere,
+)
+from benchmarks.significance.concordance import (
+    Concordance,
+    ResampledConcordance,
+    concordance,
+    resampled_concordance,
 )
 from benchmarks.significance.intervals import Estimate, Interval, difference, estimate
 from benchmarks.significance.multiple import holm
