@@ -72,7 +72,7 @@ class Family:
         needs = METHODS.get(method).info.needs if method in METHODS.names() else ()
         if offers is not None and (lacking := offers.lacking(needs)):
             said = "; ".join(f"{name} ({OFFERS[name]})" for name in lacking)
-            return f"{title} does not run on {backbone}: it needs {said}, which that does not offer."
+            return f"{title} does not run on {backbone}, which does not offer what it needs: {said}."
         return f"{title} has no finished run on {backbone}."
 
 

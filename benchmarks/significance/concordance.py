@@ -152,7 +152,7 @@ def _orders_as_large(ranks: np.ndarray, seed: int) -> tuple[int, int, bool]:
     order may stand: all orders of all others are then equally likely.
     """
     judges, methods = ranks.shape
-    own = _squares(ranks)
+    own = float(_squares(ranks))
     slack = 1e-9 * max(1.0, own)
     if factorial(methods) <= EXACT_ORDERS and factorial(methods) ** (judges - 1) <= EXACT_ORDERS:
         every = np.array(list(permutations(range(methods))))  # [k!, k]
