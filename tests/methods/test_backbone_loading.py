@@ -90,7 +90,7 @@ def message(name: str) -> str:
 
 
 def test_errors_say_what_to_do(small_definition, tmp_path, monkeypatch):
-    assert "Did you mean 'tiny-icons'?" in message("tiny-icon")
+    assert "Did you mean 'tiny-icons' or 'tiny-icons-siglip'?" in message("tiny-icon")
     assert "'ViT-B-32'" in message("ViT-B32/openai")
     assert "'ViT-L-14-quickgelu/<tag>'" in message("ViT-L-14-quickgelu")
     assert "Did you mean 'openai'?" in message("ViT-small/opnai")

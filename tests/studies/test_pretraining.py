@@ -1,9 +1,10 @@
-"""Pretraining of the tiny CLIP: what it may show, the same numbers after an interruption, and the committed weights."""
+"""Pretraining of the committed models: what it may show, the same numbers after an interruption, the weights."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,21 @@ from benchmarks.studies.tiny_clip import pretrain_data as data
 from datasets import icon_states
 from datasets.icons.paint import STATES
 from datasets.icons.words import is_plausible, objects
-from methods.backbone import load_backbone
+from methods.backbone import Backbone, load_backbone
+from methods.backbone.loading import identity
+from methods.backbone.text_tower import text_part
+from methods.backbone.tokens import tokenizer_of
+from methods.offers import committed_config, offers_of
 
-WEIGHTS = pretrain.FOLDER / "tiny-icons.safetensors"
+MODELS = {
+    "tiny-icons": (16e6, "1300", (128, 64, 6)),
+    "tiny-icons-siglip": (2e6, "1800", (96, 64, 6)),
+}
+"""Of each committed model the bytes it may take, the steps it was trained, and its joint width, pixels and blocks."""
+
+
+def weights_of(model: str) -> Path:
+    return pretrain.FOLDER / f"{model}.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +70,11 @@ def test_no_image_of_the_benchmark_is_shown(tmp_path):
         assert not benchmark & {image.tobytes() for image in images}
 
 
-def test_captions_use_no_word_that_training_would_miss():
+@pytest.mark.parametrize("model", MODELS)
+def test_captions_use_no_word_that_training_would_miss(model):
     rng = np.random.default_rng(0)
     pairs = np.stack([rng.integers(len(data.STATE_WORDS), size=300), rng.integers(len(data.OBJECT_WORDS), size=300)], 1)
-    import open_clip
-
-    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    tokenizer = tokenizer_of(committed_config(model), model)
     known = set(tokenizer(data.every_caption()).unique().tolist())
     for speaker in (data.even_speaker(), data.uneven_speaker(0)):
         states, things = data.class_captions(rng, speaker)
@@ -112,26 +124,42 @@ def test_an_interrupted_pretraining_ends_bit_identical(tmp_path, monkeypatch):
     assert steps[-1] == 8
 
 
-def test_only_token_rows_in_use_are_trained(tmp_path):
-    model, text, _ = pretrain.build(0)
-    trained = load_file(WEIGHTS)["token_embedding.weight"]
-    fresh = model.token_embedding.weight.detach().half()
+@pytest.mark.parametrize(("name", "part"), [("tiny-icons", ""), ("tiny-icons-siglip", "text.")])
+def test_only_token_rows_in_use_are_trained(name, part):
+    model, text, _ = pretrain.build(0, name)
+    trained = load_file(weights_of(name))[f"{part}token_embedding.weight"]
+    fresh = text_part(model).token_embedding.weight.detach().half()
     unused = torch.ones(len(fresh), dtype=torch.bool)
     unused[text.used] = False
     assert torch.equal(trained[unused], fresh[unused])
     assert not torch.equal(trained[~unused], fresh[~unused])
 
 
-def test_the_committed_weights():
-    assert WEIGHTS.stat().st_size <= 16e6
-    with safe_open(WEIGHTS, "pt") as file:
+@pytest.mark.parametrize("model", MODELS)
+def test_the_committed_weights(model):
+    most, steps, sizes = MODELS[model]
+    assert weights_of(model).stat().st_size <= most
+    with safe_open(weights_of(model), "pt") as file:
         meta = file.metadata()
-    assert meta["seed"] == "0"
-    backbone = load_backbone("tiny-icons")
-    assert (backbone.embed_dim, backbone.image_size, backbone.n_vision_blocks) == (128, 64, 6)
+    assert (meta["seed"], meta["steps"]) == ("0", steps)
+    backbone = load_backbone(model)
+    assert (backbone.embed_dim, backbone.image_size, backbone.n_vision_blocks) == sizes
+    assert backbone.offers == offers_of(model).names
+    assert (model, backbone.digest) == identity(model)
 
 
-def test_zero_shot_is_at_least_ten_times_chance_on_unseen_pairs():
+def test_the_text_that_is_trained_is_the_text_that_is_used():
+    """Features of captions by the tower of pretraining, and by open_clip's own and the suite's reading of it."""
+    model, text, _ = pretrain.build(3, "tiny-icons-siglip")
+    text.write_rows()
+    captions = ["a photo of a rusty bicycle", "golden"]
+    ours = Backbone.from_open_clip(model, text.tokenizer, "x").encode_sentences(captions)
+    theirs = model.encode_text(text.tokenizer(captions))
+    assert torch.allclose(text(captions), theirs, atol=1e-5) and torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_zero_shot_is_at_least_ten_times_chance_on_unseen_pairs(model):
     """Of images of test unseen pairs, against all test candidates and against the unseen ones alone."""
     from benchmarks.evaluation.scoring import score_images
     from benchmarks.training.batches import PhaseBatches
@@ -141,7 +169,7 @@ def test_zero_shot_is_at_least_ten_times_chance_on_unseen_pairs():
 
     dataset = icon_states.load()
     candidates = dataset.candidates("test")
-    method = CLIPZeroShot(load_backbone("tiny-icons"), dataset.vocabulary, MethodConfig())
+    method = CLIPZeroShot(load_backbone(model), dataset.vocabulary, MethodConfig())
     batches = PhaseBatches(method, dataset, "test", candidates, Execution(torch.device("cpu")))
     scores = score_images(method, batches.ordered(), candidates)
     unseen = ~scores.is_seen
