@@ -145,10 +145,14 @@ def document(seen: Mapping[str, Seen]) -> str:
     supported = {name: found for name, found in offers.items() if found.names}
     compared = [entry for name, entry in seen.items() if name in supported and entry.image is not None]
     worst = max((max(entry.image or 0, entry.text or 0) for entry in compared), default=0.0)
+    looked_at = sum(name in seen for name in supported)
+    versions = sorted({", ".join(f"{k} {v}" for k, v in seen[n].libraries.items()) for n in supported if n in seen})
     lines = [
-        f"Of open_clip's {len(offers)} definitions {len(supported)} can be the backbone. Of these {len(compared)} were "
-        f"built with random weights and give open_clip's features, the largest relative difference being {worst:.0e}; "
-        f"{len([n for n in supported if n in seen]) - len(compared)} take more than 2 GB and were compared by shapes.",
+        f"Of open_clip's {len(offers)} definitions {len(supported)} can be the backbone. {looked_at} of these "
+        f"{len(supported)} were compared with open_clip ({'; '.join(versions)}): {len(compared)} by values, built with "
+        f"random weights, the largest relative difference being {worst:.0e}; {looked_at - len(compared)} by shapes, "
+        "for they take more than 2 GB."
+        + (f" {len(supported) - looked_at} were not compared yet." if looked_at < len(supported) else ""),
         "",
         "| offer | definitions | what it is |",
         "| --- | ---: | --- |",
