@@ -111,7 +111,7 @@ def _best(found: Across) -> str:
     assert found.agreement is not None
     titles, methods, first = method_titles(), found.family.everywhere, found.agreement.first
     return "; ".join(
-        f"{backbone}, {titles.get(methods[own.argmax()], methods[own.argmax()])} ({own.max():.0%})"
+        f"{backbone}, {titles.get(methods[own.argmax()], methods[own.argmax()])} ({100 * own.max():.0f} %)"
         for backbone, own in zip(found.family.groups, first, strict=True)
     )
 

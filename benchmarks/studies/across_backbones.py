@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.report import archive
 from benchmarks.report.across import Across, families, measure
 from benchmarks.report.across_figure import across
-from benchmarks.report.across_table import across_table, figure_caption
+from benchmarks.report.across_table import across_table
 from benchmarks.report.evidence import Question
 from benchmarks.report.groups import groups
 from benchmarks.report.packing import packed
@@ -66,8 +66,7 @@ def text_of(found: Sequence[Across]) -> str:
         seeds = sorted({run.spec.seed for run in runs})
         said = f"{counted(len(runs), 'run')}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         parts += [f"From {said}, in `results/across_backbones`.", "", f"#{markdown(across_table(one))}".rstrip(), ""]
-        parts += [f"![AUC by backbone]({FIGURE}.svg)", "", f"*{figure_caption(one)}*", ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, f"![AUC by backbone, with intervals]({FIGURE}.svg)"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
