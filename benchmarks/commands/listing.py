@@ -140,6 +140,10 @@ def list_offers() -> None:
     out.print(table)
     for number, names in enumerate(groups.values(), start=1):
         out.print(f"{number}: {', '.join(names)}", soft_wrap=True)
+    for name in COMMITTED:
+        own = all_offers()[name]
+        lacking = ", ".join(own.lacking(OFFERS)) or "nothing"
+        out.print(f"{name}, committed: images {own.images}; text {own.text}; it lacks {lacking}.", soft_wrap=True)
     for name, what in OFFERS.items():
         out.print(f"{name}: {what}{', in all of them' if name in ALWAYS else ''}.", soft_wrap=True)
 

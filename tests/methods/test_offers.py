@@ -97,4 +97,5 @@ def test_the_list_shows_offers_and_counts():
     shown = here("list", "backbones").stdout
     assert "134 of open_clip's 144 models can be a backbone" in " ".join(shown.split())
     assert "convnext_base, convnext_base_w" in shown and "needs" in shown
+    assert "tiny-icons-siglip, committed: images timm ViT, attention pooling; text both ways, last position" in shown
     assert all(f"{name}: {what}" in shown for name, what in OFFERS.items())
