@@ -1,8 +1,10 @@
-"""Walking the blocks of an open_clip tower one at a time, with adapters beside attention and MLP.
+"""Walking the blocks of an open_clip tower one at a time, with adapters beside attention and MLP or on their output.
 
-A block's own parts are put together here, with an adapter as in Troika (section 4 of its description) and CAILA: the
-adapter reads the un-normalised input of the sub-layer, and its output is added to the residual stream. Attention and
-MLP are computed with open_clip's weights, in an order of operations that costs less (`heads.py`, `feed.py`).
+A block's own parts are put together here. An adapter in a slot such as "vision.3.attn" is parallel, as in Troika
+(section 4 of its description): it reads the un-normalised input of the sub-layer, and its output is added to the
+residual stream. One in "vision.3.attn.out" is sequential, as in CAILA: it reads what the sub-layer gives, and its
+output is added to that before the residual addition. Attention and MLP are computed with open_clip's weights, in an
+order of operations that costs less (`heads.py`, `feed.py`).
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
     from open_clip import CLIP
     from open_clip.transformer import ResidualAttentionBlock
 
-# Slot name ("vision.3.attn", "text.0.mlp") -> module [..., width] -> [..., width].
+# Slot name ("vision.3.attn", "text.0.mlp.out") -> module [..., width] -> [..., width].
 Adapters = Mapping[str, Callable[[Tensor], Tensor]]
+# The same of one block: "attn", "mlp", "attn.out", "mlp.out"; what is not there is None.
+BlockAdapters = Mapping[str, Callable[[Tensor], Tensor] | None]
 Tower = Literal["vision", "text"]
+Place = Literal["beside", "out"]
 
 
 def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[ResidualAttentionBlock]:
@@ -34,10 +39,13 @@ def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[ResidualAttentionBlock]:
     return (clip.visual.transformer if tower == "vision" else clip.transformer).resblocks
 
 
-def slot_names(clip: CLIP, tower: Tower | None = None) -> tuple[str, ...]:
-    """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
+def slot_names(clip: CLIP, tower: Tower | None = None, place: Place = "beside") -> tuple[str, ...]:
+    """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ...
+
+    place: "beside" a sub-layer's input, or on its "out"put.
+    """
     return tuple(
-        f"{side}.{index}.{part}"
+        f"{side}.{index}.{part}{'.out' if place == 'out' else ''}"
         for side in (("vision", "text") if tower is None else (tower,))
         for index in range(len(tower_blocks(clip, side)))
         for part in ("attn", "mlp")
@@ -62,34 +70,39 @@ def walk(
     stop = len(blocks) if stop is None else stop
     if not 0 <= start <= stop <= len(blocks):
         raise ValueError(f"blocks {start}..{stop} asked for, the {tower} tower has {len(blocks)}")
-    # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
-    if adapters and (unknown := sorted(set(adapters) - set(slot_names(clip)))):
-        raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
+    of_block = adapters_by_block(clip, tower, adapters)
     length = tokens.shape[1]
     mask = None if tower == "vision" else clip.attn_mask[:length, :length]
     for index in range(start, stop):
-        beside_attention = (adapters or {}).get(f"{tower}.{index}.attn")
-        beside_mlp = (adapters or {}).get(f"{tower}.{index}.mlp")
-        run = partial(_run, blocks[index], mask=mask, beside_attention=beside_attention, beside_mlp=beside_mlp)
+        run = partial(_run, blocks[index], mask=mask, adapters=of_block[index])
         if again and torch.is_grad_enabled():
             run = partial(recompute, run, use_reentrant=False)
         tokens = run(tokens)
         yield index, tokens
 
 
-def _run(
-    block: ResidualAttentionBlock,
-    tokens: Tensor,
-    mask: Tensor | None,
-    beside_attention: Callable[[Tensor], Tensor] | None,
-    beside_mlp: Callable[[Tensor], Tensor] | None,
-) -> Tensor:
-    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h)."""
-    attended = tokens + block.ls_1(_attention(block, block.ln_1(tokens), mask))
-    if beside_attention is not None:
-        attended = attended + beside_attention(tokens)
-    mixed = attended + block.ls_2(feed(block.mlp, block.ln_2(attended)))
-    return mixed if beside_mlp is None else mixed + beside_mlp(attended)
+def adapters_by_block(clip: CLIP, tower: Tower, adapters: Adapters | None) -> list[BlockAdapters]:
+    """Return the adapters of each block of a tower; an unknown slot raises ValueError."""
+    # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
+    if adapters and (unknown := sorted({*adapters} - {*slot_names(clip), *slot_names(clip, place="out")})):
+        raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
+    given = adapters or {}
+    return [
+        {part: given.get(f"{tower}.{index}.{part}") for part in ("attn", "mlp", "attn.out", "mlp.out")}
+        for index in range(len(tower_blocks(clip, tower)))
+    ]
+
+
+def add_sublayer(hidden: Tensor, output: Tensor, part: Literal["attn", "mlp"], adapters: BlockAdapters) -> Tensor:
+    """Return h + o + Ad(h) of a sub-layer with input h and output o, with o + Ad_out(o) in the place of o."""
+    beside, on_output = adapters[part], adapters[f"{part}.out"]
+    added = hidden + (output if on_output is None else output + on_output(output))
+    return added if beside is None else added + beside(hidden)
+
+
+def _run(block: ResidualAttentionBlock, tokens: Tensor, mask: Tensor | None, adapters: BlockAdapters) -> Tensor:
+    attended = add_sublayer(tokens, block.ls_1(_attention(block, block.ln_1(tokens), mask)), "attn", adapters)
+    return add_sublayer(attended, block.ls_2(feed(block.mlp, block.ln_2(attended))), "mlp", adapters)
 
 
 def _attention(block: ResidualAttentionBlock, normed: Tensor, mask: Tensor | None) -> Tensor:

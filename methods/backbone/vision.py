@@ -79,10 +79,15 @@ class VisionSide:
         wanted = [tap + self.n_vision_blocks if tap < 0 else tap for tap in taps]
         if not wanted or not all(0 <= tap < self.n_vision_blocks for tap in wanted):
             raise ValueError(f"taps {tuple(taps)} asked for, the vision tower has {self.n_vision_blocks} blocks")
+        passes = [self._tokens(part, wanted, adapters) for part in self.passes_of(images)]
+        return passes[0] if len(passes) == 1 else tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
+
+    def passes_of(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the images in parts that go through the tower one after the other: all at once but on a processor
+        without gradients."""
         if images.is_cpu and self.in_passes and not torch.is_grad_enabled():
-            passes = [self._tokens(part, wanted, adapters) for part in images.split(IMAGES_ON_A_CPU)]
-            return passes[0] if len(passes) == 1 else tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
-        return self._tokens(images, wanted, adapters)
+            return images.split(IMAGES_ON_A_CPU)
+        return (images,)
 
     def _tokens(self, images: Tensor, wanted: Sequence[int], adapters: Adapters | None) -> tuple[Tensor, ...]:
         steps = walk(self.clip, "vision", self.embed_images(images), 0, max(wanted) + 1, adapters, self.recompute)
