@@ -18,6 +18,8 @@ METHODS = {
     r"msci_l1h1": "MSCI, N = M = 1",
     r"msci_l3h3": "MSCI, N = M = 3",
     r"msci_l4h4": "MSCI, N = M = 4",
+    r"caila_large": "CAILA, mixture from block 12",
+    r"caila_vision_only": "CAILA, vision adapters, from block 6",
 }
 """Pattern of what is compared and by which test -> row."""
 QUANTITIES = {

@@ -22,9 +22,11 @@ from benchmarks.training import loop as training
 from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
 from methods.base import Method
+from methods.caila import CAILA
 from methods.csp import CSP, CSPConfig
 from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
+from methods.parts.caila_settings import CAILAConfig
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 from methods.troika import Troika, TroikaConfig
 
@@ -36,6 +38,7 @@ CASES = {
     "troika": (Troika, TroikaConfig(), ONE_IMAGE_LEFT),
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
+    "caila": (CAILA, CAILAConfig(shift=0.5), {"batch_size": 20, "micro_batch": 5}),
 }
 
 
