@@ -64,6 +64,7 @@ class CAILA(Method):
             "(half_logits)",
             "a pair's score is the trained scale times the cosine, so that a softmax of scores is what was trained; "
             "released: the cosine (score)",
+            "images are augmented as for every method; released: a random part of them, resized (augmentation)",
             "images of validation and test are cut out as for every method; released: bilinear, 256/224 of the size "
             "(test_view)",
             "combine_output is a switch of its own; in the released code it has no effect",

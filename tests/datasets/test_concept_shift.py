@@ -99,14 +99,14 @@ def test_second_images_do_not_depend_on_workers_or_order(toy):
 def test_a_second_image_that_is_missing_is_named_like_a_first(toy, monkeypatch):
     split = toy.splits["train"]
     broken = int(np.flatnonzero(split.objects == split.objects[0])[-1])
-    own = toy.load_image
+    own = type(toy).load_image
 
-    def load(phase, row):
+    def load(dataset, phase, row):
         if row == broken:
             raise UserError("An image is broken.", "It cannot be read.", "Fetch it again.")
-        return own(phase, row)
+        return own(dataset, phase, row)
 
-    monkeypatch.setattr(toy, "load_image", load)
+    monkeypatch.setattr(type(toy), "load_image", load)
     one = Shift("object", broken, int(split.states[0]), int(split.objects[0]))
     transform = build_transform(64, (0.5,) * 3, (0.25,) * 3)
     order = torch.tensor([row for row in range(len(split.states)) if row != broken])

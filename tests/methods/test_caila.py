@@ -55,16 +55,12 @@ def test_what_is_trained_and_what_is_not(backbone):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "tensors", "numbers"),
-    [
-        ("ViT-L-14-quickgelu", {}, 924, 123_833_347),
-        ("ViT-L-14-quickgelu", {"text_adapters": False}, 636, 102_530_563),
-        ("ViT-B-32-quickgelu", {}, 636, 53_253_379),
-    ],
+    ("name", "tensors", "numbers"), [("ViT-L-14-quickgelu", 924, 123_833_347), ("ViT-B-32-quickgelu", 636, 53_253_379)]
 )
-def test_trained_tensors_at_full_size(name, settings, tensors, numbers):
+def test_trained_tensors_at_full_size(name, tensors, numbers):
     backbone = copy.deepcopy(full_size_backbone(name))  # others use it frozen
-    trained = CAILA(backbone, VOCABULARY, CAILA.Config(**settings)).trained()
+    with torch.device("meta"):
+        trained = CAILA(backbone, VOCABULARY, CAILA.Config()).trained()
     assert (len(trained), sum(parameter.numel() for parameter in trained.values())) == (tensors, numbers)
 
 
@@ -149,7 +145,7 @@ def test_recomputing_changes_nothing(backbone):
 
 
 def test_switches_that_no_golden_number_holds(backbone):
-    batch, pairs = some_images(6), every_pair()
+    batch, pairs = some_images(3), every_pair()
     whole = scores(build(backbone).eval(), batch, pairs)
     for changes in (
         {"combination": "concat"}, {"combine_output": False}, {"combine_latent": False}, {"pair_text": "pair"},
@@ -158,7 +154,6 @@ def test_switches_that_no_golden_number_holds(backbone):
         _, found = gradients(method, batch)
         assert all(gradient is not None and gradient.any() for gradient in found.values()), changes
         assert (scores(method.eval(), batch, pairs) - whole).abs().max() > 1e-4, changes
-    assert not torch.equal(scores(build(backbone, template_gradient=True).eval(), batch, pairs), whole * 2)
     table = "backbone.clip.token_embedding.weight"
     start = [backbone.tokenizer.sot_token_id]
     assert not gradients(build(backbone), batch)[1][table][start].any()
