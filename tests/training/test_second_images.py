@@ -41,7 +41,9 @@ def test_labels_pairs_and_views_are_those_of_the_draw(made, toy):
             found = batch.second[primitive]
             assert found.rows.tolist() == list(wanted)
             assert found.labels.tolist() == [getattr(one, primitive) for one in wanted.values()]
-            assert candidates.pairs[found.pairs].tolist() == [[one.state, one.object] for one in wanted.values()]
+            assert candidates.pairs[found.pairs.numpy()].tolist() == [
+                [one.state, one.object] for one in wanted.values()
+            ]
             for image, (place, one) in zip(found.images, wanted.items(), strict=True):
                 picture = toy.load_image("train", one.image)
                 names = ("second view", 3, 2, "train", own[place])
