@@ -27,6 +27,7 @@ from datasets.resizing import Resizing
 from errors import UserError
 from methods.backbone.blocks import Adapters, Tower
 from methods.backbone.clip import Backbone
+from methods.backbone.text_tower import text_part
 from methods.base import Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
 from methods.parts.caila_settings import ABLATIONS, WORDS, CAILAConfig
 from methods.parts.prompts import BRANCHES, Branch
@@ -51,7 +52,7 @@ class CAILA(Method):
         paper="Zheng et al., CAILA: Concept-Aware Intra-Layer Adapters for Compositional Zero-Shot Learning",
         venue="WACV 2024",
         arxiv="2305.16681",
-        needs=("image_tokens", "adapters", "any_length", "text_adapters"),
+        needs=("image_tokens", "adapters", "any_length", "text_adapters", "causal_text"),
         ablations=ABLATIONS,
         deviations=(
             "adapters start as nothing; released: at random, far from CLIP (up_init)",
@@ -123,9 +124,16 @@ class CAILA(Method):
         for module in clip.modules():
             if isinstance(module, nn.LayerNorm):
                 module.requires_grad_(True)
-        for parameter in (clip.visual.proj, clip.text_projection, clip.logit_scale):
-            parameter.requires_grad_(True)
-        clip.token_embedding.requires_grad_(self.config.learn_tokens)
+        for name, parameter in clip.named_parameters():
+            # The projections' names in open_clip's own towers and in timm's.
+            if "text_projection" in name or name in ("visual.proj", "visual.head.proj.weight", "logit_scale"):
+                parameter.requires_grad_(True)
+        self.token_table.requires_grad_(self.config.learn_tokens)
+
+    @property
+    def token_table(self) -> nn.Parameter:
+        """CLIP's table of token vectors."""
+        return text_part(self.backbone.clip).token_embedding.weight
 
     @property
     def shifts(self) -> ShiftRule | None:
@@ -142,7 +150,7 @@ class CAILA(Method):
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return the optimizer's groups; without decay of the token table, that is a group by itself."""
-        table = self.backbone.clip.token_embedding.weight
+        table = self.token_table
         if self.config.token_decay == "coupled" or not table.requires_grad:
             return super().parameter_groups(lr, weight_decay)
         others = [parameter for parameter in self.trained().values() if parameter is not table]
@@ -181,11 +189,11 @@ class CAILA(Method):
 
     def image_features(self, images: Tensor) -> dict[str, Tensor]:
         """Return {"image": [B, d]}, the mixture's feature before normalisation."""
-        parts = [
-            self.mixed_feature(self.stream(part, "state"), self.stream(part, "object"))
-            for part in self.backbone.passes_of(images)
-        ]
-        return {"image": parts[0] if len(parts) == 1 else torch.cat(parts)}
+
+        def read(part: Tensor) -> tuple[Tensor]:
+            return (self.mixed_feature(self.stream(part, "state"), self.stream(part, "object")),)
+
+        return {"image": self.backbone.read_in_passes(images, read)[0]}
 
     def text_features(self, candidates: Candidates) -> dict[Branch, Tensor]:
         """Return the features of each kind of sentence, not normalised: pair [K, d], state [A, d], object [O, d]."""

@@ -25,6 +25,7 @@ WORK = {
     "dfsp": 8.0,
     "refiner_style": 38.0,
     "msci": 75.0,
+    "cams": 30.0,
     "troika": 105.0,
 }
 """Time of a training image as measured on icon_states, in units of CSP's. It puts runs in order and does nothing else:

@@ -29,12 +29,9 @@ PAPERS_BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
 """What papers call backbones, by our names."""
 
 PAPERS_METHODS = {
-    "clip_zero_shot": "CLIP",
-    "coop": "CoOp",
-    "csp": "CSP",
-    "troika": "Troika",
-    "msci": "MSCI",
     "caila": "CAILA",
+    **{"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"},
+    "cams": "CAMS",
 }
 """What papers call methods, by our names; DFSP is of several fusions."""
 

@@ -61,8 +61,8 @@ class Sentences(nn.Module):
         states, objects = (
             [words.get(name, clean_label(name)) for name in names] for names in (vocabulary.states, vocabulary.objects)
         )
-        encode = backbone.tokenizer.encode
-        beginning, end = [backbone.tokenizer.sot_token_id, *encode(BEGINNING)], [backbone.tokenizer.eot_token_id]
+        tokens = backbone.tokens
+        beginning, end, encode = [*tokens.start, *tokens.encode(BEGINNING)], tokens.end, tokens.word
         of_states, of_objects, of_any = [*map(encode, states)], [*map(encode, objects)], encode("object")
         state, thing = (max(labels, key=lambda label: len(encode(label))) for labels in (states, objects))
         # This refuses what does not fit into the context.

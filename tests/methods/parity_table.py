@@ -20,6 +20,8 @@ METHODS = {
     r"msci_l4h4": "MSCI, N = M = 4",
     r"caila_large": "CAILA, mixture from block 12",
     r"caila_vision_only": "CAILA, vision adapters, from block 6",
+    r"cams_mitstates": "CAMS, 8 blocks read",
+    r"cams_cgqa": "CAMS, 12 blocks read",
 }
 """Pattern of what is compared and by which test -> row."""
 QUANTITIES = {

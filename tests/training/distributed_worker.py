@@ -23,6 +23,7 @@ from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
 from methods.base import Method
 from methods.caila import CAILA
+from methods.cams import CAMS, CAMSConfig
 from methods.csp import CSP, CSPConfig
 from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
@@ -39,6 +40,7 @@ CASES = {
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
     "caila": (CAILA, CAILAConfig(shift=0.5), {"batch_size": 20, "micro_batch": 5}),
+    "cams": (CAMS, CAMSConfig(), {"batch_size": 23}),
 }
 
 
