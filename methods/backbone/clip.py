@@ -107,8 +107,8 @@ class Backbone(VisionSide, TextSide, nn.Module):
 
     def activation(self, tower: Tower) -> nn.Module:
         """Return a new module of the kind that the MLPs of a tower have between their linear maps."""
-        mlp = tower_blocks(self.clip, tower)[0].mlp
-        return type(mlp.gelu if hasattr(mlp, "gelu") else mlp.act)()  # open_clip's, timm's
+        mlp = tower_blocks(self.clip, tower)[0].get_submodule("mlp")
+        return type(mlp.get_submodule("gelu" if hasattr(mlp, "gelu") else "act"))()  # open_clip's name, timm's
 
     def slot_names(self, tower: Tower | None = None, place: Place = "beside") -> tuple[str, ...]:
         """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ...

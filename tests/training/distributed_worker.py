@@ -5,6 +5,7 @@ Every process also does the run of one process by itself, so that it can judge; 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from pathlib import Path
@@ -96,7 +97,11 @@ class Bench:
         folder = own if group is ALONE else self.root / name
         execution = dataclasses.replace(CPU, group=group)
         made = make_trainer(
-            folder if group.leads else own / "idle", toy or self.toy, self.backbone, execution=execution, **options
+            folder if group.leads else own / "idle",
+            toy or self.toy,
+            copy.deepcopy(self.backbone),
+            execution=execution,
+            **options,
         )
         made.folder = group.folder(RunFolder(folder))
         group.barrier()
@@ -109,13 +114,12 @@ class Bench:
         for group in (ALONE, self.group):
             made = self.trainer(name, group, method=method, config=config, **{"epochs": 1, "lr": 1e-4} | settings)
             made.method.rows_at_once = 100  # several chunks, each with dropout
-            self.backbone.recompute = name == "troika"
+            made.method.backbone.recompute = name == "troika"
             start = {key: value.clone() for key, value in made.method.checkpoint().items()}
             with Watch(made.method) as watch:
                 result = made.run()
             group.barrier()
             seen.append((watch.gradients, made, result, start))
-        self.backbone.recompute = False
         (one, alone, expected, start), (two, together, found, _) = seen
         largest = max(gradient.abs().max() for gradient in one.values())
         first, second = alone.method.checkpoint(), together.method.checkpoint()
