@@ -62,6 +62,7 @@ class TrainingConfig(BaseModel):
     clip_norm: largest L2 norm of the gradient of all trained tensors, None clips nothing
     step_size, gamma: epochs and factor of the "step" scheduler, which alone reads them
     selection: the rule by which validation chooses the epoch that counts
+    augmentation: what is done to training images, see `datasets/transforms.py`
     views: K keeps to the augmented views of the first K epochs, epoch e takes those of epoch e mod K, so that their
         frozen features can be kept; None draws new ones in every epoch
     """
@@ -79,7 +80,7 @@ class TrainingConfig(BaseModel):
     step_size: int = Field(5, ge=1)
     gamma: float = Field(0.5, gt=0)
     selection: Selection = "val_auc"
-    augmentation: Literal["clip", "none"] = "clip"
+    augmentation: Literal["clip", "crop", "none"] = "clip"
     views: int | None = Field(None, ge=1)
 
     @field_validator("views")

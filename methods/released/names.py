@@ -6,12 +6,18 @@ MSCI (ltpwy/MSCI) the state dict of their whole model with CLIP in it. A name of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+from methods.released import caila_names, hugging_face
+
+BACKBONE = "backbone.clip."
+"""What the names of the backbone's tensors begin with in `Method.checkpoint`."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a file's tensors by name."""
@@ -83,6 +89,11 @@ class ReleasedForm:
     fixed: settings that a model of the released code cannot have otherwise.
     unsaid: further settings that change scores and leave no trace in the file.
     unused: beginnings of names that the code saves and its scores never read.
+    width: the tensor whose last axis is as wide as the text tower, "" for the table.
+    inside: what else such a file holds beside the state dict, which is then its entry "net"; None is the state dict
+        alone.
+    beyond: settings that no file can hold.
+    clip_within: whether CLIP's tensors stand among the method's by Hugging Face's names, and are trained in part.
     """
 
     method: str
@@ -95,6 +106,14 @@ class ReleasedForm:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     unsaid: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    width: str = ""
+    inside: Mapping[str, Any] | None = None
+    beyond: Mapping[str, Any] = field(default_factory=dict)
+    clip_within: bool = False
+
+    def turned(self, theirs: str) -> bool:
+        """Return whether the released code holds a tensor the other way round."""
+        return self.clip_within and theirs.removeprefix(caila_names.CAILA_CLIP) in hugging_face.TRANSPOSED
 
     def name_of(self, ours: str, vision_blocks: int) -> str:
         """Return the released code's name of a tensor of `Method.checkpoint`."""
@@ -102,6 +121,8 @@ class ReleasedForm:
             # One flat list: first those beside attention, then those beside the MLPs.
             place = int(slot[1]) + (vision_blocks if slot[2] == "mlp" else 0)
             return f"additional_visual_params.{place}.{slot[3]}_proj.{slot[4]}"
+        if ours.startswith(BACKBONE):
+            return caila_names.CAILA_CLIP + hugging_face.name_of(ours.removeprefix(BACKBONE))
         name = ours
         for pattern, theirs in self.names.items():
             name = re.sub(pattern, theirs, name)
@@ -206,6 +227,22 @@ FORMS = {
             unsaid=("stage_1_heads", "stage_2_heads", "interaction", "inference", "score_weights"),
             unused=("cmt.", "patch_norm.", "fusion_module.", "concat_projection_low.", "concat_projection_high."),
         ),
+        ReleasedForm(
+            "caila",
+            "",
+            ("attr_logit_scale", caila_names.CAILA_CLIP),
+            caila_names.NAMES,
+            inferred=caila_names.inferred,
+            fixed={"learn_tokens": True},
+            unsaid=("combination", "combine_latent", "combine_output", "pair_text"),
+            unused=tuple(
+                f"{caila_names.CAILA_CLIP}{tower}_model.embeddings.position_ids" for tower in ("text", "vision")
+            ),
+            width=f"{caila_names.CAILA_CLIP}text_model.embeddings.token_embedding.weight",
+            inside={"epoch": 0, "AUC": math.nan},
+            beyond={"combination": "concat"},
+            clip_within=True,
+        ),
     )
 }
 """By the method's name."""
@@ -215,7 +252,7 @@ def looks_like(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the method whose code saves such names, None where no code does."""
     if set(tensors) == {"soft_embeddings"}:
         return "coop" if len(tensors["soft_embeddings"]) == 3 else "csp"
-    for method in ("msci", "troika", "dfsp"):  # MSCI's files hold an unused Troika
+    for method in ("msci", "troika", "dfsp", "caila"):  # MSCI's files hold an unused Troika
         if all(any(name.startswith(mark) for name in tensors) for mark in FORMS[method].marks):
             return method
     return None

@@ -28,6 +28,7 @@ BRANCHES = {
 VALUES = {
     "msci": BRANCHES,
     "troika": BRANCHES,
+    "caila": {"score": ["cosine"]},
     "dfsp": {"mix_images": [2], "decompose_over": ["train_pairs"], "primitive_scores_at_test": [0.1]},
     "cams": {"beta": [0.3], **{key: BRANCHES[key] for key in ("inference", "score_weights")}},
     "refiner_style": {key: BRANCHES[key] for key in ("inference", "score_weights")},

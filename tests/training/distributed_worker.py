@@ -5,6 +5,7 @@ Every process also does the run of one process by itself, so that it can judge; 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 from pathlib import Path
@@ -22,10 +23,12 @@ from benchmarks.training import loop as training
 from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
 from methods.base import Method
+from methods.caila import CAILA
 from methods.cams import CAMS, CAMSConfig
 from methods.csp import CSP, CSPConfig
 from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
+from methods.parts.caila_settings import CAILAConfig
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 from methods.troika import Troika, TroikaConfig
 
@@ -37,6 +40,7 @@ CASES = {
     "troika": (Troika, TroikaConfig(), ONE_IMAGE_LEFT),
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
+    "caila": (CAILA, CAILAConfig(shift=0.5), {"batch_size": 20, "micro_batch": 5}),
     "cams": (CAMS, CAMSConfig(), {"batch_size": 23}),
 }
 
@@ -93,7 +97,11 @@ class Bench:
         folder = own if group is ALONE else self.root / name
         execution = dataclasses.replace(CPU, group=group)
         made = make_trainer(
-            folder if group.leads else own / "idle", toy or self.toy, self.backbone, execution=execution, **options
+            folder if group.leads else own / "idle",
+            toy or self.toy,
+            copy.deepcopy(self.backbone),
+            execution=execution,
+            **options,
         )
         made.folder = group.folder(RunFolder(folder))
         group.barrier()
@@ -106,13 +114,12 @@ class Bench:
         for group in (ALONE, self.group):
             made = self.trainer(name, group, method=method, config=config, **{"epochs": 1, "lr": 1e-4} | settings)
             made.method.rows_at_once = 100  # several chunks, each with dropout
-            self.backbone.recompute = name == "troika"
+            made.method.backbone.recompute = name == "troika"
             start = {key: value.clone() for key, value in made.method.checkpoint().items()}
             with Watch(made.method) as watch:
                 result = made.run()
             group.barrier()
             seen.append((watch.gradients, made, result, start))
-        self.backbone.recompute = False
         (one, alone, expected, start), (two, together, found, _) = seen
         largest = max(gradient.abs().max() for gradient in one.values())
         first, second = alone.method.checkpoint(), together.method.checkpoint()
