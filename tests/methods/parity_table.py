@@ -18,6 +18,8 @@ METHODS = {
     r"msci_l1h1": "MSCI, N = M = 1",
     r"msci_l3h3": "MSCI, N = M = 3",
     r"msci_l4h4": "MSCI, N = M = 4",
+    r"vp_cmjl_mitstates": "VP-CMJL, Troika's prompts",
+    r"vp_cmjl_cgqa": "VP-CMJL, stray word in the prompts",
 }
 """Pattern of what is compared and by which test -> row."""
 QUANTITIES = {
@@ -26,8 +28,8 @@ QUANTITIES = {
     r"score": "fused scores",
     r"logit": "branch logits",
     r"norm\.(running|num)": "BatchNorm buffers",
-    r"text|token vectors": "text features",
-    r"image|patch|stage|cmt|tokens": "image features",
+    r"text|token vectors|proxy/comp": "text features",
+    r"attention|image|patch|stage|cmt|tokens": "image features",
 }
 """Pattern of what is compared -> column; the first that is found counts."""
 COLUMNS = (

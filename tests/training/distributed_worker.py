@@ -27,6 +27,7 @@ from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 from methods.troika import Troika, TroikaConfig
+from methods.vp_cmjl import VPCMJL, VPCMJLConfig
 
 ONE_IMAGE_LEFT = {"batch_size": 47}  # of 48: then one process has the last image, and the other none
 CASES = {
@@ -36,6 +37,7 @@ CASES = {
     "troika": (Troika, TroikaConfig(), ONE_IMAGE_LEFT),
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
+    "vp_cmjl": (VPCMJL, VPCMJLConfig(), ONE_IMAGE_LEFT),
 }
 
 
