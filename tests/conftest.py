@@ -43,3 +43,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> CompositionDataset:
     """The toy data set, rendered once."""
     return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the memory estimates out of `--dry-run`: they take seconds a method, and have tests of their own."""
+    monkeypatch.setattr("benchmarks.running.memory_estimate.memory_table", lambda planned, workbench: [])

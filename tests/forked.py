@@ -9,13 +9,16 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from benchmarks.commands import app
+from benchmarks.launchers.job import JOB, LOG
+from benchmarks.launchers.telling import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = [
@@ -38,13 +41,20 @@ def start_server() -> str:
 class Forked:
     """`bench.py` with arguments, as `subprocess.Popen` would start it."""
 
-    def __init__(self, *arguments: object, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        pipe: Connection | None = None,
+    ) -> None:
+        """log: a file that all it prints is added to. pipe: what it tells its progress through."""
         context = multiprocessing.get_context(start_server())
         self._folder = tempfile.TemporaryDirectory()
         self.words = [str(ROOT / "bench.py"), *map(str, arguments)]
-        self._said = [Path(self._folder.name) / name for name in ("out", "err")]
+        self._said = [log or Path(self._folder.name) / name for name in ("out", "err")]
         environment = {**os.environ, **(env or {})}
-        where = (self.words, environment, str(Path.cwd()), *map(str, self._said))
+        where = (self.words, environment, str(Path.cwd()), *map(str, self._said), pipe)
         self._process = context.Process(target=_command, args=where)
         self._process.start()
         self.pid = self._process.pid
@@ -79,12 +89,35 @@ class Forked:
         return out, err
 
 
-def _command(words: list[str], environment: Mapping[str, str], folder: str, out: str, err: str) -> None:
+def fork_run(
+    folder: Path,
+    launcher: str,
+    job: str,
+    variables: Mapping[str, str],
+    *,
+    own_session: bool = False,
+    open_files: Sequence[int] = (),
+) -> Forked:
+    """Do what `benchmarks.launchers.job.start_run` does, in a process that has imported all; sessions are left out."""
+    said = {"CZSL_LAUNCHER": launcher, "CZSL_JOB": job}
+    pipes = [Connection(os.dup(descriptor), readable=False) for descriptor in open_files]
+    words = ("run", "--spec", folder / JOB)
+    started = Forked(*words, env={**variables, **said}, log=folder / LOG, pipe=pipes[0] if pipes else None)
+    for pipe in pipes:
+        pipe.close()
+    return started
+
+
+def _command(
+    words: list[str], environment: Mapping[str, str], folder: str, out: str, err: str, pipe: Connection | None
+) -> None:
     for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(environment)
+    if pipe is not None:
+        os.environ[VARIABLE] = str(pipe.fileno())
     os.chdir(folder)
     sys.argv = words
     app.main()

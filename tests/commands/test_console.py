@@ -45,7 +45,7 @@ def broken(tmp_path):
         (["cache", "check", "nothing"], 2, "nothing"),
         (["data", "info", "icon_states"], 0, "icon_states"),
         (["cost", "--image", "big"], 2, "is no size of an image"),
-        (["cost", "--methods", "csp", "--labels", "icon_states", "--flops-only", "--json"], 0, '"csp"'),
+        (["cost", "--methods", "csp", "--labels", "ut_zappos", "--flops-only", "--json"], 0, '"csp"'),
         (["run", "--methods", "mcsi"], 2, "Did you mean"),
         (["run", "--nonsense"], 2, "--nonsense"),
         (["--help"], 0, "Usage"),

@@ -322,7 +322,7 @@ def test_decoding_processes_that_keep_up():
 
 
 def test_the_command_measures_and_writes(tmp_path):
-    command = ["cost", "--methods", "csp", "--labels", "icon_states", "--batch", "4", "--steps", "1"]
+    command = ["cost", "--methods", "csp", "--labels", "ut_zappos", "--batch", "4", "--steps", "1"]
     done = here(*command, "--warmup", "0", "--output", tmp_path / "out", cwd=tmp_path)
     assert max(map(len, filter(lambda line: line.startswith("│"), done.stdout.splitlines()))) <= 80
     profile = Profile.read(tmp_path / "out/profile.json")
@@ -347,7 +347,7 @@ def test_the_command_refuses_wrong_words():
 
 
 def test_the_old_name_of_the_command_says_the_new_one():
-    words = ("--methods", "csp", "--labels", "icon_states", "--flops-only")
+    words = ("--methods", "csp", "--labels", "ut_zappos", "--flops-only")
     old, new = here("profile", *words), here("cost", *words)
     assert old.stdout == new.stdout and "cost now" not in new.stderr
     assert "profile is called cost now; the old name goes with the next release" in old.stderr

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 from filelock import FileLock
+from forked import fork_run
 from jobs import PACE, PACED, SLOW, TOY, numbers_of
 from slurm_node import NotHere, slurm_node
 from test_bench import PLUGIN, ROOT
@@ -44,6 +45,12 @@ def whole(toy_plugin, tmp_path_factory):
         if item.spec.method == "coop" or item.spec.seed == 0:
             execute(item, workbench)
     return numbers_of(results)
+
+
+@pytest.fixture
+def forked_runs(monkeypatch):
+    """Pools of this process fork their runs from a server that has imported all, instead of starting Python anew."""
+    monkeypatch.setattr("benchmarks.launchers.local.start_run", fork_run)
 
 
 @pytest.fixture(scope="module")

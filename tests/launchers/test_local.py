@@ -17,7 +17,9 @@ RUN = ["run", "--dataset", TOY, "--set", *SLOW]
 LOCAL = ["--launcher", "local", "--jobs", "2"]
 
 
-def test_a_pool_does_what_one_process_does_and_a_failure_stops_nobody(toy_plugin, whole, tmp_path):
+def test_a_pool_does_what_one_process_does_and_a_failure_stops_nobody(
+    toy_plugin, whole, tmp_path, no_estimates, forked_runs
+):
     arguments = [*RUN, "csp.lr=1e30", "--plugin", toy_plugin, "--methods", "coop", "csp", *LOCAL, "--results", tmp_path]
     assert "2 runs, 2 at a time" in here(*arguments, "--dry-run").stdout and not list(tmp_path.iterdir())
     done = here(*arguments, check=False)
@@ -32,7 +34,7 @@ def test_a_pool_does_what_one_process_does_and_a_failure_stops_nobody(toy_plugin
     assert list((tmp_path / ".launch").iterdir()) == [tmp_path / ".launch" / "lock"], "nothing else is left behind"
 
 
-def test_a_stopped_pool_goes_on(toy_plugin, whole, tmp_path):
+def test_a_stopped_pool_goes_on(toy_plugin, whole, tmp_path, forked_runs):
     arguments = [*RUN, "--plugin", toy_plugin, "--methods", "coop", "--seeds", "0", "1", *LOCAL, "--results", tmp_path]
     with started(*arguments) as pool:
         until(lambda: sum(epochs(path) for path in tmp_path.glob("coop-*")) >= 2)
@@ -47,7 +49,7 @@ def test_a_stopped_pool_goes_on(toy_plugin, whole, tmp_path):
     assert all(epochs(tmp_path / name) == 6 for name in found)
 
 
-def test_a_killed_pool_leaves_no_run_at_work(toy_plugin, whole, tmp_path):
+def test_a_killed_pool_leaves_no_run_at_work(toy_plugin, whole, tmp_path, forked_runs):
     arguments = [*RUN, "--plugin", toy_plugin, "--methods", "coop", "--seeds", "0", "1", *LOCAL, "--results", tmp_path]
     with started(*arguments) as pool:
         until(lambda: all(epochs(path) for path in tmp_path.glob("coop-*")) and len(list(tmp_path.glob("coop-*"))) == 2)

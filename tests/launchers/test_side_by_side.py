@@ -172,7 +172,7 @@ def test_bars_fit_eighty_columns():
     assert "image features of val" in lines[1] and "3/7" in lines[2] and lines[2].endswith("2 at work")
 
 
-def test_two_cores_do_two_runs_at_a_time_by_default(toy_plugin, tmp_path, monkeypatch):
+def test_two_cores_do_two_runs_at_a_time_by_default(toy_plugin, tmp_path, monkeypatch, no_estimates, forked_runs):
     monkeypatch.setattr(side_by_side, "cores", lambda: 2)
     arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--results", tmp_path]
     assert "2 runs, 2 at a time" in here(*arguments, "--seeds", "0", "1", "--dry-run").stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,16 +159,12 @@ def bench(tmp_path_factory):
     plugin.write_text(FAULTY.format(tests=str(ROOT / "tests"), folder=str(folder / "toy")))
 
     def run(results: Path, fault: str = "", *more: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "bench.py"), "run", "--plugin", str(plugin), "--dataset", "toy"]
-        command += [
-            *(more or ("--methods", "csp", "coop", "--epochs", "1")),
-            "--devices",
-            "2",
-            "--results",
-            str(results),
-        ]
-        environment = {**os.environ, "FAULT": fault, "COLUMNS": "300"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        command = ["run", "--plugin", plugin, "--dataset", "toy", "--devices", "2", "--results", results]
+        command += more or ("--methods", "csp", "coop", "--epochs", "1")
+        process = Forked(*command, env={"FAULT": fault, "COLUMNS": "300"})
+        out, err = process.communicate(timeout=300)
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(process.words, process.returncode, out, err)
 
     return run
 
