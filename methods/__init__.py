@@ -16,6 +16,7 @@ METHODS.add("csp", "methods.csp:CSP", title="CSP", paper="Nayak et al., ICLR 202
 METHODS.add("dfsp", "methods.dfsp:DFSP", title="DFSP", paper="Lu et al., CVPR 2023")
 METHODS.add("troika", "methods.troika:Troika", title="Troika", paper="Huang et al., CVPR 2024")
 METHODS.add("msci", "methods.msci:MSCI", title="MSCI", paper="Wang et al., IJCAI 2025")
+METHODS.add("cams", "methods.cams:CAMS", title="CAMS", paper="arXiv, November 2025")
 METHODS.add(
     "refiner_style",
     "methods.refiner_style:RefinerStyle",
@@ -33,5 +34,5 @@ for _name, _title in {
 }.items():
     BACKBONES.add(_name, "methods.backbone.clip:load_backbone", title=_title, named=True)
 BACKBONES.add_family(
-    "*/*", "methods.backbone.clip:load_backbone", title="any open_clip ViT: <model>/<tag or local file>"
+    "*/*", "methods.backbone.clip:load_backbone", title="any model of the table below: <model>/<tag or local file>"
 )

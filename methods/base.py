@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary, World
+from methods.offers import require_fit
 
 if TYPE_CHECKING:
     from methods.backbone.clip import Backbone
@@ -53,6 +54,7 @@ class MethodInfo:
         trained, nor on settings), so that its output may be kept and shared by methods that have the same function
     batch_independent: whether an image's scores are the same whatever else is in its batch
     candidate_independent: whether a pair's score is the same whatever else is a candidate
+    needs: what it asks of a backbone, names of `methods.offers.OFFERS`; on others it is refused
     """
 
     name: str
@@ -123,6 +125,7 @@ class Method(nn.Module, abc.ABC):
 
     def __init__(self, backbone: Backbone, vocabulary: Vocabulary, config: MethodConfig) -> None:
         super().__init__()
+        require_fit(self.info.name, self.info.needs, backbone.name, backbone.offers)
         self.backbone = backbone
         self.vocabulary = vocabulary
         self.config = config

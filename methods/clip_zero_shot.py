@@ -26,6 +26,7 @@ class CLIPZeroShot(GlobalImageFeature):
         arxiv="2103.00020",
         trains=False,
         frozen_image_features=True,
+        needs=("pooled_image",),
         deviations=(
             "fp32 instead of the official fp16, whose logits tie often; scores are always fp32",
             "the context is as long as the longest prompt instead of 16 tokens, which changes nothing",

@@ -44,7 +44,7 @@ class CoOp(GlobalImageFeature):
         venue="IJCV 2022",
         arxiv="2109.01134",
         frozen_image_features=True,
-        needs=("soft_prompt",),
+        needs=("pooled_image", "soft_prompt"),
         ablations=(
             Ablation("random_context", {"context_init": "random"}, "How much does starting from 'a photo of' bring?"),
         ),

@@ -48,7 +48,7 @@ class CSP(GlobalImageFeature):
         venue="ICLR 2023",
         arxiv="2204.03574",
         frozen_image_features=True,
-        needs=("soft_prompt",),
+        needs=("pooled_image", "soft_prompt"),
         ablations=(
             Ablation("no_dropout", {"dropout": 0.0}, "Does dropout on the learned vectors help unseen pairs?"),
             Ablation("learned_context", {"learn_context": True}, "Does learning 'a photo of' as well help?"),

@@ -141,7 +141,7 @@ class MSCI(ThreeBranch):
         paper="Wang, Xu, Zhu, Li, MSCI: Addressing CLIP's Inherent Limitations for Compositional Zero-Shot Learning",
         venue="IJCAI 2025",
         arxiv="2505.10289",
-        needs=("soft_prompt", "image_tokens", "adapters"),
+        needs=("soft_prompt", "patch_tokens", "taps", "adapters"),
         ablations=(
             Ablation("no_interaction", {"fused": "none"}, "Does letting prompts read the image help at all?"),
             Ablation("no_global_stage", {"fused": "local"}, "What does the global stage bring?"),
@@ -214,9 +214,9 @@ class MSCI(ThreeBranch):
         high = range(blocks - self.n_high, blocks) if self.whole is not None else ()
         taps = sorted({*low, *high, blocks - 1})
         after = dict(zip(taps, self.backbone.image_tokens(images, taps, self.adapters.slots), strict=True))
-        projected = {tap: self.backbone.project_tokens(after[tap]) for tap in {*low, *high}}
+        projected = {tap: self.backbone.joint_tokens(after[tap]) for tap in {*low, *high}}
         last = projected.get(blocks - 1)
-        image = self.backbone.project_tokens(after[blocks - 1][:, 0]) if last is None else last[:, 0]
+        image = self.backbone.pool_tokens(after[blocks - 1]) if last is None else last[:, 0]
         features = self.image_vectors(image)
         if self.local is not None:
             features["local"] = self.local([projected[tap] for tap in low])

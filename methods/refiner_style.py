@@ -105,7 +105,7 @@ class RefinerStyle(Method):
         paper="our design after the abstract of Refiner: Fine-grained Cross-modal Concepts Refinement for "
         "Compositional Zero-Shot Learning",
         venue="after ICASSP 2025",
-        needs=("soft_prompt", "image_tokens", "adapters"),
+        needs=("soft_prompt", "patch_tokens", "taps", "adapters"),
         ablations=(
             Ablation("no_refinement", {"refine": False}, "Do region queries help?"),
             Ablation("no_mapper", {"mapper": "none"}, "Does the image-to-text mapper help?"),
@@ -209,12 +209,19 @@ class RefinerStyle(Method):
         blocks = [*self.config.region_blocks, -1] if self.refiner is not None else [-1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.adapters != "none"):
             *tapped, last = self.backbone.image_tokens(images, blocks, adapters=self.adapters.slots)
-            image = {"image": self.backbone.project_tokens(last[:, 0])}
+            image = {"image": self.backbone.pool_tokens(last)}
             if self.refiner is None:
                 return image
-            part = {"patches": slice(1, None), "all": slice(None), "class": slice(1)}[self.config.regions]
-            regions = [self.backbone.project_tokens(tokens[:, part]) for tokens in tapped]
-            return image | {"regions": torch.cat(regions, dim=1)}
+            return image | {"regions": torch.cat([self._regions(tokens) for tokens in tapped], dim=1)}
+
+    def _regions(self, tokens: Tensor) -> Tensor:
+        """Return what queries read of all tokens of an image after a block, [B, N, d]."""
+        backbone = self.backbone
+        if self.config.regions == "class":
+            return backbone.pool_tokens(tokens)[:, None]
+        if self.config.regions == "all":
+            return backbone.joint_tokens(tokens)
+        return backbone.project_tokens(backbone.patch_tokens(tokens))
 
     def branch_vectors(self, features: Mapping[str, Tensor]) -> tuple[dict[Branch, Tensor], dict[Branch, Tensor]]:
         """Return u_b [B, d] of each branch, not normalised, and the query rows [B, K, d] of each bank."""

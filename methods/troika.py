@@ -56,7 +56,7 @@ class Troika(ThreeBranch):
         paper="Huang et al., Troika: Multi-Path Cross-Modal Traction for Compositional Zero-Shot Learning",
         venue="CVPR 2024",
         arxiv="2303.15230",
-        needs=("soft_prompt", "image_tokens", "adapters"),
+        needs=("soft_prompt", "patch_tokens", "adapters"),
         ablations=(
             *three_branch_ablations(),
             Ablation("no_traction", {"traction_layers": 0}, "Does drawing the text towards the image help?"),
@@ -96,7 +96,7 @@ class Troika(ThreeBranch):
     def image_features(self, images: Tensor) -> dict[str, Tensor]:
         """Return the image feature of each branch [B, d] and the last block's projected "tokens" [B, T, d]."""
         (last,) = self.backbone.image_tokens(images, adapters=self.adapters.slots)
-        tokens = self.backbone.project_tokens(last)
+        tokens = self.backbone.joint_tokens(last)
         read = tokens if self.config.class_token else tokens[:, 1:]
         return self.image_vectors(tokens[:, 0]) | {"tokens": read}
 

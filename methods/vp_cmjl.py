@@ -119,7 +119,7 @@ class VPCMJL(Method):
         paper="Zhang et al., Learning Visual Proxy for Compositional Zero-Shot Learning",
         venue="ICCV 2025",
         arxiv="2501.13859",
-        needs=("soft_prompt", "adapters"),
+        needs=("pooled_image", "soft_prompt", "adapters"),
         ablations=(
             Ablation("text_side", {"sides": "text"}, "What do visual proxies bring?"),
             Ablation("proxy_side", {"sides": "proxy"}, "How far do visual proxies go without prompts?"),

@@ -79,6 +79,8 @@ def cost(
     chosen = tuple(METHODS.names() if not methods or methods == ["all"] else methods)
     for name in chosen:
         METHODS.check(name)
+    if methods and methods != ["all"]:  # of all methods, those that do not fit are rows that say so
+        require_these_fit(chosen, measured.backbone)
     settings = measured.settings(chosen, plugin or ())
     from benchmarks.cost.tables import markdown, tables, write_csv
     from benchmarks.cost.whole import take
@@ -101,6 +103,15 @@ def cost(
         err.print(f"{output}: {', '.join(sorted(path.name for path in output.glob('profile.*')))}", soft_wrap=True)
     if all(row.error for row in found.rows):
         raise typer.Exit(1)
+
+
+def require_these_fit(methods: Sequence[str], backbone: str) -> None:
+    """Raise `UserError` for the first of the methods that cannot run on a backbone."""
+    from benchmarks.cost.counting import backbone_name
+    from benchmarks.runs.fitting import require_fitting
+
+    for name in methods:
+        require_fitting(name, backbone_name(backbone))
 
 
 @wraps(cost)

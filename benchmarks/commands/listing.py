@@ -48,6 +48,8 @@ def list_(
     {Listing.suites: list_suites, Listing.runs: lambda: list_runs(results)}.get(
         Listing(what), lambda: list_registry(what)
     )()
+    if what == Listing.backbones:
+        list_offers()
 
 
 def show(
@@ -114,6 +116,32 @@ def list_registry(what: str) -> None:
         paper = [entry.paper] if len(table.columns) == 4 else []
         table.add_row(entry.name, broken, *paper, entry.origin)
     out.print(table)
+
+
+def list_offers() -> None:
+    """Print what open_clip's definitions offer methods; those that offer the same are one row and one line of names."""
+    from methods.offers import ALWAYS, OFFERS, TINY, all_offers
+
+    known = {name: offers for name, offers in all_offers().items() if name != TINY}
+    usable = sum(bool(offers.names) for offers in known.values())
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for name, offers in known.items():
+        text = offers.text + (f", needs {offers.package}" if offers.package else "")
+        shown = (
+            ", ".join(offer for offer in OFFERS if offer in offers.names - ALWAYS) if offers.names else "no backbone"
+        )
+        groups.setdefault((offers.images, text, shown), []).append(name)
+    title = f"{usable} of open_clip's {len(known)} models can be a backbone; they offer"
+    table = RichTable(title=title, title_justify="left")
+    for head in ("", "images", "text", "offers"):
+        table.add_column(head, overflow="fold")
+    for number, kind in enumerate(groups, start=1):
+        table.add_row(str(number), *kind)
+    out.print(table)
+    for number, names in enumerate(groups.values(), start=1):
+        out.print(f"{number}: {', '.join(names)}", soft_wrap=True)
+    for name, what in OFFERS.items():
+        out.print(f"{name}: {what}{', in all of them' if name in ALWAYS else ''}.", soft_wrap=True)
 
 
 def list_suites() -> None:

@@ -24,6 +24,8 @@ import typer
 from typer.models import OptionInfo
 
 from benchmarks.running.choices import Choices, How
+from errors import UserError
+from methods.backbone_names import with_configuration
 
 if TYPE_CHECKING:
     from benchmarks.runs.suites import RunRequest
@@ -89,6 +91,9 @@ class Wanted:
     ] = None
     profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None
     backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None
+    backbone_config: Annotated[
+        Path | None, typer.Option(help="JSON of what the weights file of --backbone was trained with.")
+    ] = None
     epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs, instead of the preset's.")] = None
     views: Annotated[int | None, typer.Option(min=1, help="Train on so many augmented views of an image.")] = None
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. --set csp.lr=1e-3.")] = None
@@ -100,6 +105,12 @@ class Wanted:
         """Return the runs of a suite with these changes; names are checked, and torch is not imported."""
         from benchmarks.runs.suites import expand, load_suite
 
+        if self.backbone_config is not None and self.backbone is None:
+            raise UserError(
+                f"The configuration '{self.backbone_config}' was given without the weights that it describes.",
+                "A configuration says what the weights in a file were trained with.",
+                "Pass --backbone <model>/<weights file> with it.",
+            )
         changed = load_suite(suite).replace(
             methods=several(self.methods),
             ablations=several(self.ablations),
@@ -107,9 +118,13 @@ class Wanted:
             seeds=None if self.seeds is None else tuple(self.seeds),
             worlds=tuple(dict.fromkeys(world.value for world in self.worlds)) if self.worlds else None,
             profile=None if self.profile is None else self.profile.value,
-            backbones=None if self.backbone is None else (self.backbone,),
+            backbones=None if self.backbone is None else (self.weights(self.backbone),),
         )
         return expand(changed)
+
+    def weights(self, backbone: str) -> str:
+        """Return the name of a backbone, with the configuration of its weights file where one was given."""
+        return with_configuration(backbone, self.backbone_config)
 
     def choices(self, results: Path) -> Choices:
         """Return what is chosen beside the names, for records in a folder."""

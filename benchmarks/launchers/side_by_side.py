@@ -26,6 +26,7 @@ WORK = {
     "refiner_style": 38.0,
     "vp_cmjl": 40.0,
     "msci": 75.0,
+    "cams": 30.0,
     "troika": 105.0,
 }
 """Time of a training image as measured on icon_states, in units of CSP's. It puts runs in order and does nothing else:

@@ -28,7 +28,10 @@ FILE = Path(__file__).parents[1] / "published_results.csv"
 PAPERS_BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
 """What papers call backbones, by our names."""
 
-PAPERS_METHODS = {"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"}
+PAPERS_METHODS = {
+    **{"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"},
+    "cams": "CAMS",
+}
 """What papers call methods, by our names; DFSP is of several fusions."""
 
 PAPERS_FUSIONS = {"t2i": "DFSP(t2i)", "i2t": "DFSP(i2t)", "bif": "DFSP(BiF)"}

@@ -13,6 +13,7 @@ from benchmarks.evaluation.selection import empty_group_notes
 from benchmarks.running.choices import Choices, OnExisting
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.asked import OWN
+from benchmarks.runs.fitting import require_fitting
 from benchmarks.runs.overrides import load_config_file, parse_overrides
 from benchmarks.runs.records import RunFolder, Status
 from benchmarks.runs.resolution import Given, Resolved, Resolver
@@ -88,6 +89,8 @@ def plan_runs(requests: Iterable[RunRequest], workbench: Workbench) -> list[Plan
 
 
 def _planned(requests: Sequence[RunRequest], workbench: Workbench) -> list[PlannedRun]:
+    for method, backbone in dict.fromkeys((request.method, request.backbone) for request in requests):
+        require_fitting(method, backbone)
     resolver = Resolver(_given(requests, workbench.choices))
     planned = []
     idle: dict[str, dict[str, None]] = {}

@@ -14,6 +14,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from benchmarks.runs.spec import FILE_SOURCES
+from methods.backbone_names import split_configuration, with_configuration
 from registry import BACKBONES, DATASETS
 
 OWN = "folder:"
@@ -92,4 +93,8 @@ def _with_absolute_weights(backbone: str) -> str:
     from methods.backbone.loading import weights_file
 
     file = None if backbone in BACKBONES.names() else weights_file(backbone)
-    return backbone if file is None else f"{backbone.partition('/')[0]}/{absolute(file)}"
+    if file is None:
+        return backbone
+    definition, _, weights = backbone.partition("/")
+    _, stated = split_configuration(weights)
+    return with_configuration(f"{definition}/{absolute(file)}", None if stated is None else absolute(stated))

@@ -11,6 +11,7 @@ from benchmarks.runs.records import RunRecord
 from benchmarks.runs.spec import FILE_SOURCES
 from datasets.cache import home
 from errors import UserError
+from methods.backbone_names import with_configuration
 from registry import BACKBONES, DATASETS, METHODS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_backbone_of(run: RunRecord, asked: str) -> tuple[str, Backbone]:
     found: list[str] = []
     looked = list(dict.fromkeys(path.absolute() for path in _places(run, name)))
     for path in filter(Path.is_file, looked):
-        place = f"{definition}/{path}"
+        place = with_configuration(f"{definition}/{path}", recorded_configuration(run))
         try:
             backbone = BACKBONES.get(place)()
         except UserError as error:  # it may be another file of this name; the message says what was found
@@ -71,7 +72,15 @@ def as_asked(run: RunRecord) -> str:
         return run.spec.backbone if run.asked is None else run.asked.backbone
     definition, _, name = run.spec.backbone.partition("/")
     there = next((path.absolute() for path in _places(run, name) if path.is_file()), recorded)
-    return f"{definition}/{there}"
+    return with_configuration(f"{definition}/{there}", recorded_configuration(run))
+
+
+def recorded_configuration(run: RunRecord) -> str | None:
+    """Return the absolute path of the configuration that was named for the run's weights file, else None."""
+    for start in reversed(run.starts):
+        if file := (start["environment"].get("backbone") or {}).get("configuration"):
+            return str(file)
+    return None
 
 
 def _is_a_file(name: str) -> bool:

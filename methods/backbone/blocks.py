@@ -1,16 +1,22 @@
-"""Walking the blocks of an open_clip tower one at a time, with adapters beside attention and MLP.
+"""Walking the blocks of a tower one at a time, with adapters beside attention and MLP or on what they give.
 
-A block's own parts are put together here, with an adapter as in Troika (section 4 of its description) and CAILA: the
-adapter reads the un-normalised input of the sub-layer, and its output is added to the residual stream. Attention and
-MLP are computed with open_clip's weights, in an order of operations that costs less (`heads.py`, `feed.py`).
+A block's own parts are put together here: those of open_clip's blocks, and in image towers those of timm's ViT and EVA.
+An adapter has one of two places, and reads and adds without a normalisation in between:
+
+    vision.3.attn      the sub-layer's un-normalised input h; added to the residual stream (Troika, section 4)
+    vision.3.attn.out  the sub-layer's output o; o + Ad(o) goes into the residual stream (CAILA)
+
+Attention and MLP of open_clip's blocks are computed with its weights, in an order of operations that costs less
+(`heads.py`, `feed.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,104 +25,140 @@ from torch.utils.checkpoint import checkpoint as recompute
 from errors import UserError
 from methods.backbone.feed import feed
 from methods.backbone.heads import attend_to_itself, in_parts
+from methods.backbone.image_tower import image_tower
+from methods.backbone.text_tower import reading_of, text_part
 
 if TYPE_CHECKING:
     from open_clip import CLIP
-    from open_clip.transformer import ResidualAttentionBlock
 
-# Slot name ("vision.3.attn", "text.0.mlp") -> module [..., width] -> [..., width].
+# Slot name ("vision.3.attn", "text.0.mlp.out") -> module [..., width] -> [..., width].
 Adapters = Mapping[str, Callable[[Tensor], Tensor]]
 Tower = Literal["vision", "text"]
+Place = Literal["beside", "out"]
+_SubLayer = Callable[[Tensor], Tensor]
 
 
-def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[ResidualAttentionBlock]:
-    """Return the blocks of one tower of an open_clip CLIP."""
-    return (clip.visual.transformer if tower == "vision" else clip.transformer).resblocks
+def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[nn.Module]:
+    """Return the blocks of one tower of an open_clip model, none of an image tower that cannot be walked."""
+    return image_tower(clip).blocks if tower == "vision" else text_part(clip).transformer.resblocks
 
 
-def slot_names(clip: CLIP, tower: Tower | None = None) -> tuple[str, ...]:
-    """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
+def slot_names(clip: CLIP, tower: Tower | None = None, place: Place = "beside") -> tuple[str, ...]:
+    """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ...
+
+    place: "beside" a sub-layer's input, or on its "out"put.
+    """
     return tuple(
-        f"{side}.{index}.{part}"
+        f"{side}.{index}.{part}{'.out' if place == 'out' else ''}"
         for side in (("vision", "text") if tower is None else (tower,))
         for index in range(len(tower_blocks(clip, side)))
         for part in ("attn", "mlp")
     )
 
 
-def walk(
-    clip: CLIP,
-    tower: Tower,
-    tokens: Tensor,
-    start: int,
-    stop: int | None,
-    adapters: Adapters | None,
-    again: bool = False,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (block index, tokens [B, L, width] after it) for the blocks start..stop-1 of a tower.
+@dataclass(frozen=True)
+class Extent:
+    """Which blocks of a tower run, and how: start..stop-1, all from start on where stop is None.
 
-    Text is run under the causal mask cut to L. again: compute a block's activations again in backward instead of
-    keeping them. A range outside the tower or an unknown slot raises ValueError.
+    adapters: by slot. again: compute a block's activations again in backward instead of keeping them.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    adapters: Adapters | None = None
+    again: bool = False
+
+
+def walk(
+    clip: CLIP, tower: Tower, tokens: Tensor, extent: Extent, mask: Tensor | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (block index, tokens [B, L, width] after it) for the blocks of an extent of a tower.
+
+    mask: additive, of the attention. A range outside the tower or an unknown slot raises ValueError.
     """
     blocks = tower_blocks(clip, tower)
-    stop = len(blocks) if stop is None else stop
+    start, stop = extent.start, len(blocks) if extent.stop is None else extent.stop
     if not 0 <= start <= stop <= len(blocks):
         raise ValueError(f"blocks {start}..{stop} asked for, the {tower} tower has {len(blocks)}")
+    adapters = extent.adapters or {}
     # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
-    if adapters and (unknown := sorted(set(adapters) - set(slot_names(clip)))):
+    known = {*slot_names(clip), *slot_names(clip, place="out")} if adapters else set()
+    if unknown := sorted(set(adapters) - known):
         raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
-    length = tokens.shape[1]
-    mask = None if tower == "vision" else clip.attn_mask[:length, :length]
+    rotary = image_tower(clip).positions(tokens.shape[1]) if tower == "vision" and stop > start else None
     for index in range(start, stop):
-        beside_attention = (adapters or {}).get(f"{tower}.{index}.attn")
-        beside_mlp = (adapters or {}).get(f"{tower}.{index}.mlp")
-        run = partial(_run, blocks[index], mask=mask, beside_attention=beside_attention, beside_mlp=beside_mlp)
-        if again and torch.is_grad_enabled():
+        slots = tuple(adapters.get(f"{tower}.{index}.{name}") for name in ("attn", "attn.out", "mlp", "mlp.out"))
+        attention, mlp = _sub_layers(blocks[index], mask if rotary is None else rotary[index])
+        run = partial(_run, attention=attention, mlp=mlp, slots=slots)
+        if extent.again and torch.is_grad_enabled():
             run = partial(recompute, run, use_reentrant=False)
         tokens = run(tokens)
         yield index, tokens
 
 
 def _run(
-    block: ResidualAttentionBlock,
-    tokens: Tensor,
-    mask: Tensor | None,
-    beside_attention: Callable[[Tensor], Tensor] | None,
-    beside_mlp: Callable[[Tensor], Tensor] | None,
+    tokens: Tensor, attention: _SubLayer, mlp: _SubLayer, slots: Sequence[Callable[[Tensor], Tensor] | None]
 ) -> Tensor:
-    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h)."""
-    attended = tokens + block.ls_1(_attention(block, block.ln_1(tokens), mask))
+    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h), each output first through its own slot."""
+    beside_attention, after_attention, beside_mlp, after_mlp = slots
+    found = attention(tokens)
+    attended = tokens + (found if after_attention is None else found + after_attention(found))
     if beside_attention is not None:
         attended = attended + beside_attention(tokens)
-    mixed = attended + block.ls_2(feed(block.mlp, block.ln_2(attended)))
+    found = mlp(attended)
+    mixed = attended + (found if after_mlp is None else found + after_mlp(found))
     return mixed if beside_mlp is None else mixed + beside_mlp(attended)
 
 
-def _attention(block: ResidualAttentionBlock, normed: Tensor, mask: Tensor | None) -> Tensor:
+def _sub_layers(block: Any, beside: Tensor | None) -> tuple[_SubLayer, _SubLayer]:
+    """Return what a block adds to the residual stream by attention and by its MLP, each a function of the stream.
+
+    beside: the mask of open_clip's blocks, the rotary positions of EVA's.
+    """
+    if hasattr(block, "ln_1"):  # open_clip's
+        return (
+            lambda tokens: block.ls_1(_attention(block, block.ln_1(tokens), beside)),
+            lambda tokens: block.ls_2(feed(block.mlp, block.ln_2(tokens))),
+        )
+    if hasattr(block, "ls1"):  # timm's ViT
+        return (
+            lambda tokens: block.ls1(block.attn(block.norm1(tokens))),
+            lambda tokens: block.ls2(block.mlp(block.norm2(tokens))),
+        )
+    if hasattr(block, "gamma_1"):  # timm's EVA
+        return (
+            lambda tokens: _scaled(block.gamma_1, block.attn(block.norm1(tokens), rope=beside)),
+            lambda tokens: _scaled(block.gamma_2, block.mlp(block.norm2(tokens))),
+        )
+    return (  # EVA with the normalisation behind
+        lambda tokens: block.norm1(block.attn(tokens, rope=beside)),
+        lambda tokens: block.norm2(block.mlp(tokens)),
+    )
+
+
+def _scaled(factor: Tensor | None, found: Tensor) -> Tensor:
+    return found if factor is None else factor * found
+
+
+def _attention(block: Any, normed: Tensor, mask: Tensor | None) -> Tensor:
     if in_parts(block.attn):
         return attend_to_itself(block.attn, normed, mask)
     return block.attention(q_x=normed, attn_mask=mask)
 
 
-def require_plain_vit(clip: CLIP, name: str) -> None:
-    """Raise `UserError` unless the model is a ViT CLIP whose parts mean what this package takes them to mean."""
-    visual = getattr(clip, "visual", None)
-    blocks = [] if visual is None or not hasattr(visual, "transformer") else [*visual.transformer.resblocks]
-    blocks += [*clip.transformer.resblocks] if hasattr(clip, "transformer") else []
+def require_readable(clip: CLIP, name: str) -> None:
+    """Raise `UserError` unless the parts of a model mean what this package takes them to mean."""
+    size = getattr(getattr(clip, "visual", None), "image_size", (0, 1))
+    known = reading_of(clip) is not None
     wanted = {
-        "a class token that is the image feature": getattr(visual, "pool_type", None) == "tok"
-        and getattr(visual, "attn_pool", None) is None,
-        "square images": len(set(getattr(visual, "image_size", (0, 1)))) == 1,
-        "a causal text tower": getattr(clip, "attn_mask", None) is not None,
-        "the text feature at the end token": getattr(clip, "text_pool_type", None) == "argmax",
-        "a text projection without bias": isinstance(getattr(clip, "text_projection", None), nn.Parameter),
-        "open_clip's ordinary blocks": bool(blocks) and all(hasattr(block, "attention") for block in blocks),
+        "an image tower for square images": isinstance(size, int) or len(set(size)) == 1,
+        "a text tower of open_clip with its feature at the end token, at an end of the context or a class token": known,
     }
     if missing := [what for what, there in wanted.items() if not there]:
         raise UserError(
             f"The model '{name}' cannot be the backbone.",
             f"It lacks {', '.join(missing)}.",
-            "Choose an open_clip CLIP with a ViT image tower, such as ViT-L-14-quickgelu/openai.",
+            "Choose another model, see 'list backbones', such as ViT-L-14-quickgelu/openai.",
         )
 
 

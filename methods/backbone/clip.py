@@ -1,4 +1,4 @@
-"""The shared CLIP: an open_clip ViT CLIP whose two towers can be run block by block.
+"""The shared CLIP: an open_clip model whose towers can be run block by block, as far as they have blocks.
 
 Nothing of CLIP is written again here: every block, norm and projection is open_clip's own module. What is added is the
 walk over the blocks, so that a method can read tokens after any vision block (MSCI, DFSP), write its own vectors into a
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from datasets.resizing import Resizing
-from methods.backbone.blocks import Tower, require_plain_vit, slot_names, weights_digest
+from methods.backbone.blocks import Place, Tower, require_readable, slot_names, weights_digest
 from methods.backbone.loading import find_clip
 from methods.backbone.origin import OPENAI_MEAN, OPENAI_STD, Origin
 from methods.backbone.text import TextSide
+from methods.backbone.text_tower import joint_width
 from methods.backbone.vision import VisionSide
+from methods.offers import ALWAYS, TEXT_BLOCKS, TEXT_CAUSAL, TEXT_TOKENS
 
 if TYPE_CHECKING:
     from open_clip import CLIP, SimpleTokenizer
@@ -53,9 +55,9 @@ class Backbone(VisionSide, TextSide, nn.Module):
     def from_open_clip(cls, model: CLIP, tokenizer: SimpleTokenizer, name: str, digest: str | None = None) -> Backbone:
         """Wrap an `open_clip.CLIP` and its `SimpleTokenizer`; the model is cast to fp32 and frozen in place.
 
-        digest: SHA-256 of the weights, computed when None. A model that is not a plain ViT CLIP is a `UserError`.
+        digest: SHA-256 of the weights, computed when None. A model that has to be read otherwise is a `UserError`.
         """
-        require_plain_vit(model, name)
+        require_readable(model, name)
         return cls(model, tokenizer, name, weights_digest(model.state_dict()) if digest is None else digest)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -72,7 +74,15 @@ class Backbone(VisionSide, TextSide, nn.Module):
     @property
     def embed_dim(self) -> int:
         """Width d of the joint space."""
-        return self.clip.visual.proj.shape[1]
+        return joint_width(self.clip)
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What methods may ask of it, a part of `offers.OFFERS`."""
+        reading = self.reading
+        at_end = reading.place == "end"
+        text = TEXT_BLOCKS | (TEXT_TOKENS if at_end else frozenset()) | (TEXT_CAUSAL if reading.short else frozenset())
+        return ALWAYS | self.image_tower.offers | text
 
     @property
     def image_mean(self) -> tuple[float, ...]:
@@ -94,9 +104,12 @@ class Backbone(VisionSide, TextSide, nn.Module):
         """Factor of the cosine, exp of the stored logarithm: a scalar tensor (100 in OpenAI's weights)."""
         return self.clip.logit_scale.exp().reshape(())
 
-    def slot_names(self, tower: Tower | None = None) -> tuple[str, ...]:
-        """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ..."""
-        return slot_names(self.clip, tower)
+    def slot_names(self, tower: Tower | None = None, place: Place = "beside") -> tuple[str, ...]:
+        """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ...
+
+        place: "beside" a sub-layer's input ("vision.0.attn"), or on its "out"put ("vision.0.attn.out").
+        """
+        return slot_names(self.clip, tower, place)
 
 
 def load_backbone(name: str, seed: int = 0) -> Backbone:

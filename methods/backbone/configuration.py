@@ -24,12 +24,14 @@ UNIMPORTANT = ("patch_dropout", "output_tokens", "timm_", "hf_", "tokenizer_mode
 """Beginnings of settings of a tower that change nothing in a ViT that is not trained."""
 
 
-def configuration_beside(path: Path) -> tuple[Path, Mapping[str, Any]] | None:
-    """Return (path, content) of the configuration beside a weights file; None without one.
+def configuration_of(path: Path, stated: Path | None = None) -> tuple[Path, Mapping[str, Any]] | None:
+    """Return (path, content) of the configuration of a weights file; None without one.
 
+    stated: the configuration that was named for it; else the one beside it. One that is not there is a `UserError`.
     mean, std and what it says of resizing are checked. One that is no configuration of open_clip is a `UserError`.
     """
-    place = next((p for p in (path.with_suffix(".json"), path.with_name(CONFIGURATION)) if p.is_file()), None)
+    beside = (path.with_suffix(".json"), path.with_name(CONFIGURATION))
+    place = next((p for p in beside if p.is_file()), None) if stated is None else stated
     if place is None:
         return None
     try:

@@ -5,6 +5,8 @@
     ViT-L-14-quickgelu/folder/model.safetensors   <open_clip model>/<local file>, also of CZSL_HOME/weights
     ViT-B-32/random                               <open_clip model>/random, seeded, for tests and profiling
 
+A configuration that does not lie beside a weights file follows it: ViT-L-14/w.pt::w_config.json.
+
 open_clip is imported inside the functions: it takes seconds, and listing methods must not pay for it.
 """
 
@@ -21,12 +23,15 @@ import torch
 from errors import UserError, did_you_mean
 from methods.backbone.blocks import weights_digest
 from methods.backbone.origin import Origin, of_file, of_random, of_tag
+from methods.backbone.text_tower import text_part
+from methods.backbone.tokens import require_own_text, tokenizer_of
 from methods.backbone.weights_file import fill, find_file, read
+from methods.backbone_names import split_configuration
+from methods.offers import TINY
 
 if TYPE_CHECKING:
     from open_clip import CLIP
 
-TINY = "tiny-icons"
 _HERE = Path(__file__).parent
 
 
@@ -39,14 +44,21 @@ def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str, Origin | None]:
     """
     if name == TINY:
         return *_tiny_clip(), None
+    whole, stated = split_configuration(name)
+    if whole == TINY and stated is not None:
+        raise _no_file(TINY, stated)
     import open_clip
 
     definition, _, weights = name.partition("/")
     _require_definition(name)
     config = open_clip.get_model_config(definition)
     tags = open_clip.list_pretrained_tags_by_model(definition)
+    weights, stated = split_configuration(weights)
+    if stated is not None and (weights == "random" or open_clip.is_pretrained_cfg(definition, weights)):
+        raise _no_file(f"{definition}/{weights}", stated)
+    tokenizer = tokenizer_of(config, name)  # what is refused for it is refused before weights are fetched
     if weights == "random":
-        return build_clip(config, name, seed), _tokenizer(config), name, of_random(config)
+        return build_clip(config, name, seed), tokenizer, name, of_random(config)
     clip = build_clip(config, name)
     if open_clip.is_pretrained_cfg(definition, weights):
         source = open_clip.get_pretrained_cfg(definition, weights)
@@ -56,12 +68,12 @@ def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str, Origin | None]:
     else:
         file = read(find_file(definition, weights, tags))
         fill(clip, file, definition)
-        origin = of_file(config, file, definition, weights)
+        origin = of_file(config, file, definition, weights, stated)
         # Records keep this name: the file's own, never its folder. What is in it, the digest tells.
         name = f"{definition}/{file.path.name}"
     clip.visual.image_mean, clip.visual.image_std = origin.mean, origin.std
     clip.visual.preprocess_cfg = dataclasses.asdict(origin.resizing)  # where open_clip keeps it
-    return clip, _tokenizer(config), name, origin
+    return clip, tokenizer, name, origin
 
 
 def names_a_file(name: str) -> bool:
@@ -69,13 +81,23 @@ def names_a_file(name: str) -> bool:
     import open_clip
 
     definition, _, weights = name.partition("/")
+    weights, _ = split_configuration(weights)
     known = definition in open_clip.list_models() and weights not in ("", "random")
     return known and not open_clip.is_pretrained_cfg(definition, weights)
+
+
+def _no_file(name: str, configuration: Path) -> UserError:
+    return UserError(
+        f"The configuration '{configuration}' was given for '{name}'.",
+        "A configuration says what the weights in a file were trained with, and that names no file.",
+        "Leave --backbone-config out, or pass --backbone <model>/<weights file>.",
+    )
 
 
 def weights_file(name: str) -> Path | None:
     """Return the weights file that a backbone's name means, where it means one: a tag wins over a file of its name."""
     definition, _, weights = name.partition("/")
+    weights, _ = split_configuration(weights)
     path = Path(weights).expanduser()
     if not weights or not path.is_file():
         return None
@@ -99,7 +121,7 @@ def shapes_of_clip(name: str) -> tuple[CLIP, Any, str]:
         _require_definition(f"{definition}/random")  # any weights would do
         config = open_clip.get_model_config(definition)
     with torch.device("meta"):
-        return build_clip(config, name), _tokenizer(config), name
+        return build_clip(config, name), tokenizer_of(config, name), name
 
 
 def identity(name: str) -> tuple[str, str] | None:
@@ -117,23 +139,23 @@ def identity(name: str) -> tuple[str, str] | None:
 
 
 def build_clip(config: Mapping[str, Any], name: str, seed: int = 0) -> CLIP:
-    """Return an `open_clip.CLIP` with random weights for an open_clip model configuration (embed_dim, vision_cfg, ...).
+    """Return an open_clip model with random weights for a model configuration (embed_dim, vision_cfg, ...).
 
-    The weights depend on `seed` alone; the global random stream is left as it was. A configuration whose towers are
-    not open_clip's own ViT and text transformer is a `UserError` that calls the model `name`.
+    Its class is the one that open_clip takes: `CLIP`, `CustomTextCLIP` or `CoCa`. The weights depend on `seed` alone;
+    the global random stream is left as it was. A text tower of Hugging Face without the package that reads it is a
+    `UserError` that calls the model `name`.
     """
     import open_clip
 
-    foreign = {"timm_model_name", "hf_model_name", "hf_tokenizer_name"} & {*config["vision_cfg"], *config["text_cfg"]}
-    if foreign or config.get("custom_text") or not isinstance(config["vision_cfg"].get("layers"), int):
-        raise UserError(
-            f"The model '{name}' cannot be the backbone.",
-            "Its towers are not open_clip's own ViT and text transformer.",
-            "Choose an open_clip CLIP with a ViT image tower, such as ViT-L-14-quickgelu/openai.",
-        )
+    values = dict(config)
+    require_own_text(values, name)
+    own_text = values.pop("custom_text", False)
+    kind = (
+        open_clip.CLIP if not own_text else open_clip.CoCa if "multimodal_cfg" in values else open_clip.CustomTextCLIP
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return open_clip.CLIP(**config)
+        return kind(**values)
 
 
 def _tiny_clip() -> tuple[CLIP, Any, str]:
@@ -151,15 +173,7 @@ def _tiny_clip() -> tuple[CLIP, Any, str]:
     fill(clip, read(weights), TINY)
     clip.visual.image_mean, clip.visual.image_std = preprocess.get("mean"), preprocess.get("std")
     clip.visual.preprocess_cfg = preprocess
-    return clip, _tokenizer(config), TINY
-
-
-def _tokenizer(config: Mapping[str, Any]) -> Any:
-    """Return open_clip's BPE tokenizer with the configuration's options."""
-    import open_clip
-
-    options = config["text_cfg"].get("tokenizer_kwargs") or {}
-    return open_clip.SimpleTokenizer(context_length=config["text_cfg"].get("context_length", 77), **options)
+    return clip, tokenizer_of(config, TINY), TINY
 
 
 def _require_definition(name: str) -> None:
@@ -176,10 +190,11 @@ def _require_definition(name: str) -> None:
 
 
 def _computes_quick_gelu(clip: CLIP) -> bool:
-    """Ask the modules themselves, in both towers."""
+    """Ask the modules themselves, in both towers, as far as these are open_clip's transformers."""
     from open_clip.transformer import QuickGELU
 
-    blocks = [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]
+    towers = [tower.transformer for tower in (clip.visual, text_part(clip)) if hasattr(tower, "transformer")]
+    blocks = [block for tower in towers for block in tower.resblocks]
     return all(isinstance(block.mlp.gelu, QuickGELU) for block in blocks)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets.resizing import KEYS, USUAL, Resizing
 from errors import UserError
-from methods.backbone.configuration import configuration_beside, require_same_model
+from methods.backbone.configuration import configuration_of, require_same_model
 from methods.backbone.preprocessing import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -35,12 +35,13 @@ KINDS = {True: "QuickGELU", False: "the exact GELU"}
 class Origin:
     """How weights were trained, for the record of a run.
 
-    activation: what the model computes, "QuickGELU" or "the exact GELU".
+    activation: what the model computes, "QuickGELU" or "the exact GELU", or that towers have those of their definition.
     mean, std: of images, per channel.
     resizing: how images are brought to the model's size.
     activation_from, preprocessing_from: who says so, in words.
     resizing_from: who says how images are resized, where that is somebody else than `preprocessing_from`, else None.
     file: absolute path of a weights file, else None.
+    configuration: absolute path of the configuration that was named for it, None where nobody named one.
     notes: sentences that a user should read.
     """
 
@@ -53,6 +54,7 @@ class Origin:
     notes: tuple[str, ...] = ()
     resizing: Resizing = USUAL
     resizing_from: str | None = None
+    configuration: Path | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Origin:
 
 def of_random(config: Mapping[str, Any]) -> Origin:
     """Return the origin of random weights of a definition."""
-    return Origin(KINDS[_quick(config)], "the definition", OPENAI_MEAN, OPENAI_STD, "open_clip's default")
+    return Origin(_activation(config), "the definition", OPENAI_MEAN, OPENAI_STD, "open_clip's default")
 
 
 def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str, tag: str) -> Origin:
@@ -89,19 +91,22 @@ def of_tag(config: Mapping[str, Any], source: Mapping[str, Any], definition: str
     mean, std = tuple(source["mean"]), tuple(source["std"])
     resizing = resizing_of(source, definition, said)
     notes = tuple(other_size(source, config, definition, said))
-    return Origin(KINDS[_quick(source)], said, mean, std, said, notes=notes, resizing=resizing)
+    return Origin(_activation(config), said, mean, std, said, notes=notes, resizing=resizing)
 
 
-def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given: str) -> Origin:
+def of_file(
+    config: Mapping[str, Any], file: WeightsFile, definition: str, given: str, stated: Path | None = None
+) -> Origin:
     """Return the origin of a weights file used in a definition.
 
-    given: the weights as they were asked for. A definition that contradicts what is known of the file, sources that
+    given: the weights as they were asked for. stated: a configuration that was named for it, which counts in place of
+    one beside it. A definition that contradicts what is known of the file, sources that
     contradict each other, a configuration that cannot be used, or a preprocessing that nobody says, is a
     `UserError`.
     """
     import open_clip
 
-    beside = configuration_beside(file.path)
+    beside = configuration_of(file.path, stated)
     activations: dict[str, bool] = {}  # by who says so, the most certain first
     images: dict[str, Mapping[str, Any]] = {}
     notes: list[str] = []
@@ -138,7 +143,7 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
         resized = of_all_tags(definition, file.path, normalised=False)
     from_whom, source = normalised
     return Origin(
-        KINDS[_quick(config)],
+        _activation(config),
         next(iter(activations), "unknown: taken from the definition"),
         tuple(source["mean"]),
         tuple(source["std"]),
@@ -147,6 +152,7 @@ def of_file(config: Mapping[str, Any], file: WeightsFile, definition: str, given
         tuple(notes),
         resizing_of(resized[1], definition, resized[0]),
         None if resized[0] == from_whom else resized[0],
+        None if stated is None else stated.absolute(),
     )
 
 
@@ -164,7 +170,7 @@ def _agreed(activations: Mapping[str, bool], path: Path) -> str:
 
 
 def _unknown_activation(config: Mapping[str, Any], definition: str, path: Path) -> str:
-    sibling, kinds = _sibling(definition, not _quick(config)), (KINDS[_quick(config)], KINDS[not _quick(config)])
+    sibling, kinds = _sibling(definition, not _quick(config)), (_activation(config), KINDS[not _quick(config)])
     other = f", and '{sibling}' is for {kinds[1]}." if sibling else "."
     return f"Nothing says with which activation '{path.name}' was trained: '{definition}' computes {kinds[0]}{other}"
 
@@ -194,6 +200,14 @@ def _sibling(definition: str, quick: bool) -> str | None:
 
     name = f"{definition.removesuffix('-quickgelu')}{'-quickgelu' if quick else ''}"
     return name if name != definition and name in open_clip.list_models() else None
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    """Return what a definition computes, in words: a timm tower has activations of its own, whatever the text has."""
+    own = config["vision_cfg"].get("timm_model_name") or any(
+        config[side].get("act_kwargs") for side in ("vision_cfg", "text_cfg")
+    )
+    return "that of the definition" if own else KINDS[_quick(config)]
 
 
 def _quick(config: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from methods.backbone.blocks import tower_blocks
 from methods.backbone.feed import feed
 from methods.backbone.heads import in_parts
 from methods.backbone.prefix_attention import Beginning, attend_after
+from methods.backbone.text_tower import text_part
 
 if TYPE_CHECKING:
     from methods.backbone.text import TextSide
@@ -48,8 +49,8 @@ class Prefixes:
 
 
 def can_share(backbone: TextSide) -> bool:
-    """Return whether the text blocks hold their attention in the form that is taken apart here."""
-    return all(in_parts(block.attn) for block in tower_blocks(backbone.clip, "text"))
+    """Return whether text is causal, its feature the end token's, and attention held as it is taken apart here."""
+    return backbone.reading.short and all(in_parts(block.attn) for block in tower_blocks(backbone.clip, "text"))
 
 
 def extend(
@@ -98,7 +99,7 @@ def _walk(
     read: the positions whose tokens the last block computes; None is none at all.
     """
     length, start = vectors.shape[1], 0 if before is None else len(before)
-    positions = backbone.clip.positional_embedding[start : start + length]
+    positions = text_part(backbone.clip).positional_embedding[start : start + length]
     tokens = vectors + positions.to(vectors.dtype)
     mask = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
     levels = list(_levels(before, parents))

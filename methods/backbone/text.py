@@ -11,7 +11,17 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.base import clean_label
 from errors import UserError
-from methods.backbone.blocks import Adapters, tower_blocks, walk
+from methods.backbone.blocks import Adapters, Extent, tower_blocks, walk
+from methods.backbone.text_tower import (
+    Reading,
+    end_positions,
+    feature_token,
+    padded,
+    project,
+    reading_of,
+    text_part,
+)
+from methods.backbone.tokens import Tokens, tokens_of
 
 if TYPE_CHECKING:
     from open_clip import CLIP, SimpleTokenizer
@@ -24,11 +34,12 @@ class TextSide:
     tokenizer: SimpleTokenizer
     text_chunk: int
     recompute: bool
+    shared_prefix: bool
 
     @property
     def text_width(self) -> int:
         """Width T of the text tower and of the token embedding table."""
-        return self.clip.token_embedding.embedding_dim
+        return text_part(self.clip).token_embedding.embedding_dim
 
     @property
     def n_text_blocks(self) -> int:
@@ -38,16 +49,39 @@ class TextSide:
     @property
     def context_length(self) -> int:
         """Longest text in tokens, start and end included."""
-        return len(self.clip.positional_embedding)
+        return self.reading.context
+
+    @property
+    def reading(self) -> Reading:
+        """Where the text feature is, what positions see, and how a text is padded."""
+        reading = reading_of(self.clip)
+        assert reading is not None, "a model that is read otherwise is no backbone"
+        return reading
+
+    @property
+    def tokens(self) -> Tokens:
+        """What is asked of the tokenizer."""
+        return tokens_of(self.tokenizer)
+
+    def end_positions(self, ids: Tensor) -> Tensor:
+        """Return the position of the end token of each row of ids [K, L], int64 [K]."""
+        if self.tokenizer is not None and self.reading.place in ("last", "first"):
+            return (ids == self.tokens.end[0]).int().argmax(dim=1)  # nothing else tells; the feature is elsewhere
+        return end_positions(self.reading, ids, self.pad_id)
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills a text up to the context."""
+        return 0 if self.tokenizer is None else self.tokens.pad
 
     def tokenize(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
-        """Return token ids, int64 [K, context_length]: start, BPE tokens, end, zeros; on the CPU.
+        """Return token ids, int64 [K, context_length]: start, the text's tokens, end, padding; on the CPU.
 
         context_length None means the shortest that holds every text. A text that does not fit is a `UserError`
         (open_clip's own call cuts it silently); a context longer than the model's raises ValueError.
         """
-        first, last = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        rows = [[first, *self.tokenizer.encode(text), last] for text in texts]
+        tokens = self.tokens
+        rows = [tokens.row(text) for text in texts]
         needed = max(map(len, rows), default=0)
         length = min(needed, self.context_length) if context_length is None else context_length
         if length > self.context_length:
@@ -58,7 +92,8 @@ class TextSide:
                 f"The context length is {length}.",
                 "Shorten the label, or use a longer context length where the backbone has one.",
             )
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(-1, length)
+        filled = [row + [tokens.pad] * (length - len(row)) for row in rows]
+        return torch.tensor(filled, dtype=torch.int64).reshape(-1, length)
 
     def tokenize_joined(self, parts: Sequence[str], rows: Tensor) -> Tensor:
         """Return the ids that `tokenize` gives for the texts of joined parts, each part tokenised once.
@@ -66,7 +101,10 @@ class TextSide:
         rows: int64 [K, n] of `parts`, whose texts are joined by blanks. The ids are int64 [K, length of the longest],
         on the CPU. A text longer than the context is a `UserError`.
         """
-        tokens = [torch.tensor(self.tokenizer.encode(part), dtype=torch.int64) for part in parts]
+        known = self.tokens
+        if not known.joins:
+            return self.tokenize([" ".join(parts[row] for row in text) for text in rows.tolist()])
+        tokens = [torch.tensor(known.encode(part), dtype=torch.int64) for part in parts]
         table = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # [parts, longest part]
         counts = torch.tensor(list(map(len, tokens)))[rows]  # [K, n]
         ends = 1 + counts.sum(dim=1)
@@ -74,18 +112,19 @@ class TextSide:
         if needed > self.context_length:
             self.tokenize([" ".join(parts[row] for row in rows[int(ends.argmax())].tolist())])  # which says so
         ids = torch.zeros(len(rows), needed, dtype=torch.int64)
-        ids[:, :1] = self.tokenizer.sot_token_id
+        ids[:, :1] = known.start[0]
         starts = 1 + counts.cumsum(dim=1) - counts
         for column in range(rows.shape[1]):
             for step in range(table.shape[1]):
                 texts = torch.nonzero(counts[:, column] > step).squeeze(1)
                 ids[texts, starts[texts, column] + step] = table[rows[texts, column], step]
-        ids[torch.arange(len(rows)), ends] = self.tokenizer.eot_token_id
+        ids[torch.arange(len(rows)), ends] = known.end[0]
         return ids
 
     def token_embedding(self, ids: Tensor) -> Tensor:
         """Return the rows [..., T] of the token embedding table for ids [...]; no positions are added."""
-        return self.clip.token_embedding(ids.to(self.clip.token_embedding.weight.device))
+        table = text_part(self.clip).token_embedding
+        return table(ids.to(table.weight.device))
 
     @torch.no_grad()
     def mean_token_embedding(self, names: Sequence[str]) -> Tensor:
@@ -96,7 +135,7 @@ class TextSide:
         """
         means = []
         for name in names:
-            ids = self.tokenizer.encode(clean_label(name))
+            ids = self.tokens.word(clean_label(name))
             if not ids:
                 raise UserError(
                     f"The label '{name}' has no text.",
@@ -108,19 +147,24 @@ class TextSide:
 
     def add_positions(self, embeddings: Tensor) -> Tensor:
         """Return token vectors [K, L, T] plus the first L positional embeddings: what enters text block 0."""
-        return embeddings + self.clip.positional_embedding[: embeddings.shape[1]].to(embeddings.dtype)
+        return embeddings + text_part(self.clip).positional_embedding[: embeddings.shape[1]].to(embeddings.dtype)
 
     def run_text_blocks(
         self, tokens: Tensor, start: int = 0, stop: int | None = None, adapters: Adapters | None = None
     ) -> Tensor:
-        """Run text blocks start..stop-1 on tokens [K, L, T] that hold their positions; causal mask cut to L."""
-        for _, after in walk(self.clip, "text", tokens, start, stop, adapters):
+        """Run text blocks start..stop-1 on tokens [K, L, T] that hold their positions; any causal mask cut to L."""
+        mask, length = text_part(self.clip).attn_mask, tokens.shape[1]
+        mask = None if mask is None else mask[:length, :length]
+        return self._through_blocks(tokens, Extent(start, stop, adapters), mask)
+
+    def _through_blocks(self, tokens: Tensor, extent: Extent, mask: Tensor | None) -> Tensor:
+        for _, after in walk(self.clip, "text", tokens, extent, mask):
             tokens = after
         return tokens
 
     def project_text(self, tokens: Tensor) -> Tensor:
         """Return text tokens [..., T] after ln_final and the projection, [..., d]."""
-        return self.clip.ln_final(tokens) @ self.clip.text_projection
+        return project(self.clip, tokens)
 
     @overload
     def encode_text(
@@ -160,18 +204,22 @@ class TextSide:
 
         eot: position of the end token, one for all or int64 [K]. all_tokens: return (features, tokens [K, L, T] before
         ln_final) instead. chunk, checkpoint: prompts per pass, and whether a pass is computed again in backward; None
-        takes `text_chunk` and `recompute`. Neither changes more than rounding.
+        takes `text_chunk` and `recompute`. Neither changes more than rounding. Where the padding takes part, texts are
+        filled up to the context.
         """
         chunk = self.text_chunk if chunk is None else chunk
         checkpoint = self.recompute if checkpoint is None else checkpoint
-        if isinstance(eot, int) and not all_tokens:
+        reading, length = self.reading, embeddings.shape[1]
+        if isinstance(eot, int) and not all_tokens and reading.short:
             embeddings = embeddings[:, : eot + 1]  # exact: under the causal mask nothing after the end token reaches it
         ends = torch.as_tensor(eot, device=embeddings.device).expand(len(embeddings))
+        pad = self.token_embedding(torch.tensor(self.pad_id))
 
         def encode(vectors: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
-            tokens = self.run_text_blocks(self.add_positions(vectors), adapters=adapters)
-            features = self.project_text(tokens[torch.arange(len(tokens), device=tokens.device), ends])
-            return (features, tokens) if all_tokens else (features,)
+            entering, mask = padded(self.clip, reading, vectors, ends, pad)
+            tokens = self._through_blocks(entering, Extent(adapters=adapters), mask)
+            features = self.project_text(feature_token(reading, tokens, ends))
+            return (features, tokens[:, :length]) if all_tokens else (features,)
 
         passes = []
         for vectors, their_ends in zip(embeddings.split(chunk), ends.split(chunk), strict=True):
@@ -194,7 +242,7 @@ class TextSide:
         """
         passes = []
         for part in ids.split(self.text_chunk):
-            ends = part.argmax(dim=1)  # the end token has the largest id
-            embeddings = self.token_embedding(part[:, : int(ends.max()) + 1])
+            ends = self.end_positions(part)
+            embeddings = self.token_embedding(part[:, : int(ends.max()) + 1] if self.reading.short else part)
             passes.append(self.encode_text(embeddings, ends.to(embeddings.device)))
         return torch.cat(passes)

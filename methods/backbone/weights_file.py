@@ -116,7 +116,7 @@ def read(path: Path) -> WeightsFile:
 
 def fill(clip: CLIP, file: WeightsFile, definition: str) -> None:
     """Put the file's tensors into a model of `definition`; every tensor must fit, else it is a `UserError`."""
-    own, state = clip.state_dict(), file.state
+    own, state = clip.state_dict(), fitted(clip, file.state)
     wrong = {
         "missing": sorted(own.keys() - state.keys()),
         "unknown": sorted(state.keys() - own.keys()),
@@ -133,6 +133,27 @@ def fill(clip: CLIP, file: WeightsFile, definition: str) -> None:
             f"The file is that of {known}." if known else "Name the open_clip model the file was made with.",
         )
     clip.load_state_dict(state)  # half-precision values are copied into fp32
+
+
+def fitted(clip: CLIP, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return tensors under the names and in the shapes that a model has for them, as open_clip does on loading.
+
+    Of an older file of a text tower of its own; of the logit scale and bias, a number or a vector of one; without a
+    logit bias, which changes no order of scores, it is zero.
+    """
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    own = clip.state_dict()
+    changed = dict(convert_state_dict(clip, dict(state)))
+    if "positional_embedding" in changed and "text.positional_embedding" in own:
+        changed = convert_to_custom_text_state_dict(changed)
+    for name in ("logit_scale", "logit_bias"):
+        if name in own and name in changed and changed[name].numel() == own[name].numel() == 1:
+            changed[name] = changed[name].reshape(own[name].shape)
+    if "logit_bias" in own:
+        changed.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
+    return changed
 
 
 def known_tags(path: Path) -> tuple[tuple[str, str], ...]:

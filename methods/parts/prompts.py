@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import prefix
 from methods.backbone.clip import Backbone
+from methods.backbone.text import TextSide
 from methods.parts.shares import common_dropout
 
 # Spelt "x" as any one-token word would do: the slots' embeddings are always overwritten.
@@ -92,7 +93,7 @@ class SoftPrompt(nn.Module):
     ) -> None:
         super().__init__()
         ids = backbone.tokenize([template], context_length)[0]
-        self.eot = int(ids.argmax())  # the end token has the largest id of all
+        self.eot = int(backbone.end_positions(ids[None]))
         self.slots = slots
         with torch.no_grad():
             embeddings = backbone.token_embedding(ids).float()
@@ -110,7 +111,7 @@ class SoftPrompt(nn.Module):
         before = self.beginning().expand(len(rows), -1, -1)
         return torch.cat([before, table[rows], self.words[self.eot :].expand(len(rows), -1, -1)], dim=1)
 
-    def encode(self, backbone: Backbone, table: Tensor, rows: Tensor) -> Tensor:
+    def encode(self, backbone: TextSide, table: Tensor, rows: Tensor) -> Tensor:
         """Return the text features [K, d], not normalised, of `forward`'s prompts.
 
         Token vectors are made pass by pass, so that all pairs of an open world never lie in memory at once.
@@ -118,7 +119,7 @@ class SoftPrompt(nn.Module):
         return torch.cat([features for features, _ in self.passes(backbone, table, rows)])
 
     def passes(
-        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool = False
+        self, backbone: TextSide, table: Tensor, rows: Tensor, all_tokens: bool = False
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield for every `backbone.text_chunk` prompts their features [C, d] and, if asked for, tokens [C, L, T].
 
@@ -134,7 +135,7 @@ class SoftPrompt(nn.Module):
                 yield backbone.encode_text(self(table, part), self.eot), None
 
     def _shared_passes(
-        self, backbone: Backbone, table: Tensor, rows: Tensor, all_tokens: bool
+        self, backbone: TextSide, table: Tensor, rows: Tensor, all_tokens: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Encode the context once and, with several slots, the first slot once for each of its rows."""
         begun = prefix.extend(backbone, None, None, self.beginning()[None], tokens=all_tokens)
@@ -154,6 +155,19 @@ class SoftPrompt(nn.Module):
                 yield recompute(encode, part, of, use_reentrant=False)
             else:
                 yield encode(part, of)
+
+
+class FixedPrompt(SoftPrompt):
+    """A family whose slots keep the template's own words, so that all of its prompts are one, encoded once.
+
+    What CAMS' released code makes of "a photo of x" for states: [context] x, whatever the state.
+    """
+
+    def encode(self, backbone: TextSide, table: Tensor, rows: Tensor) -> Tensor:
+        """Return the feature [K, d], not normalised, that each row of `rows` has alike; the table is not read."""
+        own = self.words[self.eot - self.slots : self.eot]
+        one = super().encode(backbone, own, torch.arange(self.slots, device=own.device)[None])
+        return one.expand(len(rows), -1)
 
 
 class PromptFamilies(nn.Module):
@@ -214,7 +228,7 @@ class PromptFamilies(nn.Module):
         start = 0 if branch == "state" else self.sizes["state"]
         return torch.arange(start, start + self.sizes[branch], device=self.table.weight.device)[:, None]
 
-    def forward(self, backbone: Backbone, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
+    def forward(self, backbone: TextSide, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
         """Return the text features of each family, not normalised: pair [K, d], state [A, d], object [O, d].
 
         In training one dropout mask on a table serves all families that read it; dropout False has none in any mode.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.commands.app import app
 from benchmarks.commands.options import Wanted, World, spread
 from benchmarks.launchers.job import Job
 from benchmarks.running.choices import Choices, How
+from errors import UserError
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,10 @@ def made_job(folder) -> str:
     choices = Wanted(methods=["clip_zero_shot"]).choices(folder)
     (planned,) = plan_runs(Wanted(methods=["clip_zero_shot"]).requests("quick"), Workbench(choices))
     return job_of(planned, choices, (), ()).model_dump_json()
+
+
+def test_a_configuration_of_weights_goes_with_the_backbone():
+    wanted = Wanted(methods=["csp"], backbone="ViT-B-32/w.pt", backbone_config=Path("c.json"))
+    assert {request.backbone for request in wanted.requests("quick")} == {"ViT-B-32/w.pt::c.json"}
+    with pytest.raises(UserError, match=r"'c.json' was given without the weights"):
+        Wanted(backbone_config=Path("c.json")).requests("quick")

@@ -18,6 +18,8 @@ METHODS = {
     r"msci_l1h1": "MSCI, N = M = 1",
     r"msci_l3h3": "MSCI, N = M = 3",
     r"msci_l4h4": "MSCI, N = M = 4",
+    r"cams_mitstates": "CAMS, 8 blocks read",
+    r"cams_cgqa": "CAMS, 12 blocks read",
     r"vp_cmjl_mitstates": "VP-CMJL, Troika's prompts",
     r"vp_cmjl_cgqa": "VP-CMJL, stray word in the prompts",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import subprocess
 import sys
@@ -96,8 +97,11 @@ def test_errors_say_what_to_do(small_definition, tmp_path, monkeypatch):
     assert "neither a pretrained tag of 'ViT-small' nor a file" in message(f"ViT-small/{tmp_path}/none.pt")
     assert "Pass 'ViT-L-14-quickgelu/openai'." in message("ViT-L-14/openai")
     assert "Pass 'ViT-small-quickgelu/openai'." in message("ViT-small/openai")
-    for name in ("RN50/random", "ViT-B-16-SigLIP/random", "convnext_base/random", "roberta-ViT-B-32/random"):
-        assert "cannot be the backbone" in message(name)
+    assert "Its text tower is roberta-base of Hugging Face" in message("roberta-ViT-B-32/random")
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        said = message("ViT-B-16-SigLIP/random")
+    assert "timm/ViT-B-16-SigLIP of Hugging Face, which the package transformers reads" in said
 
     def no_network(source):
         raise FileNotFoundError("Failed to download file\nand more")
@@ -131,9 +135,9 @@ def test_unfitting_files_are_refused(small_definition, tmp_path):
 
 def test_towers_that_mean_something_else_are_refused(tokenizer, small_config):
     config = copy.deepcopy(small_config)
-    config["vision_cfg"]["pool_type"] = "avg"
-    config["text_cfg"] |= {"vocab_size": 64, "no_causal_mask": True}
-    with pytest.raises(UserError, match="class token that is the image feature, a causal text tower"):
+    config["vision_cfg"]["image_size"] = [32, 64]
+    config["text_cfg"] |= {"vocab_size": 64, "pool_type": "none"}
+    with pytest.raises(UserError, match="an image tower for square images, a text tower of open_clip"):
         Backbone.from_open_clip(build_clip(config, "odd"), tokenizer, "odd")
 
 

@@ -26,6 +26,8 @@ TOTALS = {
     },
     "troika": {"mit_states": 29_065_728, "ut_zappos": 21_726_720, "cgqa": 22_540_032},
     "msci": {"mit_states": 26_707_200, "ut_zappos": 25_272_576, "cgqa": 27_265_536},
+    # Without the description's `pre_norm` (2 x 1024), which the released code builds and never uses.
+    "cams": {"mit_states": 59_373_313 - 2048, "ut_zappos": 57_284_481 - 2048, "cgqa": 62_038_017 - 2048},
     "vp_cmjl": {"mit_states": 23_447_040, "ut_zappos": 22_937_088, "cgqa": 24_563_712},
     "refiner_style": {name: 16_569_984 + 3 * CONTEXT + words + ADAPTERS for name, words in WORDS.items()},
 }

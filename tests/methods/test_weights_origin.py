@@ -307,3 +307,38 @@ def test_a_tag_says_how_images_are_resized(definitions, tmp_path, monkeypatch):
     assert usual.digest == Backbone.from_open_clip(usual.clip, None, "x").digest != loaded.digest
     open_clip.pretrained._PRETRAINED["three"]["second"]["resize_mode"] = "tile"
     assert "as the tag second asks. There resize_mode is 'tile', and can be" in refusal("three/second")
+
+
+def test_a_configuration_that_is_named_counts_alone(definitions, state, tmp_path):
+    path = write("pt", state, tmp_path / "w")
+    path.with_suffix(".json").write_text("not even JSON")
+    place = tmp_path / "mine.json"
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    place.write_text(json.dumps({"model_cfg": {"quick_gelu": False}, "preprocess_cfg": half}))
+    loaded = load_backbone(f"one/{path}::{place}")
+    assert loaded.name == f"one/{path.name}" and loaded.image_mean == (0.5,) * 3
+    assert loaded.origin.activation_from == loaded.origin.preprocessing_from == "mine.json"
+    assert loaded.origin.facts["configuration"] == str(place) and loaded.origin.notes == ()
+    assert "cannot be read as JSON" in refusal(f"one/{path}::{tmp_path / 'none.json'}")
+    for name in ("one/random", "one/openai", "tiny-icons"):
+        said = refusal(f"{name}::{place}")
+        assert f"The configuration '{place}' was given for '{name}'" in said and "names no file" in said
+
+
+def test_files_of_other_classes_are_read_as_open_clip_reads_them(definitions, tmp_path, monkeypatch):
+    """A text tower of its own in the older names, a logit scale of one number, and no logit bias."""
+    config = {**definitions["one"], "custom_text": True, "init_logit_bias": -10, "nonscalar_logit_scale": True}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "own", config)
+    state = build_clip(config, "own", seed=3).state_dict()
+    whole = Backbone.from_open_clip(build_clip(config, "own", seed=3), None, "own")
+    older = {
+        (name.removeprefix("text.") if name.startswith("text.") else name): value
+        for name, value in state.items()
+        if name != "logit_bias"
+    }
+    older["logit_scale"] = older["logit_scale"].reshape(())
+    path = write("pt", older, tmp_path / "w")
+    path.with_suffix(".json").write_text(json.dumps({"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}))
+    loaded = load_backbone(f"own/{path}").clip.state_dict()
+    assert float(loaded.pop("logit_bias")) == 0
+    assert all(torch.equal(value, whole.clip.state_dict()[name]) for name, value in loaded.items())

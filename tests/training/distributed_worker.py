@@ -22,6 +22,7 @@ from benchmarks.training import loop as training
 from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
 from methods.base import Method
+from methods.cams import CAMS, CAMSConfig
 from methods.csp import CSP, CSPConfig
 from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
@@ -37,6 +38,7 @@ CASES = {
     "troika": (Troika, TroikaConfig(), ONE_IMAGE_LEFT),
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
+    "cams": (CAMS, CAMSConfig(), {"batch_size": 23}),
     "vp_cmjl": (VPCMJL, VPCMJLConfig(), ONE_IMAGE_LEFT),
 }
 

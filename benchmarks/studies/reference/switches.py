@@ -58,7 +58,6 @@ SWITCHES = {
     "bf16_dfsp": Switch("dfsp", precision="bf16"),
     "early_adamw": Switch("msci", ("msci.optimizer=early_adamw",)),
     "heads": Switch("msci", ("msci.stage_1_heads=16", "msci.stage_2_heads=16")),
-    "last_batch_loss": Switch("vp_cmjl", ("vp_cmjl.selection=last_batch_loss",)),
     "score_weights": Switch("msci", ("msci.test_score_weights=[0.1, 0.9, 0.9]",)),
 }
 """By the names that docs/deviations.md has for them."""
