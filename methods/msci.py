@@ -21,6 +21,7 @@ from datasets.base import Vocabulary
 from errors import UserError
 from methods.backbone.clip import Backbone
 from methods.backbone.heads import head_count
+from methods.backbone.products import Linear
 from methods.base import Ablation, MethodConfig, MethodInfo
 from methods.parts.attention import CrossAttentionStack, Memory
 from methods.parts.branch_settings import Probability, ThreeBranchConfig, three_branch_ablations
@@ -109,7 +110,7 @@ class Aggregator(nn.Module):
         self.pooling = pooling
         self.dropout = dropout
         learned = n_blocks > 1 and pooling == "linear"
-        self.linear = nn.Linear(n_blocks * width, width) if learned else None
+        self.linear = Linear(n_blocks * width, width) if learned else None
         self.norm = nn.LayerNorm(width) if learned else None
 
     def forward(self, tokens: Sequence[Tensor]) -> Tensor:

@@ -74,6 +74,13 @@ Recompute = Annotated[bool, HOW["recompute"]]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")]
 Results = Annotated[Path, typer.Option(help="Folder of run records.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers methods or data.")]
+Short = Annotated[
+    bool | None,
+    typer.Option(
+        "--short/--no-short",
+        help="Short training for a first look, no ranking to go by; --no-short: the reference's. The suite says.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetName = Annotated[str, typer.Argument(help="A data set's name, see 'list datasets'.")]
 
@@ -91,6 +98,7 @@ class Wanted:
     ] = None
     profile: Annotated[Profile | None, typer.Option(help="The paper, or the released code's accidents.")] = None
     backbone: Annotated[str | None, typer.Option(help="CLIP, e.g. ViT-L-14-quickgelu/openai.")] = None
+    short: Short = None
     backbone_config: Annotated[
         Path | None, typer.Option(help="JSON of what the weights file of --backbone was trained with.")
     ] = None
@@ -119,6 +127,7 @@ class Wanted:
             worlds=tuple(dict.fromkeys(world.value for world in self.worlds)) if self.worlds else None,
             profile=None if self.profile is None else self.profile.value,
             backbones=None if self.backbone is None else (self.weights(self.backbone),),
+            short=self.short,
         )
         return expand(changed)
 

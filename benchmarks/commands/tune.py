@@ -11,7 +11,7 @@ import typer
 from rich.table import Table as RichTable
 
 from benchmarks.commands.console import load_plugins, out
-from benchmarks.commands.options import Plugins, Precision, World, spread
+from benchmarks.commands.options import Plugins, Precision, Short, World, spread
 from benchmarks.running.choices import How
 from errors import UserError
 from registry import BACKBONES, DATASETS, METHODS
@@ -31,6 +31,7 @@ def tune(
     backbone: Annotated[str, typer.Option(help="CLIP.")] = "tiny-icons",
     world: Annotated[World, typer.Option(help="Candidate pairs.")] = World.closed,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting that all points have.")] = None,
+    short: Short = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Training epochs, instead of the preset's.")] = None,
     precision: Precision = "auto",
     how: How,
@@ -49,7 +50,7 @@ def tune(
     from datasets.files import write_whole
 
     where: Literal["closed", "open"] = "open" if world == World.open else "closed"
-    search = tuning.Search(method, grid, dataset, backbone, where, tuple(seeds or (100, 101)), budget)
+    search = tuning.Search(method, grid, dataset, backbone, where, tuple(seeds or (100, 101)), budget, bool(short))
     chosen = search.points  # what the grid lacks is told before torch is imported
     choices = Choices(
         results=results or home() / "tuning",

@@ -28,6 +28,7 @@ from datasets.base import Candidates
 from errors import UserError
 from methods.backbone.clip import Backbone
 from methods.backbone.loading import TINY, shapes_of_clip
+from methods.backbone.products import as_torch_does
 from methods.base import Method, MethodConfig
 from registry import METHODS
 
@@ -188,7 +189,7 @@ def counting() -> Iterator[Callable[[], int]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with FlopCounterMode(display=False, custom_mapping=attention) as counter, ByPlace():
+            with as_torch_does(), FlopCounterMode(display=False, custom_mapping=attention) as counter, ByPlace():
                 yield counter.get_total_flops
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from methods.base import Losses, Method
 
 PARTS = ("vision", "text", "interaction", "loss", "optimizer", "other")
-VISION = ("embed_images", "run_vision_blocks", "image_tokens", "project_tokens", "pool_tokens")
-VISION += ("joint_tokens", "image_embedding")
+VISION = (
+    *("embed_images", "run_vision_blocks", "image_tokens", "project_tokens", "pool_tokens"),
+    *("joint_tokens", "image_embedding"),
+)
 TEXT = ("run_text_blocks", "project_text", "encode_text", "encode_ids", "mean_token_embedding")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks.report.budgets import epochs_text
 from benchmarks.report.evidence import Evidence, Question
 from benchmarks.report.groups import Group, Row
 from benchmarks.report.undefined import policy
@@ -25,7 +26,7 @@ def caption(runs: Sequence[RunRecord], *, spread: bool = True) -> str:
     rule = ", ".join(sorted(policies)) or ("nothing" if spec.external is None else "a rule that is not known")
     return (
         f"{spec.dataset}, {spec.world} world{_masking(runs)}, backbone {spec.backbone}, profile {spec.profile}, "
-        f"{precision}, protocol {spec.protocol_version}; epoch selected by "
+        f"{precision}, protocol {spec.protocol_version}; {epochs_text(runs)}epoch selected by "
         f"{rule}; seeds {', '.join(map(str, seeds))}{f'; {several}' * spread}."
     )
 

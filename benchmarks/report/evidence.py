@@ -15,7 +15,7 @@ from benchmarks.report.groups import Row
 from errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchmarks.significance import Comparison, Difference, Estimate, ScoredRun
+    from benchmarks.significance import Comparison, Difference, Estimate, Resampling, ScoredRun
 
 BASELINE = "csp"
 """The method that others are compared with unless another is asked for: the simplest that learns states and objects."""
@@ -33,13 +33,22 @@ class Question:
 
     baseline: a method's name or a row's label; None for `BASELINE`, or the first row where that was not run. resamples:
     of the bootstrap, 0 for no intervals and tests. level: of intervals; differences are tested at 1 - level. topk: the
-    numbers k for which a table of top-k numbers is asked for.
+    numbers k for which a table of top-k numbers is asked for. rounding: by method and statistic, the standard deviation
+    that rounding alone gives a run, below which no spread over seeds is believed.
     """
 
     baseline: str | None = None
     resamples: int = 10_000
     level: float = 0.95
     topk: tuple[int, ...] = ()
+    rounding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def resampling(self, rows: Iterable[Row]) -> Resampling:
+        """Return how chance is drawn for a comparison of some rows, by their labels."""
+        from benchmarks.significance import Resampling
+
+        floors = {row.label: self.rounding[row.method] for row in rows if row.method in self.rounding}
+        return Resampling(self.resamples, self.level, rounding=floors)
 
     def mark(self, adjusted_p: float) -> str:
         """Return "*" for a difference that is significant after Holm's adjustment."""
@@ -130,7 +139,7 @@ def evidence(
     if question.resamples == 0:
         return Evidence(question, None, {"": "no resamples were asked for."})
     # Here, because scipy takes its time and most commands do not need it.
-    from benchmarks.significance import Resampling, compare
+    from benchmarks.significance import compare
 
     runs: dict[str, list[ScoredRun]] = {}
     reasons: dict[str, str] = {}
@@ -142,8 +151,7 @@ def evidence(
     if not runs:
         return Evidence(question, None, reasons)
     against = baseline.label if baseline is not None and baseline.label in runs and len(runs) > 1 else None
-    resampling = Resampling(question.resamples, question.level)
-    found = compare(runs, against, statistics, tested=(TESTED,), resampling=resampling)
+    found = compare(runs, against, statistics, tested=(TESTED,), resampling=question.resampling(rows))
     return Evidence(question, found, reasons)
 
 

@@ -145,6 +145,24 @@ def of_results(group: Group) -> Iterator[Plan]:
         yield Plan("cost", "Cost against AUC", cost_caption, lambda: figures.cost(timed, looks, measured()[0]))
 
 
+def of_training(group: Group) -> Iterator[Plan]:
+    """The validation curves over epochs, where some run has more than one."""
+    from benchmarks.report import convergence, style
+
+    found = [curves for row in group.full if (curves := convergence.curves_of(row)) is not None]
+    if not any(curves.epochs > 1 for curves in found):
+        return
+    looks = style.styles(group.full)
+    several = "; mean over seeds, band: one standard deviation" * any(len(curves.seeds) > 1 for curves in found)
+    yield Plan(
+        "convergence",
+        "Convergence",
+        f"Validation AUC after each epoch{several}; ring: the best epoch of that mean. A curve that still rises at its "
+        "end says that the method was stopped, not what it can do.",
+        lambda: convergence.convergence(found, looks),
+    )
+
+
 def of_ablations(group: Group, full: Row, stem: str) -> Iterator[Plan]:
     from benchmarks.report import figures, uncertainty
 

@@ -2,7 +2,8 @@
 
 Sums of floating-point numbers depend on the processor, on how many threads share the work, and on the release of torch.
 The number of threads is fixed today (`RunSpec.threads`); older records have what their machine and launcher gave them.
-The difference begins as rounding and ends, after some hundred steps, in other epochs and in tenths of a point of AUC.
+The difference begins as rounding and ends, after some hundred steps, in other epochs and in tenths of a point of AUC
+(`python -m benchmarks.studies.rounding` measures it; docs/statistics.md, "Rounding").
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def facts(environment: Mapping[str, Any]) -> dict[str, str]:
     found = {
         "devices": " ".join(str(part) for part in (kind, f"({processor})" if processor else None) if part),
         "numbers of threads": threads,
+        "instruction sets": environment.get("instructions"),
         "numbers of processes": environment.get("processes"),
         "releases of torch": (environment.get("packages") or {}).get("torch"),
     }

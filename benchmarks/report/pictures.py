@@ -69,6 +69,7 @@ def draw(group: Group, folder: Path, library: Library, failures: Failures | None
     )
     kinds: list[tuple[str, Callable[[], Iterator[Plan]]]] = [
         ("Figures of results", partial(figure_plans.of_results, group)),
+        ("Convergence", partial(figure_plans.of_training, group)),
         *of_ablations,
         ("Seen-unseen curves", partial(figure_plans.of_curves, group, curves)),
         ("Figures at a bias", partial(figure_plans.at_bias, chosen)),

@@ -31,6 +31,7 @@ PAPERS_BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
 PAPERS_METHODS = {
     **{"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"},
     "cams": "CAMS",
+    "vp_cmjl": "VP-CMJL",
 }
 """What papers call methods, by our names; DFSP is of several fusions."""
 

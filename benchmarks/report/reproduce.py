@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.runs.budgets import trained_short
 from benchmarks.runs.numbers import defined
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
@@ -41,6 +42,8 @@ def reproduce(run: RunRecord, seeds: Sequence[int] | None = None) -> str:
     if "--backbone" not in lacking:
         parts += ["--backbone", as_asked(run)]
     parts += ["--precision", spec.precision]
+    if spec.imported is None and (short := trained_short(run)) is not None:
+        parts += ["--short" if short else "--no-short"]
     if spec.threads != 1:
         parts += ["--threads", str(spec.threads)]
     if spec.ablation is not None:

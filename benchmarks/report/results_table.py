@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from benchmarks.report.budgets import budget_notes
 from benchmarks.report.captions import caption, gaps, intervals, test_split, tests
 from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines, mean, number
 from benchmarks.report.evidence import SHOWN, Evidence
@@ -57,6 +58,7 @@ def main_table(
         [
             *gaps(group, rows),
             *undefined_notes(runs, [column.name for column, _ in columns]),
+            *budget_notes(runs),
             *mixture_notes(runs),
             *found.notes,
             *notes,
@@ -117,6 +119,12 @@ def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Ta
         " ".join(text for text in texts if text),
         [LABELS[0], *DIFFERENCES],
         rows_of_cells,
-        [*undefined_notes(runs, ("AUC", "HM")), *_undiscordant(runs), *mixture_notes(runs), *found.notes],
+        [
+            *undefined_notes(runs, ("AUC", "HM")),
+            *_undiscordant(runs),
+            *budget_notes(runs),
+            *mixture_notes(runs),
+            *found.notes,
+        ],
         name="differences",  # whatever the baseline, so that a file of another one does not stay behind
     )

@@ -8,6 +8,7 @@ from functools import partial
 
 from benchmarks.report.ablations import ablation_table
 from benchmarks.report.cells import MAIN
+from benchmarks.report.convergence import convergence_table
 from benchmarks.report.costs import cost_table
 from benchmarks.report.evidence import Evidence, Question, choose_baseline, evidence
 from benchmarks.report.failures import Failures, attempt
@@ -65,6 +66,7 @@ def _of_full_models(group: Group, full: list[Row], question: Question, failures:
     if question.topk and any(row.done for row in full):
         found.append(attempt(failures, "Top-k", lambda: topk_table(full, question.topk)))
     found += attempt(failures, "Slices", lambda: slice_tables(full)) or []
+    found.append(attempt(failures, "Convergence", lambda: convergence_table(full)))
     run_here = [row for row in full if row.runs[0].spec.external is None]
     return [*found, attempt(failures, "Cost", lambda: cost_table(run_here)) if run_here else None]
 

@@ -47,11 +47,21 @@ def here(workbench: Workbench) -> dict[str, Any]:
     return {**own, **device_facts(workbench.device), **workbench.group.facts}
 
 
+def instructions() -> str:
+    """Return which vector instructions torch and oneDNN use on the processor, since sums are rounded in their order."""
+    import torch
+
+    limits = [limit for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if (limit := os.environ.get(name))]
+    return ", oneDNN at most ".join([torch.backends.cpu.get_cpu_capability(), *limits[:1]])
+
+
 def device_facts(device: torch.device) -> Mapping[str, Any]:
     """Return what numbers depend on of a device, as a record has it."""
     import torch
 
     facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
+    if device.type == "cpu":
+        facts["instructions"] = instructions()
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
         facts["tf32"] = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32

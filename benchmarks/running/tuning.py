@@ -34,6 +34,7 @@ class Search:
     grid: texts "key=a,b,c".
     budget: at most so many points; a larger grid is drawn from. None tries all.
     seeds: of each point, not those of reported runs.
+    short: whether points have the presets' short training.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Search:
     world: World = "closed"
     seeds: Sequence[int] = (100, 101)
     budget: int | None = None
+    short: bool = False
 
     @property
     def points(self) -> list[Point]:
@@ -112,7 +114,8 @@ def _planned(search: Search, point: Point, workbench: Workbench) -> list[Planned
     overrides = (*workbench.choices.overrides, *point)
     bench = replace(workbench, choices=replace(workbench.choices, overrides=overrides))
     requests = [
-        RunRequest(search.method, search.dataset, search.backbone, search.world, "clean", seed) for seed in search.seeds
+        RunRequest(search.method, search.dataset, search.backbone, search.world, "clean", seed, short=search.short)
+        for seed in search.seeds
     ]
     return plan_runs(requests, bench)
 

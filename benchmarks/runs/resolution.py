@@ -75,16 +75,18 @@ def resolve(
     profile: Profile = "clean",
     world: World = "closed",
     given: Given = Given(),
+    short: bool = False,
     presets: Path = PRESETS,
 ) -> Resolved:
     """Return the settings of a method on a data set; a key that is not known and a wrong value are a `UserError`.
 
     config_class: of the method's own settings.
+    short: see `preset_layers`.
     """
     known = known_keys(method, config_class)
     values: Values = {}
     places: Provenance = {}
-    for layer in [*preset_layers(method, dataset, profile, known, presets), *given.layers]:
+    for layer in [*preset_layers(method, dataset, profile, known, presets, short=short), *given.layers]:
         refuse_unknown(layer.values, known, method, layer.where or f"the {layer.origin}")
         values.update(layer.values)
         places.update({key: layer.note() for key in layer.values})
@@ -120,6 +122,7 @@ class Resolver:
                 profile=request.profile,
                 world=request.world,
                 given=replace(self.given.get(request.method, Given()), ablation=request.changes),
+                short=request.short,
             )
         return self._found[key]
 

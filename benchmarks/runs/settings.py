@@ -7,6 +7,7 @@ two of them. Presets lie in `benchmarks/presets/<method>.toml`:
     source = "README of the released code"
     lr = 5e-5
     [mit_states]                # then the data set's own values
+    [mit_states.short]          # then, where short training is asked for, that of a newcomer's first minutes
     [default.official]          # then, in the official profile only, what the released code does differently
     [mit_states.official]
 
@@ -35,7 +36,10 @@ Provenance = dict[str, dict[str, str]]
 
 Values = dict[str, Any]
 
-_RESERVED = ("source", "official")  # words with a meaning of their own in a preset file
+OFFICIAL, SHORT = "official", "short"
+_LAID_OVER = (OFFICIAL, SHORT)
+"""Tables inside the table of a data set."""
+_RESERVED = ("source", *_LAID_OVER)  # words with a meaning of their own in a preset file
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,21 @@ def known_keys(method: str, config_class: type[BaseModel]) -> list[str]:
 
 
 def preset_layers(
-    method: str, dataset: str, profile: Profile, known: Sequence[str], presets: Path = PRESETS
+    method: str, dataset: str, profile: Profile, known: Sequence[str], presets: Path = PRESETS, *, short: bool = False
 ) -> list[Layer]:
-    """Return the preset tables that apply, weakest first; a missing file or table is no error, a wrong key is one."""
+    """Return the preset tables that apply, weakest first; a missing file or table is no error, a wrong key is one.
+
+    short: whether the data set's table of short training is laid over its own, where it has one.
+    """
     path = presets / f"{method}.toml"
     if not path.is_file():
         return []
     tables: dict[str, Any] = {}
     for name, table in read_toml(path).items():
         tables[name] = table
-        if isinstance(table, dict) and "official" in table:
-            tables[f"{name}.official"] = table.pop("official")
+        for inner in _LAID_OVER:
+            if isinstance(table, dict) and inner in table:
+                tables[f"{name}.{inner}"] = table.pop(inner)
     layers = {}
     for name, table in tables.items():  # every table is checked, also those this run does not use
         if not isinstance(table, dict):
@@ -93,8 +101,10 @@ def preset_layers(
         layers[name] = Layer("preset", where, table, source)
     own = base_of(dataset)  # fewer seen pairs have no settings of their own
     order = ["default", own]
+    if short:
+        order += [f"default.{SHORT}", f"{own}.{SHORT}"]
     if profile == "official":
-        order += ["default.official", f"{own}.official"]
+        order += [f"default.{OFFICIAL}", f"{own}.{OFFICIAL}"]
     return [layers[name] for name in order if name in layers]
 
 

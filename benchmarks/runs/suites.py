@@ -26,7 +26,7 @@ SUITES = Path(__file__).parents[1] / "suites"
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run by its names."""
+    """One run by its names. short: with the presets' short training instead of the reference's."""
 
     method: str
     dataset: str
@@ -35,6 +35,7 @@ class RunRequest:
     profile: Profile
     seed: int
     ablation: str | None = None
+    short: bool = False
 
     @property
     def changes(self) -> Mapping[str, Any]:
@@ -49,6 +50,7 @@ class Suite(BaseModel):
     methods: "all" is every registered method.
     seen_shares: run each data set with these shares of its pairs seen as well, see `datasets.seen_share`.
     ablations: switches to run beside each method's full model; "all" is every switch that the method declares.
+    short: train with the presets' short settings, where a data set has them: minutes, and no ranking to go by.
     also: further parts, each a suite of its own. A run that several parts ask for is made once.
     """
 
@@ -63,6 +65,7 @@ class Suite(BaseModel):
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     profile: Profile = "clean"
     ablations: Literal["none", "all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "none"
+    short: bool = False
     also: tuple[Suite, ...] = ()
 
     def replace(self, **changes: Any) -> Suite:
@@ -110,7 +113,7 @@ def expand(suite: Suite) -> list[RunRequest]:
     switches = {method: _switches(method, suite.ablations) for method in methods}
     combinations = product(suite.seeds, datasets, suite.backbones, suite.worlds, methods)
     requests = [
-        RunRequest(method, dataset, backbone, world, suite.profile, seed, ablation)
+        RunRequest(method, dataset, backbone, world, suite.profile, seed, ablation, suite.short)
         for seed, dataset, backbone, world, method in combinations
         for ablation in switches[method]
     ]

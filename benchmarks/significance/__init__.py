@@ -7,6 +7,15 @@ over several data sets. docs/statistics.md says in plain words which question ea
 from benchmarks.significance.bootstrap import RESAMPLES, Resampled, average, bootstrap, draws, over_seeds
 from benchmarks.significance.closed_form import NormalEstimate, auc_difference, auc_estimate
 from benchmarks.significance.compare import Resampling, compare
+from benchmarks.significance.components import (
+    Components,
+    components,
+    difference_components,
+    pooled_variance,
+    seeds_needed,
+    winner_shares,
+    winner_shares_elsewhere,
+)
 from benchmarks.significance.intervals import Estimate, Interval, difference, estimate
 from benchmarks.significance.multiple import holm
 from benchmarks.significance.paired import (

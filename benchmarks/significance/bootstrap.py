@@ -83,13 +83,18 @@ def average(parts: Sequence[Resampled]) -> Resampled:
     )
 
 
-def over_seeds(parts: Sequence[Resampled], training_seeds: Sequence[int], *, seed: int = 0) -> Resampled:
+def over_seeds(
+    parts: Sequence[Resampled], training_seeds: Sequence[int], *, seed: int = 0, least: np.ndarray | None = None
+) -> Resampled:
     """Return the mean over runs with seeds as a second level: each resample draws r of the r runs, then images.
 
     parts: one per run, of the same image (or pair) resamples, so that all runs drawn share them; for two methods with
     the same seeds hand in the runs' differences. Runs with the same `training_seeds` get the same draws, whatever the
     method; a single run, which tells nothing of seeds, only its images'. Few runs know their variance badly, which
     `degrees_of_freedom` tells the intervals.
+
+    least: float64 [s], the variance of one run that rounding alone makes. Runs that happen to vary less are not
+    believed: normal noise of what is missing is added to their mean.
     """
     runs = len(parts)
     if runs == 1:
@@ -101,11 +106,13 @@ def over_seeds(parts: Sequence[Resampled], training_seeds: Sequence[int], *, see
     estimates = np.stack([part.estimate for part in parts])
     # Not a matrix product: a run that is not drawn must not spread its undefined values.
     drawn = (np.where(count > 0, count * part.resamples, 0) for count, part in zip(counts, parts, strict=True))
-    return replace(
-        average(parts),
-        resamples=np.asarray(sum(drawn)) / runs,
-        seed_parts=((estimates.var(axis=0, ddof=1) / runs, runs),),
-    )
+    mean, variance = np.asarray(sum(drawn)) / runs, estimates.var(axis=0, ddof=1)
+    if least is not None and (lacking := np.maximum(least - variance, 0)).any():
+        # Of the variance of a mean, resampling r runs shows (r - 1) / r; the same share is added.
+        noise = stream("significance", seed, "rounding", *training_seeds).standard_normal(mean.shape)
+        mean = mean + noise * np.sqrt(lacking * (runs - 1))[:, None] / runs
+        variance = variance + lacking
+    return replace(average(parts), resamples=mean, seed_parts=((variance / runs, runs),))
 
 
 def draws(is_seen: np.ndarray, resamples: int, *names: object, block: int | None = None) -> Iterator[np.ndarray]:

@@ -7,7 +7,7 @@ One call makes the same resamples for all methods, so that values and difference
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,12 +32,22 @@ class Resampling:
     level: of intervals.
     seed: of the resampling.
     decided_by: the source of chance whose p-values count; where a method has too few seeds, the same without seeds.
+    rounding: by method and statistic, the standard deviation of a run that rounding alone makes (`components.py`);
+        what rests on seeds is not narrower than that, whatever the seeds that were run happened to give.
     """
 
     resamples: int = RESAMPLES
     level: float = 0.95
     seed: int = 0
     decided_by: Source = "seeds and images"
+    rounding: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def floor(self, statistics: Sequence[str], *methods: str) -> np.ndarray | None:
+        """Return the variance that rounding gives a run of a method, or the difference of two, float64 [s]; or None."""
+        known = [self.rounding[method] for method in methods if method in self.rounding]
+        if not known:
+            return None
+        return np.array([sum(own.get(name, 0.0) ** 2 for own in known) for name in statistics])
 
 
 def compare(
@@ -69,7 +79,7 @@ def compare(
     resamples, seed = resampling.resamples, resampling.seed
     drawn = [iter(bootstrap(every, statistics, unit, resamples=resamples, seed=seed)) for unit in units]
     resampled = {
-        name: _Resampled(own, [[next(parts) for _ in own] for parts in drawn]) for name, own in ordered.items()
+        name: _Resampled(name, own, [[next(parts) for _ in own] for parts in drawn]) for name, own in ordered.items()
     }
     methods = {}
     for name, own in ordered.items():
@@ -104,6 +114,7 @@ def _check(runs: Mapping[str, Sequence[ScoredRun]], baseline: str | None) -> Non
 class _Resampled:
     """A method's runs with their resampled statistics. parts: by unit (images, pairs), then by run."""
 
+    name: str
     runs: Sequence[ScoredRun]
     parts: Sequence[Sequence[Resampled]]
 
@@ -114,11 +125,12 @@ def _summaries(
     """The statistics of one method's runs."""
     runs, parts, level = method.runs, method.parts, resampling.level
     seeds = [run.seed for run in runs]
+    least = resampling.floor(parts[0][0].statistics, method.name)
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own in zip(_SOURCES, parts, strict=True):
         drawn[plain] = estimate(average(own), level)
         if _replicated(runs):
-            drawn[with_seeds] = estimate(over_seeds(own, seeds, seed=resampling.seed), level)
+            drawn[with_seeds] = estimate(over_seeds(own, seeds, seed=resampling.seed, least=least), level)
     per_seed = np.stack([part.estimate for part in parts[0]])
     summaries = {}
     for place, statistic in enumerate(parts[0][0].statistics):
@@ -128,7 +140,7 @@ def _summaries(
             float(values.mean()),
             tuple(values.tolist()),
             float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-            mean_over_seeds(values, level),
+            mean_over_seeds(values, level, 0.0 if least is None else float(np.sqrt(least[place]))),
             {source: estimates[statistic] for source, estimates in drawn.items()},
             auc_estimate(runs, level) if statistic == "auc" else None,
             differences.get(statistic),
@@ -146,6 +158,8 @@ def _differences(
     runs, parts = method.runs, method.parts
     others, other_parts = baseline.runs, baseline.parts
     decided_by, level, seed = resampling.decided_by, resampling.level, resampling.seed
+    ours, base = (resampling.floor(parts[0][0].statistics, one.name) for one in (method, baseline))
+    least = resampling.floor(parts[0][0].statistics, method.name, baseline.name)
     drawn: dict[Source, Mapping[str, Estimate]] = {}
     for (plain, with_seeds), own, theirs in zip(_SOURCES, parts, other_parts, strict=True):
         drawn[plain] = difference(average(own) - average(theirs), level)
@@ -153,10 +167,10 @@ def _differences(
             continue
         if {i for i, _ in pairs} == set(range(len(runs))) and {j for _, j in pairs} == set(range(len(others))):
             joint = [own[i] - theirs[j] for i, j in pairs]
-            both = over_seeds(joint, [_pair_seed(runs[i], others[j]) for i, j in pairs], seed=seed)
+            both = over_seeds(joint, [_pair_seed(runs[i], others[j]) for i, j in pairs], seed=seed, least=least)
         else:
-            both = over_seeds(own, [run.seed for run in runs], seed=seed)
-            both = both - over_seeds(theirs, [run.seed for run in others], seed=seed)
+            both = over_seeds(own, [run.seed for run in runs], seed=seed, least=ours)
+            both = both - over_seeds(theirs, [run.seed for run in others], seed=seed, least=base)
         drawn[with_seeds] = difference(both, level)
     if decided_by not in drawn:
         decided_by = next(plain for plain, with_seeds in _SOURCES if with_seeds == decided_by)
@@ -165,7 +179,8 @@ def _differences(
         seeds = None
         if len(pairs) > 1:
             mine, theirs = ([part.estimate[place] for part in own] for own in (parts[0], other_parts[0]))
-            seeds = compare_over_seeds([mine[i] for i, _ in pairs], [theirs[j] for _, j in pairs], level)
+            spread = 0.0 if least is None else float(np.sqrt(least[place]))
+            seeds = compare_over_seeds([mine[i] for i, _ in pairs], [theirs[j] for _, j in pairs], level, spread)
         sources = {source: estimates[statistic] for source, estimates in drawn.items()}
         p_value = sources[decided_by].p_value
         found[statistic] = Difference(

@@ -106,12 +106,17 @@ class SeedTest:
     improvement: float
 
 
-def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> SeedTest:
+def compare_over_seeds(
+    first: Sequence[float], second: Sequence[float], level: float = 0.95, least_spread: float = 0.0
+) -> SeedTest:
     """Compare a statistic of two methods over the same seeds, float [r] each, in the same order of seeds.
 
     The test images are the same in all runs and count as given. References: Bouthillier et al., Accounting for
     variance in machine learning benchmarks, MLSys 2021; probability of improvement: Agarwal et al., Deep reinforcement
     learning at the edge of the statistical precipice, NeurIPS 2021. ValueError if the numbers of runs differ.
+
+    least_spread: the standard deviation of differences that rounding alone makes. Interval, t test and effect size take
+    it where the differences happen to vary less.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
@@ -119,13 +124,13 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
     # In order of size, so that the order of the seeds changes no bit of what follows.
     differences = np.sort(equality.differences(one, other))
     runs, mean = len(differences), float(differences.mean())
-    interval = mean_over_seeds(differences, level)
+    interval = mean_over_seeds(differences, level, least_spread)
     spread = t_p_value = effect_size = np.nan
-    if runs > 1 and np.ptp(differences) == 0:
+    if runs > 1 and np.ptp(differences) == 0 and least_spread == 0:
         # Not through the mean, which rounds: what does not vary at all has no spread.
         spread, t_p_value = 0.0, 1.0 if differences[0] == 0 else np.nan
     elif runs > 1:
-        spread = float(differences.std(ddof=1))
+        spread = max(float(differences.std(ddof=1)), least_spread)
         effect_size = mean / spread
         t_p_value = float(2 * student.sf(abs(effect_size) * np.sqrt(runs), runs - 1))
     flip_p_value, outcomes, smallest = sign_flip(differences)
@@ -145,18 +150,21 @@ def compare_over_seeds(first: Sequence[float], second: Sequence[float], level: f
     )
 
 
-def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95, least_spread: float = 0.0) -> Interval:
     """Return the t interval of a mean over r runs, r - 1 degrees of freedom; NaN with one run.
+
+    least_spread: a standard deviation of the values that is known to be there, see `compare_over_seeds`.
 
     Runs that do not vary at all tell nothing about how runs vary: NaN too, unless all are 0.
     """
     values = np.sort(equality.settled(np.asarray(values, dtype=np.float64)))
     if len(values) < 2 or np.isnan(values).any():
         return Interval(np.nan, np.nan, level, "t")
-    if np.ptp(values) == 0:
+    if np.ptp(values) == 0 and least_spread == 0:
         edge = 0.0 if abs(values[0]) <= equality.TOLERANCE else np.nan
         return Interval(edge, edge, level, "t")
-    half = student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    spread = max(float(values.std(ddof=1)), least_spread)
+    half = student.ppf((1 + level) / 2, len(values) - 1) * spread / np.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half), level, "t")
 
 

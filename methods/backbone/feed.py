@@ -1,9 +1,9 @@
 """The MLP of a frozen CLIP block with QuickGELU, with fewer operations and less kept for backward.
 
 open_clip writes QuickGELU as x * sigmoid(1.702 x), four operations on the widest tensor of a block, of which backward
-keeps two results. With a = 1.702 it is SiLU(a x) / a. The factors a and 1 / a are given to the matrix products before
-and after it, which apply them for nothing, so the weights stay CLIP's own; and in backward no factor is left, for the
-derivative is SiLU'(a x). What is kept is a x. The weights are frozen: they get no gradient.
+keeps two results. With a = 1.702 it is SiLU(a x) / a. The factors a and 1 / a are put on the narrow tensors before and
+after it, a quarter as wide, so the weights stay CLIP's own; and in backward no factor is left, for the derivative is
+SiLU'(a x). What is kept is a x. The weights are frozen: they get no gradient.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from methods.backbone.products import product
 
 SLOPE = 1.702
 """The constant a of QuickGELU."""
@@ -45,17 +47,18 @@ class _Feed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, widen: Tensor, widen_bias: Tensor, narrow: Tensor, bias: Tensor) -> Tensor:
         first, first_bias, second, second_bias = (part.to(tokens.dtype) for part in (widen, widen_bias, narrow, bias))
-        widened = torch.addmm(first_bias, tokens, first.mT, beta=SLOPE, alpha=SLOPE)
+        widened = product(tokens * SLOPE, first, first_bias * SLOPE)
         needed = ctx.needs_input_grad[0]
         if needed:
             ctx.save_for_backward(widened, widen, narrow)  # CLIP's own tensors, not those of another type
-        return torch.addmm(second_bias, functional.silu(widened, inplace=not needed), second.mT, alpha=1 / SLOPE)
+        inner = functional.silu(widened, inplace=not needed)
+        return product(inner, second, second_bias * SLOPE).mul_(1 / SLOPE)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         widened, widen, narrow = ctx.saved_tensors
         widen, narrow = widen.to(widened.dtype), narrow.to(widened.dtype)
-        of_inner = gradient @ narrow
+        of_inner = product(gradient, narrow.mT)
         of_widened = torch.ops.aten.silu_backward.grad_input(of_inner, widened, grad_input=of_inner)
-        return of_widened @ widen, None, None, None, None
+        return product(of_widened, widen.mT), None, None, None, None

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.backbone.products import linear
+
 
 def query_heads(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
     """Return the queries [..., heads, L, width / heads] of tokens [..., L, width]."""
     width = attention.embed_dim
-    projected = functional.linear(tokens, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
+    projected = linear(tokens, attention.in_proj_weight[:width], attention.in_proj_bias[:width])
     return _heads(projected, attention.num_heads)
 
 
 def key_value_heads(attention: nn.MultiheadAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return the keys and the values, each [..., heads, L, width / heads], of tokens [..., L, width]."""
     width = attention.embed_dim
-    projected = functional.linear(tokens, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
+    projected = linear(tokens, attention.in_proj_weight[width:], attention.in_proj_bias[width:])
     keys, values = projected.chunk(2, dim=-1)
     return _heads(keys, attention.num_heads), _heads(values, attention.num_heads)
 
@@ -38,7 +40,8 @@ def mix(
     lead = torch.broadcast_shapes(queries.shape[:-2], keys.shape[:-2])
     queries, keys, values = (part.expand(*lead, -1, -1).flatten(0, -4) for part in (queries, keys, values))
     mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    return attention.out_proj(mixed.transpose(-3, -2).flatten(-2)).unflatten(0, lead[:-1])
+    out = attention.out_proj
+    return linear(mixed.transpose(-3, -2).flatten(-2), out.weight, out.bias).unflatten(0, lead[:-1])
 
 
 def in_parts(attention: nn.Module) -> bool:
@@ -52,7 +55,7 @@ def attend_to_itself(attention: nn.MultiheadAttention, tokens: Tensor, mask: Ten
     mask: see `mix`. open_clip's blocks call `nn.MultiheadAttention` instead, which puts the tokens first and the images
     second: with a gradient to follow it then multiplies the images of one token at a time.
     """
-    projected = functional.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+    projected = linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
     parts = projected.unflatten(-1, (3, -1)).unbind(-2)
     queries, keys, values = (_heads(part, attention.num_heads) for part in parts)
     return mix(attention, queries, keys, values, mask)

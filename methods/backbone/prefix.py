@@ -11,21 +11,24 @@ through all of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from methods.backbone.blocks import tower_blocks
 from methods.backbone.feed import feed
 from methods.backbone.heads import in_parts
 from methods.backbone.prefix_attention import Beginning, attend_after
+from methods.backbone.products import linear
 from methods.backbone.text_tower import text_part
 
 if TYPE_CHECKING:
+    from open_clip import CLIP
+    from open_clip.transformer import ResidualAttentionBlock
+
     from methods.backbone.text import TextSide
 
 
@@ -50,7 +53,7 @@ class Prefixes:
 
 def can_share(backbone: TextSide) -> bool:
     """Return whether text is causal, its feature the end token's, and attention held as it is taken apart here."""
-    return backbone.reading.short and all(in_parts(block.attn) for block in tower_blocks(backbone.clip, "text"))
+    return backbone.reading.short and all(in_parts(block.attn) for block in _blocks(backbone.clip))
 
 
 def extend(
@@ -103,26 +106,32 @@ def _walk(
     tokens = vectors + positions.to(vectors.dtype)
     mask = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
     levels = list(_levels(before, parents))
-    blocks = tower_blocks(backbone.clip, "text")
+    blocks = _blocks(backbone.clip)
     for index, block in enumerate(blocks):
         normed = block.ln_1(tokens)
         weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
         if index < len(blocks) - 1:
-            projected = functional.linear(normed, weight, bias).unflatten(-1, (3, width))
+            projected = linear(normed, weight, bias).unflatten(-1, (3, width))
             queries, keys, values = projected.unbind(-2)
         else:
-            projected = functional.linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, width))
+            projected = linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, width))
             keys, values = projected.unbind(-2)
             if read is None:
                 yield None, (keys, values)
                 return
             tokens, mask = tokens[:, read], mask[read]
-            queries = functional.linear(normed[:, read], weight[:width], bias[:width])
+            queries = linear(normed[:, read], weight[:width], bias[:width])
         beginnings = [Beginning(*level.keys_values[index], rows) for level, rows in levels]
         found = attend_after(queries, keys, values, beginnings, mask, block.attn.num_heads)
-        tokens = tokens + block.ls_1(block.attn.out_proj(found))
+        out = block.attn.out_proj
+        tokens = tokens + block.ls_1(linear(found, out.weight, out.bias))
         tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
         yield tokens, (keys, values)
+
+
+def _blocks(clip: CLIP) -> Sequence[ResidualAttentionBlock]:
+    """Return the text blocks, which are open_clip's own wherever `can_share` is asked."""
+    return cast("Sequence[ResidualAttentionBlock]", tower_blocks(clip, "text"))
 
 
 def _levels(before: Prefixes | None, parents: Tensor | None) -> Iterator[tuple[Prefixes, Tensor | None]]:

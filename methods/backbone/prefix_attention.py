@@ -4,7 +4,9 @@ A prompt's own positions are few (object and end token), and so are the keys tha
 arithmetic; what costs is to lay out keys and values of all positions for every prompt, and to keep them for backward.
 Here beginnings are kept once. Those of all prompts (the context) are one matrix, with a row for each head and position
 that is zero in the channels of other heads. Those of some prompts (a state) are fetched block by block, in backward
-once more. The softmax is computed in fp32 at least, and again in backward.
+once more. The softmax is computed in fp32 at least; its weights are kept for backward, a few numbers for each query
+and head. On a processor the products of a few queries with a few keys are sums of rows, which takes half the time of
+that many small matrix products and needs no heads laid apart.
 """
 
 from __future__ import annotations
@@ -16,8 +18,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from methods.backbone.products import on_a_cpu
+
 PROMPTS_ON_A_CPU = 256
 """Prompts that go through at once there; elsewhere all of a call do."""
+
+FEW = 16
+"""Queries times keys of a prompt up to which a processor adds up rows."""
 
 
 class Beginning(NamedTuple):
@@ -65,22 +72,28 @@ class _AttendAfter(torch.autograd.Function):
         common_values: Tensor,
         *some: Tensor,
     ) -> Tensor:
-        ctx.heads, ctx.rows = heads, rows
-        ctx.save_for_backward(mask, queries, keys, values, common_keys, common_values, *some)
+        call = _Call(heads, mask, rows, queries, keys, values, common_keys, common_values, some)
         found = torch.empty_like(queries, memory_format=torch.contiguous_format)
+        needed = any(ctx.needs_input_grad)
+        kept: list[tuple[Tensor, Tensor]] = []
         with torch.autocast(queries.device.type, enabled=False):
-            call = _Call(heads, mask, rows, queries, keys, values, common_keys, common_values, some)
             for part in call.blocks():
                 block = call.block(part)
                 common, own = block.weights()
-                mixed = call.join(own @ block.values)
+                mixed = call.mix(own, block.values)
                 found[part] = mixed.add_((_in_rows(common) @ call.common_values).view_as(mixed))
+                if needed:
+                    kept.append((common, own))
+        ctx.heads, ctx.rows = heads, rows
+        weights = [weight for both in kept for weight in both]
+        ctx.save_for_backward(mask, queries, keys, values, common_keys, common_values, *some, *weights)
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        mask, queries, keys, values, common_keys, common_values, *some = ctx.saved_tensors
+        mask, queries, keys, values, common_keys, common_values, *rest = ctx.saved_tensors
+        some, weights = rest[: 2 * len(ctx.rows)], rest[2 * len(ctx.rows) :]
         wide = torch.promote_types(queries.dtype, torch.float32)
         of_queries, of_keys, of_values = (
             torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (queries, keys, values)
@@ -89,33 +102,31 @@ class _AttendAfter(torch.autograd.Function):
         with torch.autocast(queries.device.type, enabled=False):
             call = _Call(ctx.heads, mask, ctx.rows, queries, keys, values, common_keys, common_values, some)
             of_common_keys, of_common_values = (torch.zeros_like(call.common_keys) for _ in range(2))
-            for part in call.blocks():
+            for number, part in enumerate(call.blocks()):
                 block = call.block(part)
-                common, own = block.weights()
-                rows = gradient[part].to(wide)
-                split = call.split(rows).contiguous()
-                rows = rows.flatten(0, 1)
+                common, own = weights[2 * number : 2 * number + 2]
+                given = gradient[part].to(wide)
+                rows = given.flatten(0, 1)
                 of_common_values += _in_rows(common).mT @ rows
-                values_by_head = own.mT @ split
-                of_common = call.by_head(rows @ call.common_values.mT, len(split))
-                of_own = split @ block.values.mT
+                own_values = call.mix(own.mT, given)
+                of_common = call.by_head(rows @ call.common_values.mT, len(given))
+                of_own = call.dots(given, block.values)
                 inner = (common * of_common).sum(-1, keepdim=True) + (own * of_own).sum(-1, keepdim=True)
                 of_common = (of_common - inner).mul_(common).mul_(call.scale)
                 of_own = (of_own - inner).mul_(own).mul_(call.scale)
-                of_common_keys += _in_rows(of_common).mT @ block.rows
-                keys_by_head = of_own.mT @ block.queries
+                of_common_keys += _in_rows(of_common).mT @ block.queries.flatten(0, 1)
+                own_keys = call.mix(of_own.mT, block.queries)
+                own_queries = call.mix(of_own, block.keys)
                 through_common = _in_rows(of_common) @ call.common_keys
-                own_queries = call.join(of_own @ block.keys)
                 of_queries[part] = own_queries.add_(through_common.view_as(own_queries))
                 start = 0
-                for number, index in enumerate(ctx.rows):
-                    stop = start + some[2 * number].shape[1]
-                    for side, by_head in enumerate((keys_by_head, values_by_head)):
-                        of_rows = call.join(by_head[:, :, start:stop])
-                        of_some[2 * number + side].index_add_(0, index[part], of_rows)
+                for place, index in enumerate(ctx.rows):
+                    stop = start + some[2 * place].shape[1]
+                    for side, of_all in enumerate((own_keys, own_values)):
+                        of_some[2 * place + side].index_add_(0, index[part], of_all[:, start:stop])
                     start = stop
-                of_keys[part] = call.join(keys_by_head[:, :, start:])
-                of_values[part] = call.join(values_by_head[:, :, start:])
+                of_keys[part] = own_keys[:, start:]
+                of_values[part] = own_values[:, start:]
             shared = (call.of_one(of_common_keys), call.of_one(of_common_values))
         beginnings = (common_keys, common_values, *some)
         of_beginnings = (whole.to(part.dtype) for whole, part in zip((*shared, *of_some), beginnings, strict=True))
@@ -125,11 +136,11 @@ class _AttendAfter(torch.autograd.Function):
 class _Block(NamedTuple):
     """What some of the prompts compute with; n counts the beginnings that not all have, and their own positions.
 
-    rows: queries [C * Lq, T]. queries: [C, heads, Lq, w]. keys, values: [C, heads, n, w].
+    queries: [C, Lq, T]
+    keys, values: [C, n, T]
     """
 
     call: _Call
-    rows: Tensor
     queries: Tensor
     keys: Tensor
     values: Tensor
@@ -137,8 +148,8 @@ class _Block(NamedTuple):
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return the attention weights to common positions, [C, heads, Lq, common], and to the others, [.., n]."""
         call = self.call
-        common = call.by_head(self.rows @ call.common_keys.mT, len(self.queries))
-        own = self.queries @ self.keys.mT
+        common = call.by_head(self.queries.flatten(0, 1) @ call.common_keys.mT, len(self.queries))
+        own = call.dots(self.queries, self.keys)
         own[..., -call.mask.shape[1] :].masked_fill_(~call.mask, -torch.inf)
         both = torch.cat([common, own], dim=-1).mul_(call.scale).softmax(dim=-1)
         return both.split([common.shape[-1], own.shape[-1]], dim=-1)
@@ -187,17 +198,33 @@ class _Call:
         sides = []
         for own, some in ((self.keys, self.some[::2]), (self.values, self.some[1::2])):
             fetched = [tensor[index[part]] for tensor, index in zip(some, self.rows, strict=True)]
-            sides.append(torch.cat([self.split(tensor.to(self.wide)) for tensor in (*fetched, own[part])], dim=2))
-        queries = self.queries[part].to(self.wide)
-        return _Block(self, queries.flatten(0, 1), self.split(queries).contiguous(), *sides)
+            sides.append(torch.cat([tensor.to(self.wide) for tensor in (*fetched, own[part])], dim=1))
+        return _Block(self, self.queries[part].to(self.wide), *sides)
 
-    def split(self, rows: Tensor) -> Tensor:
+    def dots(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the products by head, [C, heads, I, J], of rows of left [C, I, T] with rows of right [C, J, T]."""
+        if self._few(left, right.shape[1]):
+            products = (left[:, :, None] * right[:, None]).unflatten(-1, (self.heads, -1))
+            return products.sum(-1).permute(0, 3, 1, 2)
+        return self._split(left) @ self._split(right).mT
+
+    def mix(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Return the sums [C, I, T] of rows [C, J, T] times their weights by head, [C, heads, I, J]."""
+        if not self._few(rows, weights.shape[2]):
+            return (weights @ self._split(rows)).transpose(1, 2).flatten(2)
+        apart = rows.unflatten(-1, (self.heads, -1))[:, None]  # [C, 1, J, heads, w]
+        shares = weights.permute(0, 2, 3, 1)[..., None]  # [C, I, J, heads, 1]
+        mixed = shares[:, :, 0] * apart[:, :, 0]
+        for place in range(1, rows.shape[1]):
+            mixed.addcmul_(shares[:, :, place], apart[:, :, place])
+        return mixed.flatten(2)
+
+    def _few(self, rows: Tensor, others: int) -> bool:
+        return on_a_cpu(rows) and 0 < rows.shape[1] * others <= FEW
+
+    def _split(self, rows: Tensor) -> Tensor:
         """Return rows [C, L, T] by head, [C, heads, L, w]."""
         return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def join(self, by_head: Tensor) -> Tensor:
-        """Return [C, L, T] of [C, heads, L, w], in memory of its own."""
-        return by_head.transpose(1, 2).flatten(2)
 
     def by_head(self, rows: Tensor, prompts: int) -> Tensor:
         """Return [C, heads, Lq, common] of products with a common matrix, [C * Lq, heads * common]."""

@@ -116,6 +116,7 @@ def padded(clip: CLIP, reading: Reading, vectors: Tensor, ends: Tensor, pad: Ten
         # As open_clip masks padding in CoCa: the mask is one position late, so the first padding is seen, and the class
         # token sees itself in texts that fill the context alone.
         seen = torch.arange(length, device=vectors.device) <= (ends + 1)[:, None]  # [K, length]
+        assert mask is not None  # a class token is put behind causal text alone
         mask = mask + torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, -torch.inf)[:, None, None]
     return vectors + positions[:length].to(vectors.dtype), mask
 

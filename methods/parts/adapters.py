@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.backbone.products import Linear
 from methods.parts.shares import common_dropout, image_dropout
 
 Placement = Literal["both", "attn", "mlp", "none"]
@@ -31,8 +32,8 @@ class Adapter(nn.Module):
         self, width: int, bottleneck: int = 64, dropout: float = 0.1, scale: float = 0.1, per_image: bool = True
     ) -> None:
         super().__init__()
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
+        self.down = Linear(width, bottleneck)
+        self.up = Linear(bottleneck, width)
         self.dropout = dropout
         self.scale = scale
         self.per_image = per_image

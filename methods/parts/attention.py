@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from errors import UserError
 from methods.backbone.heads import head_count
+from methods.backbone.products import Linear
 from methods.parts.feed_forward import SLOPE, feed_forward
 
 KeysValues = tuple[Tensor, Tensor]
@@ -44,10 +45,10 @@ class CrossAttention(nn.Module):
                 f"Choose a divisor of {width}, or leave the heads out: then there are {head_count(width)}.",
             )
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
+        self.value = Linear(width, width, bias=False)
+        self.out = Linear(width, width)
 
     def _split(self, hidden: Tensor) -> Tensor:
         return hidden.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # [..., N, d] -> [..., heads, N, d / heads]

@@ -14,6 +14,7 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from methods.backbone.heads import attend, head_count
+from methods.backbone.products import Linear
 from methods.parts.attention import quick_gelu
 from methods.parts.shares import CommonDropout, ImageDropout
 
@@ -44,7 +45,7 @@ class FusionBlock(nn.Module):
         self.ln_memory = nn.LayerNorm(width) if cross else None
         self.ln_mlp = nn.LayerNorm(width)
         drop = ImageDropout(dropout) if per_image else CommonDropout(dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), drop, nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 4 * width), QuickGELU(), drop, nn.Linear(4 * width, width))
 
     def attend(self, query: Tensor, memory: Tensor) -> Tensor:
         """Return query [..., Lq, width] plus what it reads from memory [..., Lk, width]; leading axes are broadcast."""

@@ -6,16 +6,17 @@ With queries q, what attention found f, dropout D (three masks, each value scale
     m = q + D1(f),    out = m + D3(W2 D2(QuickGELU(W1 LayerNorm(m) + b1)) + b2)
 
 Of the values that are 4 d wide, images x prompts of them, autograd would keep three tensors: before the activation,
-after it, and the mask. Here m and the bits of the masks are kept, with `KEEP_WIDENED` the values before the activation
-too, and the rest is made again of them by the same operations, so it is the same to the last bit. Rows go through in
-blocks that fit a processor's cache.
+after it, and the mask. Here m and the bits of the masks are kept, for some rows (`KEEP_WIDENED`) the values before the
+activation too, and the rest is made again of them by the same operations, so it is the same to the last bit. Rows go
+through in blocks that fit a processor's cache.
 
-QuickGELU(x) = SiLU(a x) / a with a = 1.702: the factors a, 1 / a and 1 / (1 - p) are given to the matrix products,
-which apply them for nothing.
+QuickGELU(x) = SiLU(a x) / a with a = 1.702: the factors a, 1 / a and 1 / (1 - p) are put on values that are d wide, or
+given to an operation that is there anyway.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from methods.backbone.products import product
 from methods.parts import bits
 from methods.parts.shares import image_mask
 
@@ -34,8 +36,11 @@ SLOPE = 1.702
 ROWS_ON_A_CPU = 512
 """Rows that go through at once there; elsewhere all of a call do."""
 
-KEEP_WIDENED = True
-"""Whether W1 LayerNorm(m) + b1 is kept. False makes it again in backward, one more of the part's six large products."""
+KEEP_WIDENED = 0.5
+"""Share of the blocks of rows whose W1 LayerNorm(m) + b1 is kept, at least one if it is not 0.
+
+Making it again in backward is one more of the part's six large products, for a third of what the layer would keep.
+"""
 
 
 def feed_forward(
@@ -85,12 +90,12 @@ class _How:
         size = ROWS_ON_A_CPU if rows.is_cpu else len(rows)
         return (slice(start, start + size) for start in range(0, len(rows), max(size, 1)))
 
-    def add(self, rest: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Return rest + D(values)."""
+    def add(self, rest: Tensor, values: Tensor, mask: Tensor | None, factor: float = 1.0) -> Tensor:
+        """Return rest + D(factor * values)."""
         if mask is None:
-            return rest + values
+            return torch.add(rest, values, alpha=factor)
         kept = bits.unpack(mask, values.shape[-1], values.dtype).view_as(values)
-        return torch.addcmul(rest, values, kept, value=self.scale)
+        return torch.addcmul(rest, values, kept, value=self.scale * factor)
 
     def dropped(self, gradient: Tensor, mask: Tensor | None) -> Tensor:
         """Return the gradient of `values` in `add`."""
@@ -102,13 +107,18 @@ class _How:
         """Return values [rows, 4 d], in place, where D2 keeps them and 0 elsewhere, not scaled."""
         return values if mask is None else values.mul_(bits.unpack(mask, self.wide, values.dtype))
 
-    def widened(self, normed: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return a (W1 x + b1), [rows, 4 d], in `out` if that is given."""
-        return torch.addmm(bias, normed, weight.mT, beta=SLOPE, alpha=SLOPE, out=out)
+    def widened(self, normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return a (W1 x + b1), [rows, 4 d]."""
+        return product(normed * SLOPE, weight, bias * SLOPE)
 
 
 def _of(mask: Tensor | None, block: slice) -> Tensor | None:
     return None if mask is None else mask[block]
+
+
+def _is_kept(number: int) -> bool:
+    """Return whether block `number` is one of the share, which is spread over all of them."""
+    return math.ceil((number + 1) * KEEP_WIDENED) > math.ceil(number * KEEP_WIDENED)
 
 
 class _FeedForward(torch.autograd.Function):
@@ -130,43 +140,45 @@ class _FeedForward(torch.autograd.Function):
         widen, widen_bias, narrow, narrow_bias = (weight.to(how.dtype) for weight in weights[2:])
         rows = middle.flatten(0, -2)
         out = torch.empty_like(rows)
-        keep = KEEP_WIDENED and any(ctx.needs_input_grad)
-        wide = rows.new_empty(len(rows), how.wide, dtype=how.dtype) if keep else None
-        for block in how.blocks(rows):
+        needed = any(ctx.needs_input_grad)
+        wide: list[Tensor | None] = []
+        for number, block in enumerate(how.blocks(rows)):
             normed = functional.layer_norm(rows[block], norm.shape, norm, norm_bias, how.eps).to(how.dtype)
-            widened = how.widened(normed, widen, widen_bias, None if wide is None else wide[block])
-            inner = how.masked(functional.silu(widened, inplace=wide is None), _of(inner_mask, block))
-            values = torch.addmm(narrow_bias, inner, narrow.mT, alpha=how.scale / SLOPE)
-            out[block] = how.add(rows[block], values, _of(out_mask, block))
+            widened = how.widened(normed, widen, widen_bias)
+            keep = needed and _is_kept(number)
+            wide.append(widened if keep else None)
+            inner = how.masked(functional.silu(widened, inplace=not keep), _of(inner_mask, block))
+            values = product(inner, narrow, narrow_bias * (SLOPE / how.scale))
+            out[block] = how.add(rows[block], values, _of(out_mask, block), how.scale / SLOPE)
         ctx.how, ctx.shared, ctx.dtypes = how, queries.dim() < found.dim(), (queries.dtype, found.dtype)
-        ctx.save_for_backward(middle, found_mask, inner_mask, out_mask, *weights, wide)
+        ctx.save_for_backward(middle, found_mask, inner_mask, out_mask, *weights, *wide)
         return out.view_as(middle)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         how: _How = ctx.how
-        middle, found_mask, inner_mask, out_mask, *weights, wide = ctx.saved_tensors
+        middle, found_mask, inner_mask, out_mask, *weights = ctx.saved_tensors
+        weights, wide = weights[:6], weights[6:]  # wide: None where it is not kept
         norm, norm_bias = weights[:2]
         widen, widen_bias, narrow = (weight.to(how.dtype) for weight in weights[2:5])
         rows, gradient = middle.flatten(0, -2), gradient.flatten(0, -2)
         of_middle = torch.empty_like(rows)
         sums = [torch.zeros_like(weight) for weight in weights]
-        for block in how.blocks(rows):
+        for number, block in enumerate(how.blocks(rows)):
             normed, mean, deviation = torch.native_layer_norm(rows[block], norm.shape, norm, norm_bias, how.eps)
             normed = normed.to(how.dtype)
-            widened = how.widened(normed, widen, widen_bias) if wide is None else wide[block]
+            widened = wide[number] if wide[number] is not None else how.widened(normed, widen, widen_bias)
             inner = how.masked(functional.silu(widened), _of(inner_mask, block))
             of_values = how.dropped(gradient[block], _of(out_mask, block)).to(how.dtype)
             _add_product(sums[4], of_values.mT, inner, how.scale / SLOPE)
             sums[5] += of_values.sum(dim=0)
-            of_inner = torch.addmm(of_values.new_zeros(()), of_values, narrow, beta=0, alpha=how.scale, out=inner)
-            of_inner = how.masked(of_inner, _of(inner_mask, block))
+            of_inner = how.masked(product(of_values * how.scale, narrow.mT), _of(inner_mask, block))
             # d QuickGELU(x) / dx = SiLU'(a x), so nothing is left of a.
             of_widened = torch.ops.aten.silu_backward.grad_input(of_inner, widened, grad_input=of_inner)
             _add_product(sums[2], of_widened.mT, normed)
             sums[3] += of_widened.sum(dim=0)
-            of_normed = (of_widened @ widen).to(rows.dtype)
+            of_normed = product(of_widened, widen.mT).to(rows.dtype)
             of_rows, of_norm, of_norm_bias = torch.ops.aten.native_layer_norm_backward(
                 of_normed, rows[block], norm.shape, mean, deviation, norm, norm_bias, [True, True, True]
             )

@@ -16,8 +16,8 @@ from methods.parts.attention import CrossAttentionLayer, quick_gelu
 from methods.parts.shares import Share, image_dropout, image_mask
 
 
-@pytest.fixture(params=[False, True], ids=["made again", "kept"])
-def keep(request, monkeypatch) -> bool:
+@pytest.fixture(params=[0.0, 0.5, 1.0], ids=["made again", "some kept", "kept"])
+def keep(request, monkeypatch) -> float:
     monkeypatch.setattr(feed_forward, "KEEP_WIDENED", request.param)
     monkeypatch.setattr(feed_forward, "ROWS_ON_A_CPU", 4)  # several blocks, the last one smaller
     return request.param
@@ -80,10 +80,11 @@ def test_what_is_made_again_is_the_same_to_the_last_bit(monkeypatch):
     part = layer(24, dtype=torch.float32).train()
     queries, found = (torch.randn(4, 9, 24, requires_grad=True) for _ in range(2))
     results = []
-    for kept in (False, True):
+    monkeypatch.setattr(feed_forward, "ROWS_ON_A_CPU", 8)
+    for kept in (0.0, 0.5, 1.0):
         monkeypatch.setattr(feed_forward, "KEEP_WIDENED", kept)
         results.append(with_gradients(ours, part, queries, found))
-    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+    assert all(torch.equal(one, other) for one, *rest in zip(*results, strict=True) for other in rest)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -144,7 +145,9 @@ def test_clips_mlp_is_its_formula():
 
 @pytest.mark.parametrize("read", [slice(None), slice(1, 2)], ids=["all", "the end token"])
 @pytest.mark.parametrize("levels", [(), (1,), (1, 3), (1, 3, 2)], ids=str)
-def test_attention_after_beginnings(levels, read, monkeypatch):
+@pytest.mark.parametrize("few", [0, prefix_attention.FEW], ids=["products", "sums of rows"])
+def test_attention_after_beginnings(levels, read, few, monkeypatch):
+    monkeypatch.setattr(prefix_attention, "FEW", few)
     monkeypatch.setattr(prefix_attention, "PROMPTS_ON_A_CPU", 3)
     stream = torch.Generator().manual_seed(0)
     prompts, length, width, heads = 4, 2, 6, 2

@@ -373,7 +373,7 @@ def test_presets(dataset):
     assert clean.training.micro_batch is None, "BatchNorm sees the micro-batch"
     assert clean.training.selection == "val_auc" and official.training.selection == "last_batch_loss"
     assert (clean.method["stray_word"], official.method["stray_word"]) == (False, dataset == "cgqa")
-    steps = {"mit_states": (5, 3), "ut_zappos": (5, 3), "cgqa": (3, 3), "icon_states": (1, 1)}[dataset]
+    steps = {"mit_states": (5, 3), "ut_zappos": (5, 3), "cgqa": (3, 3), "icon_states": (2, 2)}[dataset]
     assert (clean.training.step_size, official.training.step_size) == steps
 
 

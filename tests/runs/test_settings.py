@@ -18,7 +18,7 @@ def test_missing_preset_is_no_error(tmp_path):
     assert preset_layers("other", "mit_states", "clean", [], tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["lr", "source", "official"])
+@pytest.mark.parametrize("name", ["lr", "source", "official", "short"])
 def test_method_settings_may_not_take_a_used_name(name):
     taking = type("Taking", (EmptyConfig,), {"__annotations__": {name: float}, name: 0.0})
     assert f"settings of its own called {name}" in refused(known_keys, "taking", taking)

@@ -40,7 +40,7 @@ METHODS = {
 
 def served(roots: Sequence[Path], target: str, options: argparse.Namespace) -> Iterator[tuple[str, list, list]]:
     """Yield (what, this build's values, the other's) of a target that children measure."""
-    for method in METHODS[target]:
+    for method in options.methods or METHODS[target]:
         job = {
             "kind": "evaluation" if target == "evaluation" else "step",
             "method": method,
@@ -123,6 +123,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("revision", help="the other build, a commit")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="of step, evaluation and memory; all that count")
     parser.add_argument("--rounds", type=int, default=3, help="of steps and evaluations")
     parser.add_argument("--command-rounds", type=int, default=1, help="of worlds, switches and default")
     parser.add_argument("--warmup", type=int, default=1, help="rounds that are not counted")

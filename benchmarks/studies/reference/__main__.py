@@ -29,12 +29,31 @@ def main() -> None:
     beside = commands.add_parser("switches", help="print the commands of the runs beside the suite that are missing")
     beside.add_argument("--results", type=Path, nargs="+", default=[], help="folders of run records that may have them")
     commands.add_parser("build", help="make docs/results.md, its figures, and the tables of the READMEs")
-    options = parser.parse_args()
+    commands.add_parser("check", help="build elsewhere and name the files that are not byte for byte what is here")
+    joining = commands.add_parser("join", help="do a method's runs of the suite, collect them and build")
+    joining.add_argument("method", help="its name; further options are those of 'bench.py run'")
+    joining.add_argument("--results", type=Path, required=True, help="folder of its run records")
+    options, further = parser.parse_known_args()
+    if further and options.command != "join":
+        parser.error(f"not understood: {' '.join(further)}")
+    code = 0
     try:
         if options.command == "collect":
             _collect(options.results, options.archives)
         elif options.command == "expand":
             print(f"{len(expand_to(options.to, options.archives, options.only))} runs below {options.to}")
+        elif options.command == "join":
+            from benchmarks.studies.reference.documents import build
+            from benchmarks.studies.reference.joining import join
+
+            code = join(options.method, options.results, further, options.archives)
+            print(*build(options.archives), sep="\n")
+        elif options.command == "check":
+            from benchmarks.studies.reference.documents import differing
+
+            found = differing(options.archives.resolve())
+            print(*found or ["Every page and figure is what the records make."], sep="\n")
+            code = int(bool(found))
         elif options.command == "switches":
             runs = [run for root in options.results for run in find_runs(root)[0]]
             print(*(switch.command for switch in absent(runs)), sep="\n")
@@ -44,7 +63,8 @@ def main() -> None:
             print(*build(options.archives), sep="\n")
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    sys.exit(code)
 
 
 def _collect(results: list[Path], folder: Path) -> None:

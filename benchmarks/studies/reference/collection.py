@@ -12,16 +12,19 @@ from pathlib import Path
 from benchmarks.report import archive
 from benchmarks.report.columns import PHASES
 from benchmarks.report.packing import packed
-from benchmarks.report.reproduce import given_settings
+from benchmarks.runs.budgets import trained_short
 from benchmarks.runs.records import RunRecord, find_runs
 from benchmarks.runs.resolution import Resolver
 from benchmarks.runs.suites import RunRequest, expand, load_suite
-from benchmarks.studies.reference.switches import switch_of
+from benchmarks.studies.reference.switches import own_settings, switch_of
 from errors import UserError
 
 SUITE = "reference"
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "results" / "reference"
+FORMER = "two_epochs"
+"""A folder of its own beside the archives: the first reference, whose methods were trained for two to twelve epochs."""
+
 SUFFIX = ".tar.xz"
 
 
@@ -95,8 +98,8 @@ def expand_to(to: Path, folder: Path = FOLDER, only: str = "*") -> list[Path]:
 
 
 def _is_plain(run: RunRecord) -> bool:
-    """Return whether a run is in full precision and all its settings come from defaults and presets."""
-    return run.spec.precision == "fp32" and not given_settings(run)
+    """Return whether a run is in full precision and has the reference's budget and no settings of its own."""
+    return run.spec.precision == "fp32" and trained_short(run) is not True and not own_settings(run)
 
 
 def _name(asked: RunRequest | str) -> str:

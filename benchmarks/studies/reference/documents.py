@@ -3,104 +3,88 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from benchmarks.report.budgets import epochs_text
+from benchmarks.report.evidence import Question
 from benchmarks.report.render import markdown
 from benchmarks.runs import files
-from benchmarks.studies.reference import deviations, findings
-from benchmarks.studies.reference.collection import FOLDER, ROOT, missing
-from benchmarks.studies.reference.drawings import draw
-from benchmarks.studies.reference.material import Material, Results, cost
-from benchmarks.studies.reference.page_parts import digest, filled, section
+from benchmarks.runs.budgets import trained_short
+from benchmarks.studies.reference import conclusions, deviations, findings
+from benchmarks.studies.reference.collection import FOLDER, FORMER, ROOT, archives
+from benchmarks.studies.reference.material import QUESTION, Material, Results
+from benchmarks.studies.reference.page_parts import digest, filled
 from benchmarks.studies.reference.records_page import records_page
-from benchmarks.studies.reference.slice_tests import SliceTest, slice_table, slice_tests
+from benchmarks.studies.reference.results_page import caution, results_page
 from benchmarks.studies.reference.switches import SWITCHES
 from errors import UserError
-from registry import METHODS
 
-SLICES = (("kind", ("local", "global")), ("clutter", ("present", "none")))
 BEGIN, END = "<!-- reference:main -->", "<!-- /reference:main -->"
 
 
-def build(folder: Path = FOLDER, root: Path = ROOT) -> list[Path]:
+def build(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTION) -> list[Path]:
     """Make everything anew and return the files that were written. root: of the repository."""
-    with Material(folder) as material:
+    with Material(folder, question=question) as material, former(folder, question) as before:
         drawn = root / "docs" / "figures"
-        page, made = results_page(material, drawn)
+        page, made = results_page(material, drawn, before)
         made += _put(root / "docs" / "results.md", page)
         made += _put(root / "docs" / "deviations.md", deviations_page(material))
         made += _put(folder / "README.md", records_page(material))
+        if before is not None:
+            said = {"runs": len(before.every), "digest": digest(before.every)}
+            made += _put(folder / FORMER / "README.md", filled("former.md.j2", said))
         made += put_into_readme(root / "README.md", readme_part(material.results("closed", "clean")))
     return made
 
 
-def results_page(material: Material, drawn: Path | None = None) -> tuple[str, list[Path]]:
-    """Return docs/results.md and the figures that were drawn for it into a folder; None draws nothing."""
-    closed, open_, official = (
-        material.results(*key) for key in (("closed", "clean"), ("open", "clean"), ("closed", "official"))
-    )
-    tested = {
-        tag: slice_tests(closed.group.full, closed.baseline, tag, values, material.question) for tag, values in SLICES
-    }
-    ablated = material.ablations
-    own = ablated.get(closed.baseline.method)
-    labels = {row.method: row.label for row in closed.group.full}
-    shared = findings.shared_switches({labels[method]: table for method, table in ablated.items()})
-    closed_main = closed.main()
-    changes = findings.profile_change(findings.profiles(closed.group, official.group, material.question))
-    content = {
-        "runs": len(material.every),
-        "digest": digest(material.every),
-        "closed_standing": findings.standing(closed),
-        "open_standing": findings.standing(open_),
-        "order": findings.same_order(closed, open_),
-        "profile_change": changes,
-        "msci_stages": "" if own is None else findings.stages(own),
-        "msci_switches": "" if own is None else findings.switches(own),
-        "closed_main": section(closed_main),
-        "closed_differences": section(closed.differences()),
-        "open_main": section(open_.main()),
-        "open_differences": section(open_.differences()),
-        "official_main": section(official.main()),
-        "slices": [section(table) for table in closed.slices()],
-        "slice_tests": [
-            section(slice_table(tested[tag], closed.baseline, tag, values, material.question)) for tag, values in SLICES
-        ],
-        "kind_text": _slice_text(tested["kind"], closed, "local states", "global states"),
-        "slice_best": findings.best_on_slices([(tested[tag], values) for tag, values in SLICES], closed.baseline.label),
-        "clutter_text": _slice_text(tested["clutter"], closed, "images with clutter", "images without"),
-        "ablation_caution": _caution(material),
-        "ablations_there": _ablations_there(material),
-        "shared_switches": "" if shared is None else section(shared),
-        "ablations": [
-            {
-                "table": section(table),
-                "text": findings.switches(table),
-                "figure": f"figures/ablations-{method}.svg",
-            }
-            for method, table in ablated.items()
-        ],
-        "cost": section(cost(material.quiet(closed.group))),
-    }
-    paths = [] if drawn is None else draw(drawn, closed, open_, closed_main, ablated)
-    return filled("results.md.j2", content), paths
+def differing(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTION) -> list[str]:
+    """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository."""
+    with TemporaryDirectory() as there:
+        copy = Path(there)
+        records = copy / folder.relative_to(root)
+        shutil.copytree(folder, records)
+        shutil.copy(root / "README.md", copy)
+        made = [path.relative_to(copy) for path in build(records, copy, question)]
+        return [
+            str(name)
+            for name in made
+            if not (root / name).is_file() or (root / name).read_bytes() != (copy / name).read_bytes()
+        ]
+
+
+@contextmanager
+def former(folder: Path, question: Question = QUESTION) -> Iterator[Material | None]:
+    """Yield the records of the two-epoch reference, None where they are not kept apart."""
+    if not archives(folder / FORMER):
+        yield None
+        return
+    with Material(folder / FORMER, question=question) as material:
+        yield material
 
 
 def deviations_page(material: Material) -> str:
     """Return docs/deviations.md: what paper, released code and suite do, and what the switches change."""
-    clean, official = (material.groups["closed", profile] for profile in ("clean", "official"))
+    clean, official = (material.groups.get(("closed", profile)) for profile in ("clean", "official"))
     question = material.question
     switched = deviations.effects(findings.switch_changes(material), question)
     content = {
-        "caution": _caution(material),
+        "caution": caution(material),
         "e": partial(deviations.effect, material.ablations),
         "s": lambda name: switched.get(name, deviations.NOT_RUN),
         "w": lambda name: f"`{shlex.join(SWITCHES[name].words)}`",
-        "official": deviations.effects(findings.profiles(clean, official, question), question),
+        "official": defaultdict(
+            lambda: deviations.NOT_RUN,
+            {}
+            if clean is None or official is None
+            else deviations.effects(findings.profiles(clean, official, question), question),
+        ),
     }
     text = filled("deviations.md.j2", {**content, "not_run": ""})
     if deviations.NOT_RUN not in text:
@@ -127,9 +111,22 @@ def readme_part(results: Results) -> str:
             "",
             *lines,
             "",
-            "![Accuracy on seen against accuracy on unseen pairs](docs/figures/seen-unseen-closed.svg)",
+            f"{_readme_budget(results)} Best validation AUC so far against what training has cost by then:",
+            "",
+            "![Best validation AUC so far against training time and FLOPs](docs/figures/spending-closed.svg)",
         ]
     )
+
+
+def _readme_budget(results: Results) -> str:
+    """Say under which budget the table came about, and who is unfinished."""
+    runs = [run for row in results.group.full for run in row.done]
+    epochs = epochs_text(runs).removesuffix("; ")
+    late = conclusions.unfinished(results)
+    said = f" Unfinished, their best epoch being the last: {', '.join(late)}." if late else ""
+    if any(trained_short(run) for run in runs):
+        return f"**Short training** ({epochs}): this ranking measures patience.{said}"
+    return f"The same ceiling and schedule for every trained method ({epochs}).{said}"
 
 
 def put_into_readme(path: Path, part: str) -> list[Path]:
@@ -139,32 +136,6 @@ def put_into_readme(path: Path, part: str) -> list[Path]:
         raise UserError(f"{path.name} has no place for the table.", f"It lacks {BEGIN} and {END}.", "Put them back.")
     files.put_between(path, BEGIN, END, part)
     return [path]
-
-
-def _slice_text(tests: Sequence[SliceTest], results: Results, first: str, second: str) -> str:
-    label = results.baseline.label
-    parts = [findings.on_slice(tests, part, label, f"On {where}") for part, where in enumerate((first, second))]
-    return " ".join([*parts, findings.interaction(tests, label, first, second)])
-
-
-def _caution(material: Material) -> str:
-    """Say on how many seeds ablations rest."""
-    seeds = sorted({run.spec.seed for run in material.runs if run.spec.ablation is not None})
-    if len(seeds) > 1:
-        return f"(Ablations ran with seeds {', '.join(map(str, seeds))}.)"
-    return (
-        f"Ablations rest on one seed ({', '.join(map(str, seeds))}), so their intervals are over test images alone, "
-        "which answers another question: whether these two trained models differ, not whether another seed would agree."
-    )
-
-
-def _ablations_there(material: Material) -> str:
-    absent = Counter(run.method for run in missing(material.runs) if run.ablation is not None)
-    if not absent:
-        return "All planned runs are there."
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
-    parts = [f"{count} of {titles[method]}" for method, count in absent.items()]
-    return f"Of the planned three seeds {findings.names(parts)} are not there yet."
 
 
 def _put(path: Path, text: str) -> list[Path]:

@@ -8,19 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import figures, style, uncertainty
+from benchmarks.report.convergence import convergence
 from benchmarks.report.figures import Change
 from benchmarks.report.groups import Row, paired_differences, test_metric
 from benchmarks.report.scored_runs import read_scored
 from benchmarks.report.table_model import Table
+from benchmarks.studies.reference import spending
 from benchmarks.studies.reference.material import Results
+from benchmarks.studies.reference.spending import Spent
 
 
-def draw(folder: Path, closed: Results, open_: Results, closed_main: Table, ablated: Mapping[str, Table]) -> list[Path]:
+def draw(
+    folder: Path,
+    closed: Results,
+    open_: Results | None,
+    closed_main: Table,
+    ablated: Mapping[str, Table],
+    spent: Sequence[Spent],
+) -> list[Path]:
     """Draw the figures of the page as SVG; intervals are those of its tables."""
     looks = style.styles(closed.group.full)
     plans: dict[str, Callable[[], Any]] = {}
     for name, results in (("closed", closed), ("open", open_)):
+        if results is None:
+            continue
         plans[f"seen-unseen-{name}"] = partial(_curves, results, looks)
+    if spent:
+        plans["convergence-closed"] = partial(convergence, [one.curves for one in spent], looks)
+        plans["spending-closed"] = partial(spending.figure, spent, spending.untrained(closed.group.full), looks)
     place = [column.name for column in closed_main.columns].index("AUC")
     intervals = {row[0].text: interval for row in closed_main.rows if (interval := row[place].interval) is not None}
     plans["auc-closed"] = lambda: figures.auc_of_runs(closed.group.full, looks, intervals)

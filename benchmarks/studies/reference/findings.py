@@ -111,7 +111,7 @@ def profiles(clean: Group, official: Group, question: Question = QUESTION) -> di
         shared = set(row.seeds) & set(base.seeds) if base is not None else set()
         if base is None or not shared:
             continue
-        found[row.label] = _change(base.of_seeds(shared).done, row.of_seeds(shared).done, question)
+        found[row.label] = change(base.of_seeds(shared).done, row.of_seeds(shared).done, question)
     return _after_holm(found)
 
 
@@ -122,7 +122,7 @@ def switch_changes(material: Material) -> dict[str, Difference]:
         rows = material.groups[run.spec.world, run.spec.profile].full
         base = next((one for row in rows for one in row.done if _is_base(one, run)), None)
         if base is not None:
-            found[name] = _change([base], [run], material.question)
+            found[name] = change([base], [run], material.question)
     return _after_holm(found)
 
 
@@ -130,13 +130,15 @@ def _is_base(one: RunRecord, run: RunRecord) -> bool:
     return (one.spec.method, one.spec.seed) == (run.spec.method, run.spec.seed)
 
 
-def _change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:
+def change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:
     """Return what is changed in AUC from some runs to others of the same seeds."""
-    runs = scored_runs({"base": base, "other": others})
-    made = compare(runs, "base", (TESTED,), resampling=Resampling(question.resamples, question.level))
-    change = made.methods["other"].statistics[TESTED].difference
-    assert change is not None  # the others are compared with the base
-    return change
+    both = {"base": base, "other": others}
+    floors = {label: own for label, runs in both.items() if (own := question.rounding.get(runs[0].spec.method))}
+    resampling = Resampling(question.resamples, question.level, rounding=floors)
+    found = compare(scored_runs(both), "base", (TESTED,), resampling=resampling).methods["other"]
+    difference = found.statistics[TESTED].difference
+    assert difference is not None  # the others are compared with the base
+    return difference
 
 
 def _after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
@@ -219,14 +221,6 @@ def on_slice(tests: Sequence[SliceTest], part: int, baseline: str, where: str) -
     above = [f"{label} ({_estimate(found)})" for label, found in sure if found.value > 0]
     below = [f"{label} ({_estimate(found)})" for label, found in sure if found.value < 0]
     return f"{where}: above {baseline} {names(above, 'nobody')}; below it {names(below, 'nobody')}."
-
-
-def best_on_slices(tested: Sequence[tuple[Sequence[SliceTest], tuple[str, str]]], baseline: str) -> str:
-    """Say on which slices the baseline has the largest mean AUC. tested: tests with the names of their two slices."""
-    every = [(value, [test.parts[part].value for test in tests]) for tests, values in tested
-             for part, value in enumerate(values)]  # fmt: skip
-    won = [value for value, others in every if max(others) < 0]
-    return f"{baseline} has the largest AUC on {names(won, 'none')} of these {len(every)} slices."
 
 
 def _estimate(found: Estimate) -> str:

@@ -16,14 +16,20 @@ from benchmarks.report.groups import Group, Row, groups
 from benchmarks.report.results_table import differences_table, main_table
 from benchmarks.report.slices import slice_tables
 from benchmarks.report.table_model import Table
+from benchmarks.runs import files
+from benchmarks.runs.budgets import trained_short
 from benchmarks.runs.records import RunRecord, find_runs
 from benchmarks.studies.reference.collection import FOLDER, expand_to
 from benchmarks.studies.reference.switches import switch_of
 from errors import UserError
 from registry import METHODS
 
-QUESTION = Question(baseline="msci")
+BASELINE = "msci"
+QUESTION = Question(baseline=BASELINE)
 """MSCI is what the others are held against here: where does it win, and where not?"""
+
+ROUNDING = "rounding.json"
+"""Beside the archives: what rounding alone gives a run, as `benchmarks.studies.rounding` found it."""
 
 TAGS = ("kind", "clutter")
 QUIET_THREADS = 2
@@ -37,10 +43,14 @@ class Material:
     """
 
     def __init__(self, folder: Path = FOLDER, only: str = "*", question: Question = QUESTION) -> None:
-        self.folder, self.only, self.question = folder, only, question
+        rounding: Mapping[str, Mapping[str, float]] = {}
+        if (folder / ROUNDING).is_file():
+            rounding = files.read_json(folder / ROUNDING)
+        self.folder, self.only, self.question = folder, only, replace(question, rounding=rounding)
 
     def __enter__(self) -> Material:
         self._temporary = TemporaryDirectory()
+        self._results: dict[tuple[str, str], Results] = {}
         expand_to(Path(self._temporary.name), self.folder, self.only)
         found, problems = find_runs(self._temporary.name)
         for problem in problems:
@@ -71,21 +81,45 @@ class Material:
         return sorted([*self.runs, *self.switched.values()], key=lambda run: run.run_id)
 
     def results(self, world: str, profile: str) -> Results:
-        """Return the tables of the full models of a group, with their evidence."""
-        group = self.groups[world, profile]
-        baseline = choose_baseline(group.full, self.question)
-        if baseline is None:
+        """Return the tables of the full models of a group, with their evidence; a `UserError` where there are none.
+
+        They are held against `QUESTION`'s baseline, where it was not run against the first that was.
+        """
+        found = self.results_if_there(world, profile)
+        if found is None:
             raise UserError(
-                f"There are no results of {self.question.baseline} in the {world} world, profile {profile}.",
-                f"There are {', '.join(row.label for row in group.full)}.",
+                f"There are no results of the {world} world, profile {profile}.",
+                f"There are those of {', '.join(' '.join(key) for key in self.groups) or 'none'}.",
                 "Collect its runs first.",
             )
-        return Results(group, baseline, evidence(group.full, baseline, self.question), f"{world} world")
+        return found
+
+    def results_if_there(self, world: str, profile: str) -> Results | None:
+        """Return the same; None where no full model of the group has finished."""
+        if (world, profile) not in self._results:
+            group = self.groups.get((world, profile))
+            rows = [] if group is None else [row for row in group.full if row.done]
+            if group is None or not rows:
+                return None
+            baseline = choose_baseline(rows, self.question) or choose_baseline(
+                rows, replace(self.question, baseline=None)
+            )
+            assert baseline is not None  # there are rows with results
+            found = evidence(group.full, baseline, self.question)
+            self._results[world, profile] = Results(group, baseline, found, f"{world} world")
+        return self._results[world, profile]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether some of the full models had the short training."""
+        return any(trained_short(run) for run in self.runs if run.spec.ablation is None)
 
     @cached_property
     def ablations(self) -> Mapping[str, Table]:
         """The tables of the methods' switches, by method; of those of which some were run."""
-        group = self.groups["closed", "clean"]
+        group = self.groups.get(("closed", "clean"))
+        if group is None:
+            return {}
         tables: dict[str, Table] = {}
         for method in METHODS.names():
             rows = ((row, group.switches(row)) for row in group.full if row.method == method)

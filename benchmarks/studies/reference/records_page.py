@@ -49,7 +49,7 @@ def records_page(material: Material) -> str:
             ],
             "missing": _missing_text(absent),
             "conditions": _conditions(material.every),
-            "times": section(_times(material)).partition("\n\n")[2],
+            "times": section(times).partition("\n\n")[2] if (times := _times(material)).rows else "",
             "notices": "\n".join(["What happened on the way:", "", *again, *notices]) if notices or again else "",
         },
     )
@@ -61,8 +61,8 @@ def _missing_text(absent: Sequence[RunRequest]) -> str:
     what = "ablations" if all(run.ablation is not None for run in absent) else "runs"
     seeds = findings.names([str(seed) for seed in sorted({run.seed for run in absent})])
     return (
-        f"**{len(absent)} runs are missing**: {what} with seeds {seeds}. They are not there because each takes two to "
-        "five minutes on two cores, not for what they would show: lower seeds were done first. "
+        f"**{len(absent)} runs are missing**: {what} with seeds {seeds}. They are not there because each takes minutes "
+        "to hours on two cores, not for what they would show: lower seeds were done first. "
         "`python bench.py run --suite reference --results FOLDER`, with the archives expanded into FOLDER, does the "
         "rest; then `collect` and `build`, as above."
     )

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.reproduce import given_settings
+from benchmarks.runs.budgets import trained_short
+from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.resolution import resolve
 from benchmarks.runs.spec import Precision
 from datasets.base import World
+from registry import METHODS
 
 SEED = 0
 
@@ -44,7 +48,7 @@ class Switch:
         return (
             (spec.method, spec.world, spec.precision) == (self.method, self.world, self.precision)
             and (spec.profile, spec.seed, spec.ablation) == ("clean", SEED, None)
-            and sorted(given_settings(run)) == sorted(self.settings)
+            and sorted(own_settings(run)) == sorted(self.settings)
         )
 
 
@@ -61,6 +65,20 @@ SWITCHES = {
     "score_weights": Switch("msci", ("msci.test_score_weights=[0.1, 0.9, 0.9]",)),
 }
 """By the names that docs/deviations.md has for them."""
+
+
+def own_settings(run: RunRecord) -> list[str]:
+    """Return the settings that a run was given and that the presets do not give it anyway, as `--set` takes them."""
+    spec = run.spec
+    given = given_settings(run)
+    if not given:
+        return []
+    plain = resolve(
+        spec.method, METHODS.get(spec.method).Config, spec.dataset, profile=spec.profile, world=spec.world,
+        short=trained_short(run) is True,
+    ).values  # fmt: skip
+    usual = {f"{spec.method}.{key}={setting_text(value)}" for key, value in plain.items()}
+    return [text for text in given if text not in usual]
 
 
 def switch_of(run: RunRecord) -> str | None:

@@ -1,0 +1,141 @@
+"""What the repeats say: how far the results of one seed lie apart, and whether the choice of the epoch is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.report.table_model import GAP, Cell, Column, Table
+from benchmarks.runs.records import RunRecord, find_runs
+from benchmarks.significance import pooled_variance
+from benchmarks.studies.rounding.variants import VARIANTS
+from errors import UserError
+from registry import METHODS
+
+STATISTICS = ("auc", "best_hm")
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How far the repeats of a method lie apart. Fractions; deviations are pooled inside seeds.
+
+    repeats: how many there are of each seed; an instruction set that changes nothing is none.
+    deviations: of the test statistics, by name.
+    least, most: of the test AUC.
+    last: deviation of the validation AUC after the last epoch, where nothing was selected.
+    epochs: the selected epochs, from 1.
+    """
+
+    method: str
+    repeats: Mapping[int, int]
+    deviations: Mapping[str, float]
+    least: float
+    most: float
+    last: float
+    epochs: tuple[int, ...]
+
+
+def read(results: Path) -> dict[str, dict[int, dict[str, RunRecord]]]:
+    """Return the finished runs of the variants' folders by method, seed and variant."""
+    found: dict[str, dict[int, dict[str, RunRecord]]] = {}
+    for variant in VARIANTS:
+        if (results / variant).is_dir():
+            for run in find_runs(results / variant)[0]:
+                if run.result is not None:
+                    found.setdefault(run.spec.method, {}).setdefault(run.spec.seed, {})[variant] = run
+    if not found:
+        raise UserError(
+            f"There is nothing to summarise in '{results}'.",
+            "It holds no finished runs of a variant.",
+            "Run 'python -m benchmarks.studies.rounding run' first.",
+        )
+    return found
+
+
+def distinct(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
+    """Return the runs of a seed without the copies of the plain one: those whose every epoch is equal to its."""
+    plain = runs.get("plain")
+    if plain is None:
+        return list(runs.values())
+    return [run for name, run in runs.items() if name == "plain" or _curve(run) != _curve(plain)]
+
+
+def _curve(run: RunRecord) -> list[object]:
+    return [(epoch.get("losses"), epoch.get("val")) for epoch in run.epochs]
+
+
+def spread(method: str, seeds: Mapping[int, Mapping[str, RunRecord]]) -> Spread | None:
+    """Return how far a method's repeats lie apart; None where no seed has two."""
+    kept = {seed: own for seed, runs in seeds.items() if len(own := distinct(runs)) > 1}
+    if not kept:
+        return None
+
+    def pooled(read_one: Mapping[int, Sequence[float]]) -> float:
+        return float(np.sqrt(pooled_variance(read_one) or 0.0))
+
+    tests = {
+        name: {seed: [getattr(run.finished.metrics.test, name) for run in own] for seed, own in kept.items()}
+        for name in STATISTICS
+    }
+    last = {seed: [run.epochs[-1]["val"]["auc"] for run in own if run.epochs] for seed, own in kept.items()}
+    every = [value for values in tests["auc"].values() for value in values]
+    epochs = [run.finished.selection.epoch for own in kept.values() for run in own]
+    return Spread(
+        method,
+        {seed: len(own) for seed, own in kept.items()},
+        {name: pooled(values) for name, values in tests.items()},
+        min(every),
+        max(every),
+        pooled(last),
+        tuple(epoch + 1 for epoch in epochs if epoch is not None),
+    )
+
+
+def spreads(results: Path) -> list[Spread]:
+    """Return the spread of every method below a folder that has repeats, in the order of the registry."""
+    found = read(results)
+    order = [name for name in METHODS.names() if name in found]
+    return [one for name in order if (one := spread(name, found[name])) is not None]
+
+
+def table(found: Sequence[Spread]) -> Table:
+    """Return the spreads as a table."""
+    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    columns = [
+        Column("method"),
+        Column("runs"),
+        Column("AUC ±", digits=2, larger_is_better=None),
+        Column("least", digits=2, larger_is_better=None),
+        Column("most", digits=2, larger_is_better=None),
+        Column("HM ±", digits=2, larger_is_better=None),
+        Column("last epoch ±", digits=2, larger_is_better=None),
+        Column("epochs selected"),
+    ]
+    lines = [
+        [
+            Cell(text=titles[one.method]),
+            Cell(text=str(sum(one.repeats.values()))),
+            Cell(one.deviations["auc"]),
+            Cell(one.least),
+            Cell(one.most),
+            Cell(one.deviations["best_hm"]),
+            Cell(one.last),
+            Cell(text=", ".join(map(str, one.epochs)) or GAP),
+        ]
+        for one in found
+    ]
+    text = (
+        "The same seeds trained again with nothing changed but rounding: threads, instruction sets, one unit in the "
+        "last place of an initial number. Percent; ±: standard deviation of a run inside a seed, pooled. AUC, HM: of "
+        "test, at the epoch that validation selected; last epoch: of the validation AUC after the last one, where "
+        "nothing is selected. Where the first is much larger than the last, selection among near-equal epochs makes it."
+    )
+    return Table("What rounding is worth", text, columns, lines)
+
+
+def content(found: Sequence[Spread]) -> dict[str, dict[str, float | int]]:
+    """Return what the documents and intervals take: deviations by method, with the number of runs behind them."""
+    return {one.method: {**one.deviations, "runs": sum(one.repeats.values())} for one in found}
