@@ -24,6 +24,7 @@ WORK = {
     "csp": 1.0,
     "dfsp": 8.0,
     "refiner_style": 38.0,
+    "vp_cmjl": 40.0,
     "msci": 75.0,
     "cams": 30.0,
     "troika": 105.0,

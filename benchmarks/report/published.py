@@ -32,6 +32,7 @@ PAPERS_METHODS = {
     "caila": "CAILA",
     **{"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"},
     "cams": "CAMS",
+    "vp_cmjl": "VP-CMJL",
 }
 """What papers call methods, by our names; DFSP is of several fusions."""
 

@@ -99,10 +99,13 @@ class PhaseBatches:
     def __len__(self) -> int:
         return len(self.states)
 
-    def ordered(self) -> Iterator[Batch]:
-        """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
+    def ordered(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the images as listed from the one at `start`, not augmented, in evaluation batches.
+
+        Of several processes each has its own.
+        """
         execution = self.execution
-        own = execution.group.evaluation_rows(len(self), execution.eval_batch)
+        own = start + execution.group.evaluation_rows(len(self) - start, execution.eval_batch)
         if len(own):  # there may be fewer batches than processes
             yield from self._batches(own, execution.eval_batch, "none", view=0)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from methods.released import caila_names, hugging_face
+from methods.released import caila_names, hugging_face, tensor_names
 
 BACKBONE = "backbone.clip."
 """What the names of the backbone's tensors begin with in `Method.checkpoint`."""
@@ -22,55 +22,6 @@ BACKBONE = "backbone.clip."
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a file's tensors by name."""
 
-_THREE_BRANCHES = {
-    r"^prompts\.table\.weight$": "soft_att_obj",
-    r"^prompts\.families\.pair\.context$": "comp_ctx_vectors",
-    r"^prompts\.families\.state\.context$": "attr_ctx_vectors",
-    r"^prompts\.families\.object\.context$": "obj_ctx_vectors",
-    r"^disentanglers\.state\.linear\.": "attr_disentangler.fc1.",
-    r"^disentanglers\.object\.linear\.": "obj_disentangler.fc1.",
-    r"^disentanglers\.state\.norm\.": "attr_disentangler.bn1_fc.",
-    r"^disentanglers\.object\.norm\.": "obj_disentangler.bn1_fc.",
-    r"\.attention\.query\.": ".cross_attn.q_proj.",
-    r"\.attention\.key\.": ".cross_attn.k_proj.",
-    r"\.attention\.value\.": ".cross_attn.v_proj.",
-    r"\.attention\.out\.": ".cross_attn.proj.",
-    r"\.widen\.": ".mlp.0.",
-    r"\.narrow\.": ".mlp.3.",
-}
-_TROIKA = {r"^traction\.layers\.": "cmt.", r"^traction\.norm\.": "patch_norm.", r"^strength$": "lamda"}
-_MSCI = {
-    r"^lambda_1$": "lamda",
-    r"^lambda_2$": "lamda_2",
-    r"^local\.linear\.": "concat_projection_low.0.",
-    r"^local\.norm\.": "concat_projection_low.1.",
-    r"^whole\.linear\.": "concat_projection_high.0.",
-    r"^whole\.norm\.": "concat_projection_high.1.",
-    r"^stage_1\.layers\.": "stage1_local_alignment.cross_attn_layers.",
-    r"^stage_2\.layers\.": "stage2_global_fusion.cross_attn_layers.",
-    r"^stage_1\.norm\.": "stage1_local_alignment.norm.",
-    r"^stage_2\.norm\.": "stage2_global_fusion.norm.",
-}
-_DFSP = {
-    r"^table\.weight$": "soft_att_obj",
-    r"^prompt\.context$": "soft_prompt",
-    r"^fusion\.to_image\.channels\.": "fusion.txt2img_transform_layer1.",
-    r"^fusion\.to_image\.tokens\.": "fusion.txt2img_transform_layer2.",
-    r"^fusion\.to_text\.channels\.": "fusion.img2txt_transform_layer1.",
-    r"^fusion\.to_text\.tokens\.": "fusion.img2txt_transform_layer2.",
-    r"^fusion\.to_image\.cross\.": "fusion.crossblock_img.",
-    r"^fusion\.to_text\.cross\.": "fusion.crossblock_txt.",
-    r"^fusion\.image_blocks\.": "fusion.resblocks_img.",
-    r"^fusion\.text_blocks\.": "fusion.resblocks_txt.",
-    r"^fusion\.to_text\.composer\.": "fusion.txt_fine_tune.",
-    r"\.attention\.": ".attn.",
-    r"(resblocks_\w+\.\d+)\.ln_query\.": r"\1.ln_1.",
-    r"\.ln_query\.": ".ln_x.",
-    r"\.ln_memory\.": ".ln_y.",
-    r"\.ln_mlp\.": ".ln_2.",
-    r"\.mlp\.0\.": ".mlp.c_fc.",
-    r"\.mlp\.3\.": ".mlp.c_proj.",
-}
 DFSP_VARIANTS = {"txt2img": "t2i", "img2txt": "i2t", "BiFusion": "bif", "OnlySPM": "none"}
 """DFSP's words for its variants, with which the names of its files begin, and ours."""
 
@@ -193,7 +144,7 @@ FORMS = {
             "dfsp",
             "soft_att_obj",
             ("soft_prompt", "fusion.crossblock_img."),
-            _DFSP,
+            tensor_names.DFSP,
             inferred=_dfsp,
             forward={"layout": "released"},
             fixed={"learn_context": True, "learn_primitives": True},
@@ -204,7 +155,7 @@ FORMS = {
             "troika",
             "soft_att_obj",
             ("cmt.",),
-            {**_THREE_BRANCHES, **_TROIKA},
+            {**tensor_names.THREE_BRANCHES, **tensor_names.TROIKA},
             inferred=_troika,
             forward={"compound_norm": True},
             fixed={**_SAME_BRANCHES, "learn_lambda": True, "class_token": True},
@@ -214,7 +165,7 @@ FORMS = {
             "msci",
             "soft_att_obj",
             ("stage1_local_alignment.", "stage2_global_fusion."),
-            {**_THREE_BRANCHES, **_MSCI},
+            {**tensor_names.THREE_BRANCHES, **tensor_names.MSCI},
             inferred=_msci,
             fixed={
                 **_SAME_BRANCHES,

@@ -31,6 +31,7 @@ TOTALS = {
     "caila": dict.fromkeys(SIZES, 123_833_347),
     # Without the description's `pre_norm` (2 x 1024), which the released code builds and never uses.
     "cams": {"mit_states": 59_373_313 - 2048, "ut_zappos": 57_284_481 - 2048, "cgqa": 62_038_017 - 2048},
+    "vp_cmjl": {"mit_states": 23_447_040, "ut_zappos": 22_937_088, "cgqa": 24_563_712},
     "refiner_style": {name: 16_569_984 + 3 * CONTEXT + words + ADAPTERS for name, words in WORDS.items()},
 }
 VARIANTS = [

@@ -32,6 +32,8 @@ VALUES = {
     "dfsp": {"mix_images": [2], "decompose_over": ["train_pairs"], "primitive_scores_at_test": [0.1]},
     "cams": {"beta": [0.3], **{key: BRANCHES[key] for key in ("inference", "score_weights")}},
     "refiner_style": {key: BRANCHES[key] for key in ("inference", "score_weights")},
+    "vp_cmjl": {key: BRANCHES[key] for key in ("inference", "score_weights")}
+    | {"proxy_weight": [0.0], "text_weight": [1.0], "mixing": ["probabilities"]},
 }
 """Values of every declared setting other than the default."""
 

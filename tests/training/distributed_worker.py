@@ -31,6 +31,7 @@ from methods.msci import MSCI, MSCIConfig
 from methods.parts.caila_settings import CAILAConfig
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 from methods.troika import Troika, TroikaConfig
+from methods.vp_cmjl import VPCMJL, VPCMJLConfig
 
 ONE_IMAGE_LEFT = {"batch_size": 47}  # of 48: then one process has the last image, and the other none
 CASES = {
@@ -42,6 +43,7 @@ CASES = {
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
     "caila": (CAILA, CAILAConfig(shift=0.5), {"batch_size": 20, "micro_batch": 5}),
     "cams": (CAMS, CAMSConfig(), {"batch_size": 23}),
+    "vp_cmjl": (VPCMJL, VPCMJLConfig(), ONE_IMAGE_LEFT),
 }
 
 
