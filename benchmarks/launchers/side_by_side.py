@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.runs.environment import usable_cpus
 from benchmarks.training.processes import processes
-from datasets.system import is_posix
+from datasets.system import is_posix, usable_cpus
 
 if TYPE_CHECKING:
     from benchmarks.running.plan import PlannedRun
