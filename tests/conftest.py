@@ -49,3 +49,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> CompositionDataset:
 def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the memory estimates out of `--dry-run`: they take seconds a method, and have tests of their own."""
     monkeypatch.setattr("benchmarks.running.memory_estimate.memory_table", lambda planned, workbench: [])
+
+
+@pytest.fixture
+def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write figures as SVG, which the page holds, and not in the other formats too: tests of figures have all."""
+    monkeypatch.setattr("benchmarks.report.style.FORMATS", ((".svg", {"Date": None}),))

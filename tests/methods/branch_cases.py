@@ -10,6 +10,7 @@ import torch
 
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import Backbone, build_clip
+from methods.backbone.tokens import tokenizer_of
 from methods.base import Batch, Method
 
 VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
@@ -42,4 +43,4 @@ def full_size_backbone(name: str = "ViT-L-14-quickgelu") -> Backbone:
     config = open_clip.get_model_config(name)
     with torch.device("meta"):
         clip = build_clip(config, "full size")
-    return Backbone.from_open_clip(clip, open_clip.SimpleTokenizer(), "full size", digest="")
+    return Backbone.from_open_clip(clip, tokenizer_of(config, "full size"), "full size", digest="")

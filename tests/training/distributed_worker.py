@@ -1,4 +1,4 @@
-"""What two processes of torchrun do in test_distributed.py: train and score together, and compare with doing it alone.
+"""What the two processes in test_distributed.py do: train and score together, and compare with doing it alone.
 
 Every process also does the run of one process by itself, so that it can judge; an assertion that fails ends the launch.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +223,3 @@ def main(root: Path) -> None:
     bench.resumes()
     bench.refuses()
     group.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
