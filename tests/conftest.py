@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 # The tests' networks are tiny: threads would wait for each other longer than they compute. Set before torch is
@@ -55,3 +56,20 @@ def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
 def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write figures as SVG, which the page holds, and not in the other formats too: tests of figures have all."""
     monkeypatch.setattr("benchmarks.report.style.FORMATS", ((".svg", {"Date": None}),))
+
+
+@pytest.fixture
+def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the operations of a method once for several `cost` commands of a test: it takes seconds."""
+    from benchmarks.cost import whole
+    from benchmarks.cost.labels import label_space
+    from benchmarks.cost.record import Row, Settings
+
+    count = whole.count_or_say
+
+    @cache
+    def counted(name: str, settings: str) -> Row:
+        asked = Settings.model_validate_json(settings)
+        return count(name, asked, label_space(asked.labels))
+
+    monkeypatch.setattr(whole, "count_or_say", lambda name, settings, _: counted(name, settings.model_dump_json()))
