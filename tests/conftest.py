@@ -28,6 +28,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
+LONG = {
+    *("test_slurm.py", "test_distributed.py", "test_local.py", "test_kill_loop.py", "test_threads.py"),
+    "test_windows.py",
+}
+"""Files with tests that take tens of seconds, most of them in waiting for processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin, so that none of them is left to a single process at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the user's cache out of the tests, in this process and in those it starts."""
