@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 # The tests' networks are tiny: threads would wait for each other longer than they compute. Set before torch is
@@ -25,6 +26,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process more than there are cores: some tests wait for processes of their own."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
+LONG = {
+    *("test_slurm.py", "test_distributed.py", "test_local.py", "test_kill_loop.py", "test_threads.py"),
+    "test_windows.py",
+}
+"""Files with tests that take tens of seconds, most of them in waiting for processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin, so that none of them is left to a single process at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +68,20 @@ def no_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
 def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write figures as SVG, which the page holds, and not in the other formats too: tests of figures have all."""
     monkeypatch.setattr("benchmarks.report.style.FORMATS", ((".svg", {"Date": None}),))
+
+
+@pytest.fixture
+def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the operations of a method once for several `cost` commands of a test: it takes seconds."""
+    from benchmarks.cost import whole
+    from benchmarks.cost.labels import label_space
+    from benchmarks.cost.record import Row, Settings
+
+    count = whole.count_or_say
+
+    @cache
+    def counted(name: str, settings: str) -> Row:
+        asked = Settings.model_validate_json(settings)
+        return count(name, asked, label_space(asked.labels))
+
+    monkeypatch.setattr(whole, "count_or_say", lambda name, settings, _: counted(name, settings.model_dump_json()))

@@ -26,7 +26,8 @@ from benchmarks.launchers.telling import VARIABLE
 ROOT = Path(__file__).parents[1]
 PRELOADED = [
     *("benchmarks.report.page", "benchmarks.running.execute", "benchmarks.running.plan", "benchmarks.training.loop"),
-    *("benchmarks.training.distributed", "methods.backbone.loading", "forked", "toy_runs"),
+    *("benchmarks.training.distributed", "benchmarks.launchers.inline", "benchmarks.report.writing", "open_clip"),
+    *("methods.backbone.loading", "methods.coop", "methods.csp", "methods.troika", "forked", "toy_runs"),
 ]
 """Modules that the server imports: what runs and reports need, nothing that has computed a gradient yet."""
 

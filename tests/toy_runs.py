@@ -79,6 +79,6 @@ def whole_run(toy, results, report) -> None:
     """Do the run below a results folder from wherever it stands, as `bench.py run` does, for the kill loop."""
     folder = RunFolder(results / "run")
     if folder.status != "done":
-        trainer = make_trainer(folder.path, toy, make_backbone(), report=report, batch_size=8, epochs=2)
+        trainer = make_trainer(folder.path, toy, make_backbone(), report=report, batch_size=16, epochs=2)
         folder.finish(trainer.run())
     folder.tidy()

@@ -55,7 +55,7 @@ def broken(tmp_path):
         (["--help"], 0, "Usage"),
     ],
 )
-def test_only_the_first_of_several_processes_prints(words, code, said, tmp_path, plugin):
+def test_only_the_first_of_several_processes_prints(words, code, said, tmp_path, plugin, counted_once):
     words = [plugin if word is PLUGIN else word for word in words]
     first = here(*words, check=False, cwd=tmp_path)
     assert (first.returncode, said in first.stdout + first.stderr) == (code, True), first

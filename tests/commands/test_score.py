@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from in_process import here
+from PIL import Image
 from report_records import make_run
 from toy_world import make_toy
 
@@ -168,8 +169,9 @@ def test_top_k_stands_in_the_report_and_older_records_say_why_not(world, recorde
     assert refused.returncode == 2 and "There are no top-9 numbers." in refused.stderr
 
 
-def test_no_network_is_asked_of_a_record_of_files(recorded):
-    done = here("predict", recorded, "--run", "external-without", "--results", recorded, check=False)
+def test_no_network_is_asked_of_a_record_of_files(recorded, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "some.png")
+    done = here("predict", tmp_path, "--run", "external-without", "--results", recorded, check=False)
     assert done.returncode == 2
     assert "Its scores came from a file, without a network." in done.stderr
 

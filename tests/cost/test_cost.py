@@ -348,7 +348,7 @@ def test_the_command_refuses_wrong_words():
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
-def test_the_old_name_of_the_command_says_the_new_one():
+def test_the_old_name_of_the_command_says_the_new_one(counted_once):
     words = ("--methods", "csp", "--labels", LABELS, "--flops-only", "--backbone", "tiny-icons")
     old, new = here("profile", *words), here("cost", *words)
     assert old.stdout == new.stdout and "cost now" not in new.stderr
