@@ -53,6 +53,10 @@ class Resizing:
             raise ValueError(f"fill_color is {fill!r}, and can be a whole number from 0 to 255")
         return cls(cast(ResizeMode, said.get("resize_mode", "shortest")), said.get("interpolation", "bicubic"), fill)
 
+    def configuration(self) -> dict[str, Any]:
+        """Return what `of` reads, by open_clip's names; `margin` has none."""
+        return {key: getattr(self, key) for key in KEYS}
+
     def __str__(self) -> str:
         filled = f", filled up with {self.fill_color}" if self.resize_mode == "longest" else ""
         cut = f", {self.margin:.3g} times the size" if self.margin != 1 else ""

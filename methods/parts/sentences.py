@@ -18,7 +18,7 @@ from datasets.base import Candidates, Vocabulary, clean_label
 from methods.backbone import prefix
 from methods.backbone.blocks import Adapters
 from methods.backbone.clip import Backbone
-from methods.parts.memo import LastCall
+from methods.parts.memo import PerObject
 from methods.parts.prompts import Branch
 
 BEGINNING = "a photo of a"
@@ -74,7 +74,7 @@ class Sentences(nn.Module):
         self._states = [[place[token] for token in ids] for ids in of_states]
         self._objects = [[place[token] for token in (*ids, *end)] for ids in of_objects]
         self._alone = [[place[token] for token in (*ids, *of_any, *end)] for ids in of_states]
-        self._plans = {branch: LastCall[list[Family]]() for branch in ("pair", "state", "object")}
+        self._plans = {branch: PerObject[list[Family]]() for branch in ("pair", "state", "object")}
 
     def token_vectors(self, backbone: Backbone) -> Tensor:
         """Return the rows `ids` of the token table, [U, T]: read once for all prompts, since a gradient is as large as
@@ -96,7 +96,7 @@ class Sentences(nn.Module):
         vectors: of `token_vectors`. beginning_learns: whether a gradient reaches the vectors of "a photo of a" where
         they stand at the beginning; through a label they learn in any case.
         """
-        plan = self._plans[branch].get((candidates,), lambda: self._plan(branch, candidates))
+        plan = self._plans[branch].get(candidates, self.ids.device, lambda: self._plan(branch, candidates))
         begin = vectors[self.beginning]
         begin = begin if beginning_learns else begin.detach()
         shared = backbone.shared_prefix and prefix.can_share(backbone)
