@@ -7,8 +7,8 @@ depends on the number of workers or on what ran before.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import CompositionDataset, Phase
+from datasets.concept_shift import Shift
 from datasets.transforms import Transform, derived_seed, with_stream
 from errors import UserError
 
@@ -26,14 +27,19 @@ class ImageBatch:
 
     images: float [B, 3, H, W], normalised
     index: int64 [B], rows of the split
+    shifts: of the samples that have a second image, by their place in the batch
+    seconds: float [S, 3, H, W], these images in order of place, None if there are none
     """
 
     images: Tensor
     index: Tensor
+    shifts: Mapping[int, Shift] = field(default_factory=dict)
+    seconds: Tensor | None = None
 
     def pin_memory(self) -> ImageBatch:
         """Return the batch in memory that a device can copy from by itself; the loader calls this by its name."""
-        return ImageBatch(self.images.pin_memory(), self.index)
+        seconds = None if self.seconds is None else self.seconds.pin_memory()
+        return replace(self, images=self.images.pin_memory(), seconds=seconds)
 
 
 class DeadWorker(UserError):
@@ -59,31 +65,59 @@ def dead_worker(error: BaseException) -> DeadWorker | None:
     return DeadWorker(error) if died else None
 
 
-class _Images(Dataset):
-    """The images of a split under a transform, each view from its own random stream."""
+SecondImage = Callable[[int], Shift | None]
+"""Which second image a sample has, by its row of the split; None is none."""
 
-    def __init__(self, dataset: CompositionDataset, phase: Phase, transform: Transform, seed: int, epoch: int) -> None:
+_Sample = tuple[Tensor, int, tuple[Tensor, Shift] | None]
+
+
+class _Images(Dataset):
+    """The images of a split under a transform, each view from its own random stream, and the second ones of some."""
+
+    def __init__(
+        self,
+        dataset: CompositionDataset,
+        phase: Phase,
+        transform: Transform,
+        seed: int,
+        epoch: int,
+        second: SecondImage | None,
+    ) -> None:
         self.dataset, self.phase, self.transform, self.seed, self.epoch = dataset, phase, transform, seed, epoch
+        self.second = second
 
     def __len__(self) -> int:
         return len(self.dataset.splits[self.phase])
 
-    def __getitem__(self, index: int) -> tuple[Tensor | str, int]:
+    def __getitem__(self, index: int) -> _Sample | str:
         try:
             picture = self.dataset.load_image(self.phase, index)
+            shift = None if self.second is None else self.second(index)
+            other = None if shift is None else self.dataset.load_image(self.phase, shift.image)
         except UserError as error:
             # A worker's exception reaches the parent as text with a traceback; sentences travel as data instead.
-            return "\n".join((error.asked, error.there, error.next_step)), index
-        view = with_stream(self.transform, picture, "view", self.seed, self.epoch, self.phase, index)
-        return view, index
+            return "\n".join((error.asked, error.there, error.next_step))
+        names = (self.seed, self.epoch, self.phase, index)
+        view = with_stream(self.transform, picture, "view", *names)
+        if shift is None or other is None:
+            return view, index, None
+        return view, index, (with_stream(self.transform, other, "second view", *names), shift)
 
 
-def _collate(items: list[tuple[Tensor | str, int]]) -> ImageBatch | str:
-    broken = next((view for view, _ in items if isinstance(view, str)), None)
-    if broken is not None:
-        return broken
-    views = [view for view, _ in items if isinstance(view, Tensor)]
-    return ImageBatch(torch.stack(views), torch.tensor([index for _, index in items]))
+def _collate(samples: list[_Sample | str]) -> ImageBatch | str:
+    whole: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, str):
+            return sample
+        whole.append(sample)
+    views, rows, others = zip(*whole, strict=True)
+    second = {place: other for place, other in enumerate(others) if other is not None}
+    return ImageBatch(
+        torch.stack(views),
+        torch.tensor(rows),
+        {place: shift for place, (_, shift) in second.items()},
+        torch.stack([view for view, _ in second.values()]) if second else None,
+    )
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -103,13 +137,16 @@ def image_batches(
     epoch: int = 0,
     workers: int = 0,
     pin_memory: bool = False,
+    second: SecondImage | None = None,
 ) -> Iterator[ImageBatch]:
     """Yield the images of a split in batches (the last may be smaller), in the order given or as listed.
+
+    second: which samples get a second image, with an augmented view of its own.
 
     Raises UserError naming the file when an image is missing or cannot be decoded, and `DeadWorker` when one of
     `workers` processes dies. Neither the order nor the views depend on `workers`.
     """
-    images = _Images(dataset, phase, transform, seed, epoch)
+    images = _Images(dataset, phase, transform, seed, epoch, second)
     rows = list(range(len(images))) if order is None else order.tolist()
     loader = DataLoader(
         images,

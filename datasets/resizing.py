@@ -21,6 +21,8 @@ class Resizing:
         side to the size and fills up the rest on both sides; "squash" brings both sides to the size.
     interpolation: of all three, with antialiasing as Pillow does it.
     fill_color: 0 to 255, of all three channels, before they are normalised; for "longest" alone.
+    margin: for "shortest" alone, how many times the size the shorter side becomes before the centre is cut out. No
+        configuration of open_clip says it.
 
     The defaults are open_clip's, and OpenAI's.
     """
@@ -28,6 +30,7 @@ class Resizing:
     resize_mode: ResizeMode = "shortest"
     interpolation: Interpolation = "bicubic"
     fill_color: int = 0
+    margin: float = 1.0
 
     @classmethod
     def of(cls, configuration: Mapping[str, Any]) -> Resizing:
@@ -50,9 +53,14 @@ class Resizing:
             raise ValueError(f"fill_color is {fill!r}, and can be a whole number from 0 to 255")
         return cls(cast(ResizeMode, said.get("resize_mode", "shortest")), said.get("interpolation", "bicubic"), fill)
 
+    def configuration(self) -> dict[str, Any]:
+        """Return what `of` reads, by open_clip's names; `margin` has none."""
+        return {key: getattr(self, key) for key in KEYS}
+
     def __str__(self) -> str:
         filled = f", filled up with {self.fill_color}" if self.resize_mode == "longest" else ""
-        return f"{self.resize_mode}, {self.interpolation}{filled}"
+        cut = f", {self.margin:.3g} times the size" if self.margin != 1 else ""
+        return f"{self.resize_mode}, {self.interpolation}{filled}{cut}"
 
 
 USUAL = Resizing()

@@ -21,3 +21,8 @@ def worker_pool() -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     return ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context)
+
+
+def usable_cpus() -> int | None:
+    """Return how many cores the process may use, which on a shared machine is less than what is there."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,9 +1,11 @@
 """Image transforms of the CLIP repositories, and random streams that make each augmented view reproducible.
 
 Evaluation is open_clip's, pixel by pixel: resized as the backbone's weights ask (`resizing.py`; for OpenAI's the
-shorter side to the backbone's size, bicubic, then the centre), normalised with their mean and deviation. Training adds
-horizontal flip, random perspective (distortion 0.5, probability 0.5) and rotation within 5 degrees before the tensor is
-made (docs/protocol.md). The view of an image is a function of (seed, epoch, image), whatever the number of workers.
+shorter side to the backbone's size, bicubic, then the centre), normalised with their mean and deviation. The
+augmentation "clip" adds horizontal flip, random perspective (distortion 0.5, probability 0.5) and rotation within 5
+degrees before the tensor is made (docs/protocol.md); "crop" resizes a part of the picture, of 8 to 100 % of its area
+and sides of 3 : 4 to 4 : 3, bilinear, and flips it (CAILA). The view of an image is a function of (seed, epoch, image),
+whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torchvision.transforms import v2
 from datasets.resizing import USUAL, Resizing
 from datasets.streams import derived_seed as derived_seed  # where training looks for it
 
-Augmentation = Literal["clip", "none"]
+Augmentation = Literal["clip", "crop", "none"]
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -34,7 +36,9 @@ def build_transform(
     resizing: Resizing = USUAL,
 ) -> Transform:
     """Return a function from an RGB picture to a normalised float tensor [3, image_size, image_size]."""
-    steps = _resized(image_size, resizing)
+    steps = [v2.RandomResizedCrop(image_size)] if augmentation == "crop" else _resized(image_size, resizing)
+    if augmentation == "crop":
+        steps += [v2.RandomHorizontalFlip()]
     if augmentation == "clip":
         steps += [v2.RandomHorizontalFlip(), v2.RandomPerspective(), v2.RandomRotation(5)]
     steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
@@ -48,7 +52,7 @@ def _resized(size: int, resizing: Resizing) -> list[torch.nn.Module]:
         return [FitAndFill(size, interpolation, resizing.fill_color)]
     if resizing.resize_mode == "squash":
         return [v2.Resize((size, size), interpolation=interpolation, antialias=True)]
-    return [v2.Resize(size, interpolation=interpolation, antialias=True), v2.CenterCrop(size)]
+    return [v2.Resize(round(size * resizing.margin), interpolation, antialias=True), v2.CenterCrop(size)]
 
 
 class FitAndFill(torch.nn.Module):

@@ -23,6 +23,8 @@ METHODS.add(
     title="Refiner-style",
     paper="our design, after ICASSP 2025",
 )
+METHODS.add("caila", "methods.caila:CAILA", title="CAILA", paper="Zheng et al., WACV 2024")
+METHODS.add("vp_cmjl", "methods.vp_cmjl:VPCMJL", title="VP-CMJL", paper="Zhang et al., ICCV 2025")
 
 # One loader serves them all. These are listed because the suite uses or recommends them.
 for _name, _title in {

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary, World
+from datasets.concept_shift import Primitive, ShiftRule
+from datasets.resizing import Resizing
 from methods.offers import require_fit
 
 if TYPE_CHECKING:
@@ -72,6 +74,29 @@ class MethodInfo:
 
 
 @dataclass(frozen=True)
+class SecondImages:
+    """Second images of S samples of a batch, which replace one primitive: what a sample shows and is called then.
+
+    rows: int64 [S], places in the batch, ascending
+    images: float [S, 3, H, W], normalised, each of some image that shows the new primitive
+    labels: int64 [S], the new label of the primitive
+    pairs: int64 [S], columns of the pair that it makes with the other primitive
+    """
+
+    rows: Tensor
+    images: Tensor
+    labels: Tensor
+    pairs: Tensor
+
+    def within(self, start: int, stop: int) -> SecondImages | None:
+        """Return those of the samples start .. stop - 1, with rows counted from there; None if there are none."""
+        some = (self.rows >= start) & (self.rows < stop)
+        if not some.any():
+            return None
+        return SecondImages(self.rows[some] - start, self.images[some], self.labels[some], self.pairs[some])
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of images on the method's device.
 
@@ -79,6 +104,7 @@ class Batch:
     states, objects: int64 [B]
     pairs: int64 [B], column of the true pair in the candidates in use (-1: not a candidate)
     features: what `Method.image_features` returned, each [B, ...], or None before `encode`
+    second: by the primitive that they replace, in training batches of a method that asks for them (`Method.shifts`)
     """
 
     states: Tensor
@@ -86,6 +112,7 @@ class Batch:
     pairs: Tensor
     images: Tensor | None = None
     features: Mapping[str, Tensor] | None = None
+    second: Mapping[Primitive, SecondImages] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -130,6 +157,16 @@ class Method(nn.Module, abc.ABC):
         self.backbone = backbone
         self.vocabulary = vocabulary
         self.config = config
+
+    @property
+    def shifts(self) -> ShiftRule | None:
+        """Which samples of a training epoch get a second image (`Batch.second`); None is none."""
+        return None
+
+    @property
+    def resizing(self) -> Resizing:
+        """How images are brought to the backbone's size where they are not augmented."""
+        return self.backbone.resizing
 
     @abc.abstractmethod
     def image_features(self, images: Tensor) -> dict[str, Tensor]:

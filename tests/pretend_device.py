@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import torch
-from forked import start_server
-from toy_runs import CPU, make_trainer
+from toy_runs import CPU, SMALL, make_trainer
 
 from benchmarks.cost.pretend_device import DEVICE, Pretend
 from benchmarks.running.choices import Choices, How
@@ -20,25 +17,17 @@ from benchmarks.studies.made_images import made_dataset
 from datasets.base import CompositionDataset
 from methods.backbone.clip import Backbone
 from methods.backbone.loading import build_clip
+from methods.backbone.tokens import tokenizer_of
 from methods.base import Batch, Method
 from registry import BACKBONES, METHODS
 
 BACKBONE = "tiny-on-device"
 ON_DEVICE = replace(CPU, device=DEVICE, eval_batch=4)
-SMALL = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
 
 
 def make_backbone() -> Backbone:
     """Return a random CLIP of two blocks in each tower: every operation here takes Python's time."""
-    import open_clip
-
-    return Backbone.from_open_clip(
-        build_clip(SMALL, "small", 0), open_clip.SimpleTokenizer(context_length=16), BACKBONE, "random"
-    )
+    return Backbone.from_open_clip(build_clip(SMALL, "small", 0), tokenizer_of(SMALL, BACKBONE), BACKBONE, "random")
 
 
 def small_dataset(images: int = 6) -> CompositionDataset:
@@ -94,21 +83,10 @@ class _Knowing:
 
 def in_two_processes(root: Path, names: list[str]) -> None:
     """Train each method for an epoch in two processes that share every batch; AssertionError if one of them fails."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context(start_server())
-    made = [context.Process(target=_one_of_two, args=(root, names, rank, port)) for rank in range(2)]
-    for process in made:
-        process.start()
-    for process in made:
-        process.join(120)
-    assert [process.exitcode for process in made] == [0, 0], "see what the processes printed"
+    forked.in_two_processes(_one_of_two, root, names)
 
 
-def _one_of_two(root: Path, names: list[str], rank: int, port: int) -> None:
-    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in launched.items()} | {"MASTER_ADDR": "localhost"}
+def _one_of_two(root: Path, names: list[str]) -> None:
     from benchmarks.training.distributed import start_group
 
     group = start_group(DEVICE)
@@ -117,7 +95,7 @@ def _one_of_two(root: Path, names: list[str], rank: int, port: int) -> None:
         backbone.to(DEVICE)
         for name in names:
             method = METHODS.get(name)
-            own = root / name if group.leads else root / f"{name}-{rank}"
+            own = root / name if group.leads else root / f"{name}-{group.rank}"
             made = make_trainer(
                 own,
                 dataset,

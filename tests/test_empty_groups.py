@@ -45,7 +45,7 @@ def register(toy, **left) -> str:
         ({"val": "one of each", "test": "one of each"}, "closed", [], set()),
     ],
 )
-def test_every_command_shows_what_is_defined(tmp_path, toy, no_estimates, left, world, notes, gaps):
+def test_every_command_shows_what_is_defined(tmp_path, toy, no_estimates, svg_alone, left, world, notes, gaps):
     name, results = register(toy, **left), tmp_path / "results"
     command = ("run", "--dataset", name, "--methods", "csp", "clip_zero_shot", "--epochs", 1, "--world", world)
     command += ("--device", "cpu", "--results", results)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +19,16 @@ from benchmarks.training.loop import Trainer
 from datasets.transforms import derived_seed
 from methods.backbone.clip import Backbone
 from methods.backbone.loading import build_clip
+from methods.backbone.tokens import tokenizer_of
 from methods.csp import CSP, CSPConfig
 
 CONFIG = json.loads((Path(__file__).parents[1] / "methods/backbone/tiny-icons.json").read_text())
+SMALL = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+"""Two blocks in each tower: with arrays this small, the number of operations is what takes time."""
 
 
 class Killed(BaseException):
@@ -29,12 +38,8 @@ class Killed(BaseException):
 CPU = Execution(torch.device("cpu"), eval_batch=7, pair_chunk=5)
 
 
-def make_backbone() -> Backbone:
-    import open_clip
-
-    return Backbone.from_open_clip(
-        build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(context_length=16), "tiny", "random"
-    )
+def make_backbone(config: Mapping[str, Any] = SMALL) -> Backbone:
+    return Backbone.from_open_clip(build_clip(config, "tiny", 0), tokenizer_of(config, "tiny"), "tiny", "random")
 
 
 def make_trainer(
@@ -74,6 +79,6 @@ def whole_run(toy, results, report) -> None:
     """Do the run below a results folder from wherever it stands, as `bench.py run` does, for the kill loop."""
     folder = RunFolder(results / "run")
     if folder.status != "done":
-        trainer = make_trainer(folder.path, toy, make_backbone(), report=report, batch_size=8, epochs=2)
+        trainer = make_trainer(folder.path, toy, make_backbone(), report=report, batch_size=16, epochs=2)
         folder.finish(trainer.run())
     folder.tidy()

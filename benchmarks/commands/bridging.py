@@ -27,7 +27,7 @@ class Form(StrEnum):
 class Made:
     """What a checkpoint was made with, and what its record is to be called by."""
 
-    method: Annotated[str, typer.Option(help="The method: csp, coop, dfsp, troika or msci.")]
+    method: Annotated[str, typer.Option(help="The method: csp, coop, dfsp, troika, msci or caila.")]
     dataset: Annotated[str, typer.Option(help="Data set that it was trained on.")]
     backbone: Annotated[str, typer.Option(help="CLIP that it was trained with, e.g. ViT-L-14-quickgelu/openai.")]
     world: Annotated[World, typer.Option(help="Candidate pairs.")] = World.closed

@@ -33,7 +33,7 @@ def run(
     plugin: Plugins = None,
     launch: launching.Launch,
 ) -> None:
-    """Train and evaluate methods; without options: every method on icon_states, one seed."""
+    """Train and evaluate methods; without options: seven methods on icon_states, one seed."""
     load_plugins(plugin)
     launcher = launching.launcher_of(launch, plugin)
     requests = wanted.requests(suite)  # names are checked before torch is imported

@@ -113,12 +113,14 @@ class PartMeter:
         """Charge the parts of a method within the block."""
         from methods.backbone import prefix
         from methods.parts.prompts import SoftPrompt
+        from methods.parts.sentences import Sentences
 
         backbone = method.backbone
         places: list[tuple[Any, str, str]] = [(backbone, name, "vision") for name in VISION]
         places += [(backbone, name, "text") for name in TEXT]
         places += [(prefix, "extend", "text"), (prefix, "finish", "text")]
         places += [(SoftPrompt, "encode", "text"), (SoftPrompt, "forward", "text")]
+        places += [(Sentences, "encode", "text"), (Sentences, "token_vectors", "text")]
         places += [(torch.nn.functional, "cross_entropy", "loss")]
         places += [(method, name, "interaction") for name in ("encode", "prepare", "score")]
         with _replaced(places, self.call):

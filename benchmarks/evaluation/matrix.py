@@ -1,13 +1,15 @@
 """From a score matrix in a file to the per-image record, block by block; no torch.
 
-A pass over each block in single precision: the columns of either group are gathered, and of them the best score, the
-first column that reaches it, how many do, and the log-sum-exp are kept (docs/protocol.md, "Two numbers per image").
-Memory grows with the images and one block, never with images x pairs.
+A pass over each block in single precision, several blocks side by side: the columns of either group are gathered, and
+of them the best score, the first column that reaches it, how many do, and the log-sum-exp are kept (docs/protocol.md,
+"Two numbers per image"). Memory grows with the images and some blocks, never with images x pairs.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,11 @@ from benchmarks.evaluation.matrix_files import MatrixFile
 from benchmarks.evaluation.matrix_signs import Signs
 from benchmarks.evaluation.topk import rivals
 from datasets.base import Candidates, Split
+from datasets.system import usable_cpus
 from errors import UserError
+
+THREADS = 8
+"""At most so many blocks are looked at side by side. Rows of images do not meet, so the numbers are those of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +57,10 @@ class GroupBest:
         self.more = np.zeros(images, np.int64)  # how many more reach the last of `highest`
 
     def update(self, rows: np.ndarray, block: np.ndarray, at: np.ndarray, candidates: np.ndarray) -> None:
-        """Take in the scores block[:, at] of the images `rows`; `candidates` rise with `at`."""
+        """Take in the scores block[:, at] of the images `rows`; `candidates` rise with `at`.
+
+        Calls for other images may run beside it.
+        """
         scores = np.take(block, at, axis=1)
         if self.factor != 1:
             scores *= self.factor
@@ -60,7 +69,7 @@ class GroupBest:
         # NaN and infinity stay in `best` for whoever takes the record to refuse.
         shift = np.where(np.isfinite(best), best, np.float32(0))
         if self.top:
-            self._highest(rows, scores)
+            self._highest(rows, scores, place)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             np.subtract(scores, shift[:, None], out=scores)
             ties = _count(scores == 0)
@@ -76,15 +85,21 @@ class GroupBest:
             self.best[rows] = np.maximum(before, best)
             self.log_sum[rows] = np.logaddexp(self.log_sum[rows], log_sum)
 
-    def _highest(self, rows: np.ndarray, scores: np.ndarray) -> None:
-        """Take the block's largest scores into the list: as many rounds of "the largest of those that are left"."""
-        left, images = scores.copy(), np.arange(len(scores))
+    def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> None:
+        """Take the block's largest scores into the list: as many rounds of "the largest of those that are left".
+
+        place: of the first of them, [r]. `scores` are changed on the way and left as they were.
+        """
+        images, places = np.arange(len(scores)), []
         found = np.full((len(scores), self.top), -np.inf, np.float32)
         for rank in range(min(self.top, scores.shape[1])):
-            place = left.argmax(axis=1)
-            found[:, rank] = left[images, place]
-            left[images, place] = -np.inf
-        more = _count(left == found[:, -1:])
+            place = scores.argmax(axis=1) if rank else place
+            found[:, rank] = scores[images, place]
+            scores[images, place] = -np.inf
+            places.append(place)
+        more = _count(scores == found[:, -1:])
+        for rank, place in reversed(list(enumerate(places))):  # a place found again, of a row of -infinity, last
+            scores[images, place] = found[:, rank]
         before, more_before = self.highest[rows], self.more[rows]
         every = np.sort(np.concatenate([before, found], axis=1), axis=1)[:, ::-1]
         kept, dropped = every[:, : self.top], every[:, self.top :]
@@ -147,9 +162,8 @@ def read_through(
     true_score = np.full(len(split), -np.inf, np.float32)
     true_place = np.where(true_columns >= 0, order.columns[true_columns], -1)
     signs = Signs(matrix.rows, matrix.columns, order.columns[candidates.seen], order.columns[~candidates.seen])
-    for first_row, first_column, block in matrix.blocks():
-        rows = order.rows[first_row : first_row + len(block)]
-        signs.look(first_row, first_column, block)
+
+    def look(rows: np.ndarray, first_column: int, block: np.ndarray) -> None:
         for group in groups:
             at = group.columns - first_column
             inside = slice(None) if block.shape[1] == matrix.columns else (at >= 0) & (at < block.shape[1])
@@ -159,6 +173,23 @@ def read_through(
         here = np.flatnonzero((true_place[rows] >= 0) & (place >= 0) & (place < block.shape[1]))
         true_score[rows[here]] = block[here, place[here]]
         _refuse(matrix, rows, block, groups, split, candidates)
+
+    # Blocks of columns are of the same images, and so one after the other.
+    workers = 1 if matrix.header.by_columns else max(1, min(THREADS, usable_cpus() or 1))
+    under_way: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for first_row, first_column, block in matrix.blocks(kept=workers + 1):
+                signs.look(first_row, first_column, block)
+                rows = order.rows[first_row : first_row + len(block)]
+                under_way.append(pool.submit(look, rows, first_column, block))
+                if len(under_way) > workers:
+                    under_way.popleft().result()
+            while under_way:
+                under_way.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return true_score, signs
 
 

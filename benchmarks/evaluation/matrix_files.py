@@ -72,28 +72,32 @@ class MatrixFile:
         """Name of the type that the scores are kept in."""
         return self.header.dtype.newbyteorder("=").name
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yield (first row, first column, float32 [r, c]) once over the matrix; the next one overwrites a block.
+    def blocks(self, block_bytes: int = BLOCK_BYTES, kept: int = 1) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Yield (first row, first column, float32 [r, c]) once over the matrix.
 
-        Rows are whole where the file lies by rows, else columns are. The next block is read while one is looked at. A
-        file that ends early is a `UserError`.
+        The last `kept` blocks that were yielded stay as they are, older ones are overwritten. Rows are whole where the
+        file lies by rows, else columns are. The next block is read while one is looked at. A file that ends early is a
+        `UserError`.
         """
         length, count = (self.columns, self.rows) if not self.header.by_columns else (self.rows, self.columns)
         lines = max(1, min(count, block_bytes // max(1, 4 * length)))
         parts = [(first, min(lines, count - first)) for first in range(0, count, lines)]
-        buffers = [np.empty((lines, length), self.header.dtype) for _ in parts[:2]]
-        single = None if buffers[0].dtype == np.float32 else np.empty((lines, length), np.float32)
+        buffers = [np.empty((lines, length), self.header.dtype) for _ in parts[: kept + 1]]
+        as_it_is = buffers[0].dtype == np.float32
+        singles = [] if as_it_is else [np.empty((lines, length), np.float32) for _ in parts[:kept]]
         with self._opened() as file, ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self._fill, file, buffers[0][: parts[0][1]])
             for number, (first, here) in enumerate(parts):
                 coming.result()
-                block = buffers[number % 2][:here]
+                block = buffers[number % len(buffers)][:here]
                 if number + 1 < len(parts):
-                    coming = reader.submit(self._fill, file, buffers[(number + 1) % 2][: parts[number + 1][1]])
-                if single is not None:
+                    following = buffers[(number + 1) % len(buffers)][: parts[number + 1][1]]
+                    coming = reader.submit(self._fill, file, following)
+                if singles:
+                    single = singles[number % len(singles)][:here]
                     with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
-                        np.copyto(single[:here], block, casting="same_kind")
-                    block = single[:here]
+                        np.copyto(single, block, casting="same_kind")
+                    block = single
                 yield (0, first, block.T) if self.header.by_columns else (first, 0, block)
 
     def _fill(self, file: Readable, into: np.ndarray) -> None:

@@ -7,7 +7,7 @@ undefined on every epoch. What is there decides instead, and the record says wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN, GAP, Sizes
@@ -19,10 +19,15 @@ SELECTIONS: Mapping[str, Callable[[Metrics, float, int], float]] = {
     "val_hm": lambda metrics, loss, epoch: metrics.best_hm,
     "val_unseen": lambda metrics, loss, epoch: metrics.best_unseen,
     "val_loss": lambda metrics, loss, epoch: -loss,
+    "last_batch_loss": lambda metrics, loss, epoch: -loss,
     "last": lambda metrics, loss, epoch: float(epoch),
 }
 """Which epoch counts, by (validation metrics, validation loss, epoch): the largest value, the earliest on ties. None of
-them sees test data. The loss is computed for "val_loss" alone and NaN otherwise."""
+them sees test data. The loss is computed for `LOSSES` alone and NaN otherwise."""
+
+LOSSES = ("val_loss", "last_batch_loss")
+"""Rules that read a validation loss: its mean over batches, or what VP-CMJL's released loop takes for it, the loss of
+the last batch divided by the number of batches."""
 
 VAL_SEEN = "val_seen"
 """Stands in for what needs unseen images: the accuracy of seen images among the seen pairs. It cannot be asked for."""
@@ -33,6 +38,7 @@ NAMES: Mapping[str, str] = {
     "val_unseen": "the accuracy of validation's unseen images",
     VAL_SEEN: "the accuracy of validation's seen images",
     "val_loss": "the validation loss",
+    "last_batch_loss": "the loss of the last validation batch",
     "last": "its place, the last one",
 }
 
@@ -80,6 +86,26 @@ class Rule:
         if math.isnan(value):  # of no epoch was it finite
             return {"chosen_by": "last", "reason": f"{NAMES[self.used]} was not finite in any epoch"}
         return {} if self.used == self.wanted else {"chosen_by": self.used, "reason": self.reason}
+
+
+def last_batch(images: int, size: int) -> tuple[int, int]:
+    """Return the first image of the last batch of images in batches of `size`, and the number of batches.
+
+    >>> last_batch(10, 4), last_batch(8, 4)
+    ((8, 3), (4, 2))
+    """
+    batches = math.ceil(images / size)
+    return (batches - 1) * size, batches
+
+
+def averaged(parts: Sequence[tuple[int, float]], batches: int | None = None) -> float:
+    """Return the mean loss of batches; or, of the last of so many, its loss divided by their number.
+
+    parts: of each batch, or of what the last one was cut into, how many images it has and their mean loss.
+    """
+    if batches is None:
+        return sum(loss for _, loss in parts) / len(parts)
+    return sum(count * loss for count, loss in parts) / sum(count for count, _ in parts) / batches
 
 
 def counts_more(value: float, best: float) -> bool:

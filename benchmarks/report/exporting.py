@@ -41,7 +41,7 @@ def export(run: RunRecord, path: Path) -> Exported:
     from methods.released.reading import form_of
     from methods.released.writing import released_tensors, write_released
 
-    form_of(run.spec.method)
+    form = form_of(run.spec.method)
     if run.result is None:
         raise UserError(
             f"The run {run.run_id} cannot be exported.",
@@ -50,7 +50,7 @@ def export(run: RunRecord, path: Path) -> Exported:
         )
     method = load_method(run, candidates_of(run)[0].vocabulary)
     tensors, zeros = released_tensors(method, run.spec.dataset)
-    write_released(path, tensors)
+    write_released(path, tensors, form.inside)
     return Exported(path, len(tensors), zeros, import_command(run, path))
 
 

@@ -193,9 +193,7 @@ def score_images(
 
     method = load_method(run, candidates.vocabulary, device)
     backbone = method.backbone
-    transform = build_transform(
-        backbone.image_size, backbone.image_mean, backbone.image_std, resizing=backbone.resizing
-    )
+    transform = build_transform(backbone.image_size, backbone.image_mean, backbone.image_std, resizing=method.resizing)
     with torch.inference_mode(), evaluation_mode(method):
         prepared = method.prepare(candidates)
     for views in image_views(files, transform):

@@ -29,8 +29,10 @@ PAPERS_BACKBONES = {"ViT-L-14-quickgelu/openai": "ViT-L/14"}
 """What papers call backbones, by our names."""
 
 PAPERS_METHODS = {
+    "caila": "CAILA",
     **{"clip_zero_shot": "CLIP", "coop": "CoOp", "csp": "CSP", "troika": "Troika", "msci": "MSCI"},
     "cams": "CAMS",
+    "vp_cmjl": "VP-CMJL",
 }
 """What papers call methods, by our names; DFSP is of several fusions."""
 
@@ -121,7 +123,7 @@ def published_table(group: Group, entries: Sequence[PublishedResult]) -> Table:
     for entry in entries:
         papers = [number(entry.numbers[name]) for name in NUMBERS]
         own = [row for row in measured if published_name(row) == entry.method]
-        label = f"{entry.method} ({entry.venue} {entry.year})"
+        label = f"{entry.method} ({f'{entry.venue} {entry.year}'.strip()})"  # a reproduction has no venue
         variants: list[Row | None] = [*own] or [None]
         for row in variants:
             here = [Cell(text=GAP) if row is None else mean(row, _legacy(key)) for _, key in NUMBERS.values()]

@@ -45,7 +45,7 @@ class Loaded:
 
         backbone, split = self.method.backbone, self.dataset.splits["test"]
         transform = build_transform(
-            backbone.image_size, backbone.image_mean, backbone.image_std, resizing=backbone.resizing
+            backbone.image_size, backbone.image_mean, backbone.image_std, resizing=self.method.resizing
         )
         images = torch.stack([transform(self.dataset.load_image("test", row)) for row in rows])
         states, objects = split.states[list(rows)], split.objects[list(rows)]

@@ -48,7 +48,9 @@ METHOD_STYLES = {
     "msci": Style("#D55E00", "*"),
     "troika": Style("#0072B2", "X", (5, 1, 1, 1, 1, 1)),
     "refiner_style": Style("#CC79A7", "P", (8, 1.5, 2, 1.5)),
+    "caila": Style("#117733", "8", (1, 2, 5, 2)),
     "cams": Style("#8B0000", "h", (2, 1, 6, 1)),
+    "vp_cmjl": Style("#332288", "p", (9, 1, 1, 1)),
 }
 """Fixed, so that a method looks the same in every figure of every report."""
 

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from datasets.system import usable_cpus
+
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "safetensors", "pillow")
 
@@ -76,8 +78,3 @@ def launcher_facts() -> dict[str, str]:
     """Return which launcher started this process, and its job; nothing where none did."""
     found = {"launcher": os.environ.get("CZSL_LAUNCHER", ""), "job": os.environ.get("CZSL_JOB", "")}
     return {key: value for key, value in found.items() if value}
-
-
-def usable_cpus() -> int | None:
-    """Return how many cores the process may use, which on a shared machine is less than what is there."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 PROTOCOL_VERSION = 1
 """Version of data handling and evaluation. Raise it when the same settings give other numbers than before."""
 
-LATER_SETTINGS = {"clip_norm": None, "views": None}
+LATER_SETTINGS = {"clip_norm": None, "views": None, "selection_batch": None}
 """Training settings that came after records were made, with the value at which a run is what it was before them."""
 
 FILE_SOURCES = ("glove", "table")
@@ -47,7 +47,7 @@ NOT_KNOWN = "not known"
 
 Profile = Literal["clean", "official"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Selection = Literal["val_auc", "val_hm", "val_unseen", "val_loss", "last"]
+Selection = Literal["val_auc", "val_hm", "val_unseen", "val_loss", "last_batch_loss", "last"]
 Masking = Literal["clean", "official"]
 
 
@@ -62,6 +62,8 @@ class TrainingConfig(BaseModel):
     clip_norm: largest L2 norm of the gradient of all trained tensors, None clips nothing
     step_size, gamma: epochs and factor of the "step" scheduler, which alone reads them
     selection: the rule by which validation chooses the epoch that counts
+    augmentation: what is done to training images, see `datasets/transforms.py`
+    selection_batch: images of a validation batch, of which "last_batch_loss" reads the last; None is batch_size
     views: K keeps to the augmented views of the first K epochs, epoch e takes those of epoch e mod K, so that their
         frozen features can be kept; None draws new ones in every epoch
     """
@@ -79,7 +81,8 @@ class TrainingConfig(BaseModel):
     step_size: int = Field(5, ge=1)
     gamma: float = Field(0.5, gt=0)
     selection: Selection = "val_auc"
-    augmentation: Literal["clip", "none"] = "clip"
+    selection_batch: int | None = Field(None, ge=1)
+    augmentation: Literal["clip", "crop", "none"] = "clip"
     views: int | None = Field(None, ge=1)
 
     @field_validator("views")

@@ -7,10 +7,12 @@ as the image is not augmented, or comes in a fixed number of augmented views. Th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +20,12 @@ from benchmarks.training import stopping
 from benchmarks.training.execution import Execution, Report
 from benchmarks.training.frozen_features import FeatureStore, feature_key
 from datasets.base import Candidates, CompositionDataset, Phase
+from datasets.concept_shift import ConceptShift, Primitive, Shift
 from datasets.feature_cache.folder import silent
 from datasets.feature_cache.key import FeatureKey
-from datasets.loaders import Rows, ahead, epoch_order, image_batches
+from datasets.loaders import ImageBatch, Rows, SecondImage, ahead, epoch_order, image_batches
 from datasets.transforms import Augmentation, build_transform
-from methods.base import Batch, Method
+from methods.base import Batch, Method, SecondImages
 
 if TYPE_CHECKING:
     from datasets.feature_cache.shards import StoredFeatures
@@ -90,14 +93,19 @@ class PhaseBatches:
         self.states = torch.from_numpy(split.states)
         self.objects = torch.from_numpy(split.objects)
         self.pairs = torch.from_numpy(candidates.index_of(split.states, split.objects))
+        self.candidates = candidates
+        self.shift = None if method.shifts is None else ConceptShift(method.shifts, split.states, split.objects)
 
     def __len__(self) -> int:
         return len(self.states)
 
-    def ordered(self) -> Iterator[Batch]:
-        """Yield the images as listed, not augmented, in evaluation batches: of several processes each has its own."""
+    def ordered(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the images as listed from the one at `start`, not augmented, in evaluation batches.
+
+        Of several processes each has its own.
+        """
         execution = self.execution
-        own = execution.group.evaluation_rows(len(self), execution.eval_batch)
+        own = start + execution.group.evaluation_rows(len(self) - start, execution.eval_batch)
         if len(own):  # there may be fewer batches than processes
             yield from self._batches(own, execution.eval_batch, "none", view=0)
 
@@ -110,20 +118,28 @@ class PhaseBatches:
         order = epoch_order(len(self), self.seed, epoch)[start:]
         own, size = self.execution.group.training_rows(order, batch_size, micro_batch or batch_size)
         view = epoch if self.views is None else epoch % self.views
-        yield from self._batches(own, size, self.augmentation, view)
+        second = None if self.shift is None else partial(self.shift.draw, seed=self.seed, epoch=epoch)
+        yield from self._batches(own, size, self.augmentation, view, second)
 
-    def _batches(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Batch]:
-        kept = self._kept(augmentation, view)
+    def _batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        augmentation: Augmentation,
+        view: int,
+        second: SecondImage | None = None,
+    ) -> Iterator[Batch]:
+        kept = self._kept(augmentation, view) if second is None else None
         self.cached = self.cached or kept is not None
         if kept is None:
-            batches = self._images(order, batch_size, augmentation, view)
+            batches = self._images(order, batch_size, augmentation, view, second)
         else:
             batches = ((rows, self._pinned(kept.rows(rows))) for rows in order.split(batch_size))
         labelled = ((rows, {**self._labels(rows), **tensors}) for rows, tensors in batches)
         for _, tensors in ahead(labelled, self.execution.device):
             states, objects, pairs = (tensors[name] for name in LABELS)
             if kept is None:
-                yield Batch(states, objects, pairs, images=tensors["images"])
+                yield Batch(states, objects, pairs, images=tensors["images"], second=_second_of(tensors))
             else:
                 features = {name: values for name, values in tensors.items() if name not in LABELS}
                 yield Batch(states, objects, pairs, features=features)
@@ -132,13 +148,20 @@ class PhaseBatches:
         values = (self.states, self.objects, self.pairs)
         return self._pinned({name: value[rows] for name, value in zip(LABELS, values, strict=True)})
 
-    def _images(self, order: Tensor, batch_size: int, augmentation: Augmentation, view: int) -> Iterator[Rows]:
+    def _images(
+        self,
+        order: Tensor,
+        batch_size: int,
+        augmentation: Augmentation,
+        view: int,
+        second: SecondImage | None = None,
+    ) -> Iterator[Rows]:
         backbone, execution = self.method.backbone, self.execution
         for batch in image_batches(
             self.dataset,
             self.phase,
             build_transform(
-                backbone.image_size, backbone.image_mean, backbone.image_std, augmentation, backbone.resizing
+                backbone.image_size, backbone.image_mean, backbone.image_std, augmentation, self.method.resizing
             ),
             batch_size,
             order=order,
@@ -146,8 +169,34 @@ class PhaseBatches:
             epoch=view,
             workers=execution.workers,
             pin_memory=execution.device.type == "cuda",
+            second=second,
         ):
-            yield batch.index, {"images": batch.images}
+            yield batch.index, {"images": batch.images, **self._pinned(self._second(batch))}
+
+    def _second(self, batch: ImageBatch) -> dict[str, Tensor]:
+        """Return the tensors of `SecondImages` by "second.<primitive>.<name>"."""
+        tensors: dict[str, Tensor] = {}
+        if batch.seconds is None:
+            return tensors
+        for primitive in get_args(Primitive):
+            own = [(row, *item) for row, item in enumerate(batch.shifts.items()) if item[1].shifted == primitive]
+            if own:
+                rows, places, shifts = zip(*own, strict=True)
+                tensors |= {
+                    f"second.{primitive}.{name}": values
+                    for name, values in (
+                        ("rows", torch.tensor(places)),
+                        ("images", batch.seconds[list(rows)]),
+                        ("labels", torch.tensor([getattr(shift, primitive) for shift in shifts])),
+                        ("pairs", self._columns(shifts)),
+                    )
+                }
+        return tensors
+
+    def _columns(self, shifts: Sequence[Shift]) -> Tensor:
+        """Return the columns of the pairs that shifted samples have, int64 [S]."""
+        states, objects = (np.array([getattr(shift, name) for shift in shifts]) for name in get_args(Primitive))
+        return torch.from_numpy(self.candidates.index_of(states, objects))
 
     def _pinned(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors in memory that the device can copy from by itself."""
@@ -183,3 +232,10 @@ class PhaseBatches:
                 features = self.method.image_features(tensors["images"])
             yield {name: values.detach().cpu() for name, values in features.items()}
             self.report(what, int(rows[-1]) + 1, len(self), "")
+
+
+def _second_of(tensors: Mapping[str, Tensor]) -> dict[Primitive, SecondImages]:
+    """Return the second images by primitive, from the tensors that `_second` names."""
+    there: list[Primitive] = [name for name in get_args(Primitive) if f"second.{name}.rows" in tensors]
+    names = [field.name for field in fields(SecondImages)]
+    return {name: SecondImages(*(tensors[f"second.{name}.{part}"] for part in names)) for name in there}

@@ -79,8 +79,8 @@ def feature_key(
     backbone = method.backbone
     function = type(method).image_features
     transform = f"{augmentation}, {backbone.image_size} pixels, mean {backbone.image_mean}, std {backbone.image_std}"
-    if backbone.resizing != USUAL:
-        transform += f", {backbone.resizing}"
+    if method.resizing != USUAL:
+        transform += f", {method.resizing}"
     return FeatureKey(
         dataset=dataset.name,
         data=dataset.digest,

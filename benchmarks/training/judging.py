@@ -22,7 +22,7 @@ from benchmarks.evaluation.image_scores import ImageScores
 from benchmarks.evaluation.metrics import Labels, Metrics, evaluate
 from benchmarks.evaluation.open_world import ThresholdedWorld
 from benchmarks.evaluation.scoring import score_images
-from benchmarks.evaluation.selection import Rule, counts_more
+from benchmarks.evaluation.selection import LOSSES, Rule, averaged, counts_more, last_batch
 from benchmarks.evaluation.topk import KEPT
 from benchmarks.runs.checkpoints import Progress
 from benchmarks.runs.records import RunFolder
@@ -168,7 +168,7 @@ class Judge:
     def epoch_metrics(self) -> tuple[Metrics, float]:
         """Return what decides about an epoch: validation metrics, and the validation loss where the rule reads it."""
         metrics = self.selection_metrics()
-        return metrics, self.validation_loss() if self.rule.used == "val_loss" else math.nan
+        return metrics, self.validation_loss() if self.rule.used in LOSSES else math.nan
 
     def record_epoch(self, epoch: int, metrics: Metrics, loss: float, about: Mapping[str, Any]) -> None:
         """Judge an epoch by its `epoch_metrics` and append it to the record. about: what its training says of it."""
@@ -199,20 +199,20 @@ class Judge:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Return the mean over validation batches of the method's validation loss, as the released codes average it."""
+        """Return the loss that the rule reads (`LOSSES`): the mean over batches, as the released codes average it."""
         self.method.eval()  # the next epoch begins by setting the mode it wants
+        images, size = self.selection_batches, self.config.selection_batch or self.config.batch_size
+        start, batches = last_batch(len(images), size) if self.rule.used == "last_batch_loss" else (0, None)
 
-        def losses() -> list[float]:
+        def losses() -> list[tuple[int, float]]:
             with self.execution.autocast():
                 prepared = self.method.prepare(self.selection_candidates)
-                return [
-                    self.method.validation_losses(self.method.encode(batch), prepared).total.item()
-                    for batch in self._watched(self.selection_batches.ordered())
-                ]
+                encoded = map(self.method.encode, self._watched(images.ordered(start)))
+                return [(len(batch), self.method.validation_losses(batch, prepared).total.item()) for batch in encoded]
 
         own = in_smaller_parts(losses, self._halve_eval_batch)
-        found = [loss for part in self.group.gather(json.dumps(own).encode()) for loss in json.loads(part)]
-        return sum(found) / len(found)
+        found = [part for parts in self.group.gather(json.dumps(own).encode()) for part in json.loads(parts)]
+        return averaged(found, batches)
 
     def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches until a stop is asked for; several processes stop together, where they meet next."""

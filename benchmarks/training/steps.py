@@ -192,6 +192,7 @@ def rows(batch: Batch, start: int, stop: int) -> Batch:
         pairs=batch.pairs[part],
         images=None if batch.images is None else batch.images[part],
         features=None if features is None else {name: values[part] for name, values in features.items()},
+        second={name: some for name, images in batch.second.items() if (some := images.within(start, stop))},
     )
 
 

@@ -36,6 +36,8 @@ Adapters = Mapping[str, Callable[[Tensor], Tensor]]
 Tower = Literal["vision", "text"]
 Place = Literal["beside", "out"]
 _SubLayer = Callable[[Tensor], Tensor]
+# The adapters of one block: "attn", "mlp", "attn.out", "mlp.out"; None where there is none.
+BlockAdapters = Mapping[str, Callable[[Tensor], Tensor] | None]
 
 
 def tower_blocks(clip: CLIP, tower: Tower) -> Sequence[nn.Module]:
@@ -80,34 +82,40 @@ def walk(
     start, stop = extent.start, len(blocks) if extent.stop is None else extent.stop
     if not 0 <= start <= stop <= len(blocks):
         raise ValueError(f"blocks {start}..{stop} asked for, the {tower} tower has {len(blocks)}")
-    adapters = extent.adapters or {}
-    # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
-    known = {*slot_names(clip), *slot_names(clip, place="out")} if adapters else set()
-    if unknown := sorted(set(adapters) - known):
-        raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
+    of_block = adapters_by_block(clip, tower, extent.adapters)
     rotary = image_tower(clip).positions(tokens.shape[1]) if tower == "vision" and stop > start else None
     for index in range(start, stop):
-        slots = tuple(adapters.get(f"{tower}.{index}.{name}") for name in ("attn", "attn.out", "mlp", "mlp.out"))
         attention, mlp = _sub_layers(blocks[index], mask if rotary is None else rotary[index])
-        run = partial(_run, attention=attention, mlp=mlp, slots=slots)
+        run = partial(_run, attention=attention, mlp=mlp, adapters=of_block[index])
         if extent.again and torch.is_grad_enabled():
             run = partial(recompute, run, use_reentrant=False)
         tokens = run(tokens)
         yield index, tokens
 
 
-def _run(
-    tokens: Tensor, attention: _SubLayer, mlp: _SubLayer, slots: Sequence[Callable[[Tensor], Tensor] | None]
-) -> Tensor:
-    """Return h + Attn(LN1 h) + Ad(h), then h + MLP(LN2 h) + Ad'(h), each output first through its own slot."""
-    beside_attention, after_attention, beside_mlp, after_mlp = slots
-    found = attention(tokens)
-    attended = tokens + (found if after_attention is None else found + after_attention(found))
-    if beside_attention is not None:
-        attended = attended + beside_attention(tokens)
-    found = mlp(attended)
-    mixed = attended + (found if after_mlp is None else found + after_mlp(found))
-    return mixed if beside_mlp is None else mixed + beside_mlp(attended)
+def adapters_by_block(clip: CLIP, tower: Tower, adapters: Adapters | None) -> list[BlockAdapters]:
+    """Return the adapters of each block of a tower; an unknown slot raises ValueError."""
+    given = adapters or {}
+    # A misspelt slot would otherwise just do nothing. Slots of the other tower are fine: one mapping may serve both.
+    known = {*slot_names(clip), *slot_names(clip, place="out")} if given else set()
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"unknown adapter slots {', '.join(unknown)}; see Backbone.slot_names()")
+    return [
+        {part: given.get(f"{tower}.{index}.{part}") for part in ("attn", "mlp", "attn.out", "mlp.out")}
+        for index in range(len(tower_blocks(clip, tower)))
+    ]
+
+
+def add_sublayer(hidden: Tensor, output: Tensor, part: Literal["attn", "mlp"], adapters: BlockAdapters) -> Tensor:
+    """Return h + o + Ad(h) of a sub-layer with input h and output o, with o + Ad_out(o) in the place of o."""
+    beside, on_output = adapters[part], adapters[f"{part}.out"]
+    added = hidden + (output if on_output is None else output + on_output(output))
+    return added if beside is None else added + beside(hidden)
+
+
+def _run(tokens: Tensor, attention: _SubLayer, mlp: _SubLayer, adapters: BlockAdapters) -> Tensor:
+    attended = add_sublayer(tokens, attention(tokens), "attn", adapters)
+    return add_sublayer(attended, mlp(attended), "mlp", adapters)
 
 
 def _sub_layers(block: Any, beside: Tensor | None) -> tuple[_SubLayer, _SubLayer]:

@@ -2,7 +2,8 @@
 
 Nothing of CLIP is written again here: every block, norm and projection is open_clip's own module. What is added is the
 walk over the blocks, so that a method can read tokens after any vision block (MSCI, DFSP), write its own vectors into a
-prompt (CSP, CoOp), or add adapters beside attention and MLP (Troika, CAILA).
+prompt (CSP, CoOp), or add adapters beside attention and MLP (Troika) or on their
+output (CAILA). Adapters are handed over per call, so a method may have several sets of them.
 
 Widths and counts are asked of the model. CLIP's weights are frozen and in evaluation mode unless a method asks.
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.resizing import Resizing
-from methods.backbone.blocks import Place, Tower, require_readable, slot_names, weights_digest
+from methods.backbone.blocks import Place, Tower, require_readable, slot_names, tower_blocks, weights_digest
 from methods.backbone.loading import find_clip
 from methods.backbone.origin import OPENAI_MEAN, OPENAI_STD, Origin
 from methods.backbone.text import TextSide
@@ -103,6 +104,11 @@ class Backbone(VisionSide, TextSide, nn.Module):
     def logit_scale(self) -> Tensor:
         """Factor of the cosine, exp of the stored logarithm: a scalar tensor (100 in OpenAI's weights)."""
         return self.clip.logit_scale.exp().reshape(())
+
+    def activation(self, tower: Tower) -> nn.Module:
+        """Return a new module of the kind that the MLPs of a tower have between their linear maps."""
+        mlp = tower_blocks(self.clip, tower)[0].get_submodule("mlp")
+        return type(mlp.get_submodule("gelu" if hasattr(mlp, "gelu") else "act"))()  # open_clip's name, timm's
 
     def slot_names(self, tower: Tower | None = None, place: Place = "beside") -> tuple[str, ...]:
         """Return the adapter slots of a tower (of both when None): attn and mlp of block 0, of block 1, ...

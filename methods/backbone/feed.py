@@ -30,7 +30,7 @@ def feed(mlp: nn.Sequential, tokens: Tensor) -> Tensor:
     if not _is_quick(mlp) or len(weights) != 4 or any(weight.requires_grad for weight in weights):
         return mlp(tokens)
     kind = tokens.device.type
-    if torch.is_autocast_enabled(kind):
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # tensors without numbers have none
         tokens = tokens.to(torch.get_autocast_dtype(kind))
     return _Feed.apply(tokens.flatten(0, -2), *weights).view(*tokens.shape[:-1], -1)
 

@@ -12,7 +12,6 @@ open_clip is imported inside the functions: it takes seconds, and listing method
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +71,7 @@ def find_clip(name: str, seed: int = 0) -> tuple[CLIP, Any, str, Origin | None]:
         # Records keep this name: the file's own, never its folder. What is in it, the digest tells.
         name = f"{definition}/{file.path.name}"
     clip.visual.image_mean, clip.visual.image_std = origin.mean, origin.std
-    clip.visual.preprocess_cfg = dataclasses.asdict(origin.resizing)  # where open_clip keeps it
+    clip.visual.preprocess_cfg = origin.resizing.configuration()  # where open_clip keeps it
     return clip, tokenizer, name, origin
 
 

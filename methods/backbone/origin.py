@@ -60,6 +60,7 @@ class Origin:
     def facts(self) -> dict[str, Any]:
         """The fields that a record keeps, as JSON; the usual way of resizing is not written down."""
         kept = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
+        kept["resizing"] = self.resizing.configuration()
         if self.resizing == USUAL:
             del kept["resizing"]
         return json.loads(json.dumps(kept, default=str))

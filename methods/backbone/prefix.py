@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from methods.backbone.blocks import tower_blocks
+from methods.backbone.blocks import Adapters, adapters_by_block, add_sublayer, tower_blocks
 from methods.backbone.feed import feed
 from methods.backbone.fused_attention import attend_fused
 from methods.backbone.heads import in_parts
@@ -58,14 +58,20 @@ def can_share(backbone: TextSide) -> bool:
 
 
 def extend(
-    backbone: TextSide, before: Prefixes | None, parents: Tensor | None, vectors: Tensor, *, tokens: bool = False
+    backbone: TextSide,
+    before: Prefixes | None,
+    parents: Tensor | None,
+    vectors: Tensor,
+    *,
+    tokens: bool = False,
+    adapters: Adapters | None = None,
 ) -> Prefixes:
     """Return beginnings that are longer by the token vectors [R, n, T] (without positions).
 
     before, parents: the beginnings to extend and, int64 [R], which of them each row extends; both None at the start of
-    the text. tokens: keep the tokens after the last block, for `finish` with all_tokens.
+    the text. tokens: keep the tokens after the last block, for `finish` with all_tokens. adapters: the same all along.
     """
-    steps = list(_walk(backbone, before, parents, vectors, slice(None) if tokens else None))
+    steps = list(_walk(backbone, before, parents, vectors, slice(None) if tokens else None, adapters))
     after, _ = steps[-1]
     if tokens and before is not None:
         after = _all_tokens(before, parents, after)
@@ -73,15 +79,22 @@ def extend(
 
 
 def finish(
-    backbone: TextSide, before: Prefixes, parents: Tensor, vectors: Tensor, end: int, *, all_tokens: bool = False
+    backbone: TextSide,
+    before: Prefixes,
+    parents: Tensor,
+    vectors: Tensor,
+    end: int,
+    *,
+    all_tokens: bool = False,
+    adapters: Adapters | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the text features [C, d] of prompts that end with the token vectors [C, n, T] (without positions).
 
-    before, parents: see `extend`. end: which of the n vectors is the end token. all_tokens: return as second value the
-    tokens [C, L, T] of all positions before ln_final; otherwise, it is None and the last block computes the end token
-    alone.
+    before, parents, adapters: see `extend`. end: which of the n vectors is the end token. all_tokens: return as second
+    value the tokens [C, L, T] of all positions before ln_final; otherwise, it is None and the last block computes the
+    end token alone.
     """
-    steps = _walk(backbone, before, parents, vectors, slice(None) if all_tokens else slice(end, end + 1))
+    steps = _walk(backbone, before, parents, vectors, slice(None) if all_tokens else slice(end, end + 1), adapters)
     after, _ = deque(steps, maxlen=1).pop()  # nothing of the blocks before the last is held
     assert after is not None  # something is read
     features = backbone.project_text(after[:, end if all_tokens else 0])
@@ -96,7 +109,12 @@ def _all_tokens(before: Prefixes, parents: Tensor | None, after: Tensor | None) 
 
 
 def _walk(
-    backbone: TextSide, before: Prefixes | None, parents: Tensor | None, vectors: Tensor, read: slice | None
+    backbone: TextSide,
+    before: Prefixes | None,
+    parents: Tensor | None,
+    vectors: Tensor,
+    read: slice | None,
+    adapters: Adapters | None,
 ) -> Iterator[tuple[Tensor | None, tuple[Tensor, Tensor]]]:
     """Yield after each block the tokens [R, n, T] and their keys and values.
 
@@ -109,6 +127,7 @@ def _walk(
     mask = torch.ones(length, start + length, dtype=torch.bool, device=vectors.device).tril(start)
     levels = list(_levels(before, parents))
     blocks = _blocks(backbone.clip)
+    of_block = adapters_by_block(backbone.clip, "text", adapters)
     for index, block in enumerate(blocks):
         normed = block.ln_1(tokens)
         weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, block.attn.embed_dim
@@ -132,8 +151,8 @@ def _walk(
             hidden = None if sees_all else mask
             found = attend_fused(queries, keys, values, beginnings, hidden, block.attn.num_heads)
         out = block.attn.out_proj
-        tokens = tokens + block.ls_1(linear(found, out.weight, out.bias))
-        tokens = tokens + block.ls_2(feed(block.mlp, block.ln_2(tokens)))
+        tokens = add_sublayer(tokens, block.ls_1(linear(found, out.weight, out.bias)), "attn", of_block[index])
+        tokens = add_sublayer(tokens, block.ls_2(feed(block.mlp, block.ln_2(tokens))), "mlp", of_block[index])
         yield tokens, (keys, values)
 
 

@@ -84,9 +84,10 @@ class VisionSide:
         wanted = [tap + self.n_vision_blocks if tap < 0 else tap for tap in taps]
         if not wanted or not all(0 <= tap < self.n_vision_blocks for tap in wanted):
             raise ValueError(f"taps {tuple(taps)} asked for, the vision tower has {self.n_vision_blocks} blocks")
-        return self._in_passes(images, lambda part: self._tokens(part, wanted, adapters))
+        return self.read_in_passes(images, lambda part: self._tokens(part, wanted, adapters))
 
-    def _in_passes(self, images: Tensor, read: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def read_in_passes(self, images: Tensor, read: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return what `read` makes of images, part by part on a processor without gradients, else at once."""
         if images.is_cpu and self.in_passes and not torch.is_grad_enabled():
             passes = [read(part) for part in images.split(IMAGES_ON_A_CPU)]
             return passes[0] if len(passes) == 1 else tuple(torch.cat(parts) for parts in zip(*passes, strict=True))
@@ -131,7 +132,7 @@ class VisionSide:
         if adapters:
             raise ValueError(f"unknown adapter slots {', '.join(sorted(adapters))}: the vision tower has no blocks")
         self._require_size(images)
-        (feature,) = self._in_passes(images, lambda part: (self.image_tower.whole(part).float(),))
+        (feature,) = self.read_in_passes(images, lambda part: (self.image_tower.whole(part).float(),))
         return feature
 
     def _require_size(self, images: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Bottleneck adapters: small trained paths beside the attention and the MLP of every block of a frozen tower.
 
-Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in the parallel form of Troika, MSCI and
-CAILA: an adapter reads the un-normalised input of its sub-layer, and its output is added to the residual stream. The
+Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", ICML 2019, in the parallel form of Troika and MSCI: an
+adapter reads the un-normalised input of its sub-layer, and its output is added to the residual stream. The
 blocks are walked in `methods/backbone/blocks.py`; this file only holds what is trained.
 """
 

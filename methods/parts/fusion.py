@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Rule = Literal["logit_product", "probability_product", "probability_sum", "log_sum", "pair"]
+Rule = Literal["logit_product", "logit_sum", "probability_product", "probability_sum", "log_sum", "pair"]
 Weights = tuple[float, float, float]
 
 
@@ -26,6 +26,7 @@ class ScoreFusion:
 
     logit_product: w_p z_p + (w_s p_s)(w_o p_o), what the released codes of Troika and MSCI compute. A logit is a cosine
         times 100, so the product, at most 1, decides little.
+    logit_sum: w_p z_p + w_s p_s + w_o p_o, what the released code of VP-CMJL computes
     probability_product: w_p p_p + (w_s p_s)(w_o p_o), as the paper of Troika writes it; p_p, and with it a score, then
         depends on what else is a candidate
     probability_sum: w_p p_p + w_s p_s + w_o p_o
@@ -80,7 +81,7 @@ class ScoreFusion:
             raise ValueError("no branch to score with")
         if self.rule == "pair" and pair is not None:
             return pair
-        if self.rule in ("probability_sum", "log_sum"):
+        if self.rule in ("logit_sum", "probability_sum", "log_sum"):
             terms = [weight * (value if self.rule == "log_sum" else value.exp()) for weight, value in primitives]
             return reduce(add, terms if pair is None else [pair, *terms])
         factors = [self._factor(weight, value) for weight, value in primitives]

@@ -78,6 +78,7 @@ class SoftPrompt(nn.Module):
 
     learn_context: make those context vectors a parameter, initialised with the sentence's own words (CoOp); otherwise
         they stay CLIP's
+    fixed: how many words before the slots stay CLIP's own though the context is learned
     context_length: pad to this many tokens, for a method that reads all positions; None pads nothing, which gives the
         same features because attention is causal
     """
@@ -91,6 +92,7 @@ class SoftPrompt(nn.Module):
         slots: int = 2,
         learn_context: bool = False,
         context_length: int | None = None,
+        fixed: int = 0,
     ) -> None:
         super().__init__()
         ids = backbone.tokenize([template], context_length)[0]
@@ -100,12 +102,17 @@ class SoftPrompt(nn.Module):
         with torch.no_grad():
             embeddings = backbone.token_embedding(ids).float()
         self.register_buffer("words", embeddings, persistent=False)  # [L, T], CLIP's own, so not in checkpoints
-        self.context = nn.Parameter(embeddings[1 : self.eot - slots].clone()) if learn_context else None
+        self.context = nn.Parameter(embeddings[1 : self.eot - slots - fixed].clone()) if learn_context else None
+
+    def beginning(self) -> Tensor:
+        """Return the vectors [e - slots, T] of what comes before the first slot, from the start token on."""
+        if self.context is None:
+            return self.words[: self.eot - self.slots]
+        return torch.cat([self.words[:1], self.context, self.words[1 + len(self.context) : self.eot - self.slots]])
 
     def forward(self, table: Tensor, rows: Tensor) -> Tensor:
         """Return token vectors [K, L, T] (no positions): rows int64 [K, slots] of `table` [N, T] in the slots."""
-        context = self.words[1 : self.eot - self.slots] if self.context is None else self.context
-        before = torch.cat([self.words[:1], context]).expand(len(rows), -1, -1)
+        before = self.beginning().expand(len(rows), -1, -1)
         return torch.cat([before, table[rows], self.words[self.eot :].expand(len(rows), -1, -1)], dim=1)
 
     def encode(self, backbone: TextSide, table: Tensor, rows: Tensor) -> Tensor:
@@ -142,8 +149,7 @@ class SoftPrompt(nn.Module):
         self, backbone: TextSide, table: Tensor, rows: Tensor, all_tokens: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Encode the context once and, with several slots, the first slot once for each of its rows."""
-        context = self.words[1 : self.eot - self.slots] if self.context is None else self.context
-        begun = prefix.extend(backbone, None, None, torch.cat([self.words[:1], context])[None], tokens=all_tokens)
+        begun = prefix.extend(backbone, None, None, self.beginning()[None], tokens=all_tokens)
         first, parents = self._plans.get(rows, rows.device, lambda: self._plan(rows))
         own = rows
         if self.slots > 1:
@@ -184,6 +190,8 @@ class PromptFamilies(nn.Module):
     shared_context: one context parameter for all families
     shared_words: False gives states and objects a table of their own beside that of the pairs
     learn_context: False keeps CLIP's own words
+    stray_word: prompts for states and objects are "a photo of x x" too, whose first x stays CLIP's own word and whose
+        second is the slot (VP-CMJL's released configuration of C-GQA)
     branches: the families to build
     dropout, init: see `PrimitiveTable`
     """
@@ -198,6 +206,7 @@ class PromptFamilies(nn.Module):
         learn_context: bool = True,
         shared_context: bool = False,
         shared_words: bool = True,
+        stray_word: bool = False,
         branches: Collection[Branch] = BRANCHES,
     ) -> None:
         super().__init__()
@@ -206,11 +215,12 @@ class PromptFamilies(nn.Module):
         self.table = PrimitiveTable(backbone, vocabulary, dropout, init)
         apart = not shared_words and "pair" in branches and len(branches) > 1
         self.own_table = PrimitiveTable(backbone, vocabulary, dropout, init) if apart else None
+        template, fixed = (PAIR_TEMPLATE, 1) if stray_word else (PRIMITIVE_TEMPLATE, 0)
         self.families = nn.ModuleDict(
             {
                 branch: SoftPrompt(backbone, PAIR_TEMPLATE, 2, learn_context)
                 if branch == "pair"
-                else SoftPrompt(backbone, PRIMITIVE_TEMPLATE, 1, learn_context)
+                else SoftPrompt(backbone, template, 1, learn_context, fixed=fixed)
                 for branch in BRANCHES
                 if branch in branches
             }

@@ -1,1 +1,1 @@
-"""The files that the released codes of CSP, CoOp, DFSP, Troika and MSCI save, read and written."""
+"""The files that the released codes of CSP, CoOp, DFSP, Troika, MSCI and CAILA save, read and written."""

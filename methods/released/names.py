@@ -6,6 +6,7 @@ MSCI (ltpwy/MSCI) the state dict of their whole model with CLIP in it. A name of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,58 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
+from methods.released import caila_names, hugging_face, tensor_names
+
+BACKBONE = "backbone.clip."
+"""What the names of the backbone's tensors begin with in `Method.checkpoint`."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a file's tensors by name."""
 
-_THREE_BRANCHES = {
-    r"^prompts\.table\.weight$": "soft_att_obj",
-    r"^prompts\.families\.pair\.context$": "comp_ctx_vectors",
-    r"^prompts\.families\.state\.context$": "attr_ctx_vectors",
-    r"^prompts\.families\.object\.context$": "obj_ctx_vectors",
-    r"^disentanglers\.state\.linear\.": "attr_disentangler.fc1.",
-    r"^disentanglers\.object\.linear\.": "obj_disentangler.fc1.",
-    r"^disentanglers\.state\.norm\.": "attr_disentangler.bn1_fc.",
-    r"^disentanglers\.object\.norm\.": "obj_disentangler.bn1_fc.",
-    r"\.attention\.query\.": ".cross_attn.q_proj.",
-    r"\.attention\.key\.": ".cross_attn.k_proj.",
-    r"\.attention\.value\.": ".cross_attn.v_proj.",
-    r"\.attention\.out\.": ".cross_attn.proj.",
-    r"\.widen\.": ".mlp.0.",
-    r"\.narrow\.": ".mlp.3.",
-}
-_TROIKA = {r"^traction\.layers\.": "cmt.", r"^traction\.norm\.": "patch_norm.", r"^strength$": "lamda"}
-_MSCI = {
-    r"^lambda_1$": "lamda",
-    r"^lambda_2$": "lamda_2",
-    r"^local\.linear\.": "concat_projection_low.0.",
-    r"^local\.norm\.": "concat_projection_low.1.",
-    r"^whole\.linear\.": "concat_projection_high.0.",
-    r"^whole\.norm\.": "concat_projection_high.1.",
-    r"^stage_1\.layers\.": "stage1_local_alignment.cross_attn_layers.",
-    r"^stage_2\.layers\.": "stage2_global_fusion.cross_attn_layers.",
-    r"^stage_1\.norm\.": "stage1_local_alignment.norm.",
-    r"^stage_2\.norm\.": "stage2_global_fusion.norm.",
-}
-_DFSP = {
-    r"^table\.weight$": "soft_att_obj",
-    r"^prompt\.context$": "soft_prompt",
-    r"^fusion\.to_image\.channels\.": "fusion.txt2img_transform_layer1.",
-    r"^fusion\.to_image\.tokens\.": "fusion.txt2img_transform_layer2.",
-    r"^fusion\.to_text\.channels\.": "fusion.img2txt_transform_layer1.",
-    r"^fusion\.to_text\.tokens\.": "fusion.img2txt_transform_layer2.",
-    r"^fusion\.to_image\.cross\.": "fusion.crossblock_img.",
-    r"^fusion\.to_text\.cross\.": "fusion.crossblock_txt.",
-    r"^fusion\.image_blocks\.": "fusion.resblocks_img.",
-    r"^fusion\.text_blocks\.": "fusion.resblocks_txt.",
-    r"^fusion\.to_text\.composer\.": "fusion.txt_fine_tune.",
-    r"\.attention\.": ".attn.",
-    r"(resblocks_\w+\.\d+)\.ln_query\.": r"\1.ln_1.",
-    r"\.ln_query\.": ".ln_x.",
-    r"\.ln_memory\.": ".ln_y.",
-    r"\.ln_mlp\.": ".ln_2.",
-    r"\.mlp\.0\.": ".mlp.c_fc.",
-    r"\.mlp\.3\.": ".mlp.c_proj.",
-}
 DFSP_VARIANTS = {"txt2img": "t2i", "img2txt": "i2t", "BiFusion": "bif", "OnlySPM": "none"}
 """DFSP's words for its variants, with which the names of its files begin, and ours."""
 
@@ -83,6 +40,11 @@ class ReleasedForm:
     fixed: settings that a model of the released code cannot have otherwise.
     unsaid: further settings that change scores and leave no trace in the file.
     unused: beginnings of names that the code saves and its scores never read.
+    width: the tensor whose last axis is as wide as the text tower, "" for the table.
+    inside: what else such a file holds beside the state dict, which is then its entry "net"; None is the state dict
+        alone.
+    beyond: settings that no file can hold.
+    clip_within: whether CLIP's tensors stand among the method's by Hugging Face's names, and are trained in part.
     """
 
     method: str
@@ -95,6 +57,14 @@ class ReleasedForm:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     unsaid: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    width: str = ""
+    inside: Mapping[str, Any] | None = None
+    beyond: Mapping[str, Any] = field(default_factory=dict)
+    clip_within: bool = False
+
+    def turned(self, theirs: str) -> bool:
+        """Return whether the released code holds a tensor the other way round."""
+        return self.clip_within and theirs.removeprefix(caila_names.CAILA_CLIP) in hugging_face.TRANSPOSED
 
     def name_of(self, ours: str, vision_blocks: int) -> str:
         """Return the released code's name of a tensor of `Method.checkpoint`."""
@@ -102,6 +72,8 @@ class ReleasedForm:
             # One flat list: first those beside attention, then those beside the MLPs.
             place = int(slot[1]) + (vision_blocks if slot[2] == "mlp" else 0)
             return f"additional_visual_params.{place}.{slot[3]}_proj.{slot[4]}"
+        if ours.startswith(BACKBONE):
+            return caila_names.CAILA_CLIP + hugging_face.name_of(ours.removeprefix(BACKBONE))
         name = ours
         for pattern, theirs in self.names.items():
             name = re.sub(pattern, theirs, name)
@@ -172,7 +144,7 @@ FORMS = {
             "dfsp",
             "soft_att_obj",
             ("soft_prompt", "fusion.crossblock_img."),
-            _DFSP,
+            tensor_names.DFSP,
             inferred=_dfsp,
             forward={"layout": "released"},
             fixed={"learn_context": True, "learn_primitives": True},
@@ -183,7 +155,7 @@ FORMS = {
             "troika",
             "soft_att_obj",
             ("cmt.",),
-            {**_THREE_BRANCHES, **_TROIKA},
+            {**tensor_names.THREE_BRANCHES, **tensor_names.TROIKA},
             inferred=_troika,
             forward={"compound_norm": True},
             fixed={**_SAME_BRANCHES, "learn_lambda": True, "class_token": True},
@@ -193,7 +165,7 @@ FORMS = {
             "msci",
             "soft_att_obj",
             ("stage1_local_alignment.", "stage2_global_fusion."),
-            {**_THREE_BRANCHES, **_MSCI},
+            {**tensor_names.THREE_BRANCHES, **tensor_names.MSCI},
             inferred=_msci,
             fixed={
                 **_SAME_BRANCHES,
@@ -206,6 +178,22 @@ FORMS = {
             unsaid=("stage_1_heads", "stage_2_heads", "interaction", "inference", "score_weights"),
             unused=("cmt.", "patch_norm.", "fusion_module.", "concat_projection_low.", "concat_projection_high."),
         ),
+        ReleasedForm(
+            "caila",
+            "",
+            ("attr_logit_scale", caila_names.CAILA_CLIP),
+            caila_names.NAMES,
+            inferred=caila_names.inferred,
+            fixed={"learn_tokens": True},
+            unsaid=("combination", "combine_latent", "combine_output", "pair_text"),
+            unused=tuple(
+                f"{caila_names.CAILA_CLIP}{tower}_model.embeddings.position_ids" for tower in ("text", "vision")
+            ),
+            width=f"{caila_names.CAILA_CLIP}text_model.embeddings.token_embedding.weight",
+            inside={"epoch": 0, "AUC": math.nan},
+            beyond={"combination": "concat"},
+            clip_within=True,
+        ),
     )
 }
 """By the method's name."""
@@ -215,7 +203,7 @@ def looks_like(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the method whose code saves such names, None where no code does."""
     if set(tensors) == {"soft_embeddings"}:
         return "coop" if len(tensors["soft_embeddings"]) == 3 else "csp"
-    for method in ("msci", "troika", "dfsp"):  # MSCI's files hold an unused Troika
+    for method in ("msci", "troika", "dfsp", "caila"):  # MSCI's files hold an unused Troika
         if all(any(name.startswith(mark) for name in tensors) for mark in FORMS[method].marks):
             return method
     return None

@@ -5,21 +5,33 @@ from __future__ import annotations
 import hashlib
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from errors import UserError, counted
 from methods.backbone.clip import Backbone
 from methods.base import Method
+from methods.released.clip_check import check_clip
 from methods.released.names import DFSP_VARIANTS, FORMS, ReleasedForm, Shapes, looks_like
 
 TEXT_SIDE = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
 """CLIP's tensors that the released models save a second time, under "text_encoder."."""
+
+_SCALAR = np.float64(0).__reduce__()[0]  # a function of numpy's own, whose module was called otherwise before numpy 2
+NUMPY_NUMBER: list[Any] = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+]
+"""What a file may name beside tensors."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,8 @@ def read_checkpoint(file: Path) -> Checkpoint:
             f"It is cut short, damaged or no file of torch.save ({path.stat().st_size:,} bytes).",
             "Copy it again from where it was saved.",
         ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("net"), Mapping):
+        content = content["net"]  # CAILA's, beside the epoch and its AUC
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         kind = type(content).__name__
         keys = f"whose keys are {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
@@ -118,7 +132,9 @@ def _content(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # CAILA's files have a number of numpy's beside the weights; these three make one and nothing else.
+    with torch.serialization.safe_globals(NUMPY_NUMBER):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -169,12 +185,14 @@ def fit(checkpoint: Checkpoint, form: ReleasedForm, method: Method) -> Fitted:
     """
     backbone, left = method.backbone, dict(checkpoint.tensors)
     _check_width(checkpoint, form, backbone)
-    clip = check_clip(checkpoint, backbone)
+    clip = check_clip(checkpoint.path.name, checkpoint.tensors, backbone, form)
     left = {name: value for name, value in left.items() if name not in clip}
     weights, missing, misshapen = {}, [], []
     for ours, own in method.checkpoint().items():
         theirs = form.name_of(ours, backbone.n_vision_blocks)
         found = left.pop(theirs, None)
+        if found is not None and form.turned(theirs):
+            found = found.T
         if found is None:
             missing.append(theirs)
         elif found.shape != own.shape:
@@ -195,51 +213,10 @@ def fit(checkpoint: Checkpoint, form: ReleasedForm, method: Method) -> Fitted:
 
 
 def _check_width(checkpoint: Checkpoint, form: ReleasedForm, backbone: Backbone) -> None:
-    table = checkpoint.tensors["soft_embeddings" if not form.whole else form.table]
+    table = checkpoint.tensors[form.width or ("soft_embeddings" if not form.whole else form.table)]
     if table.shape[-1] != backbone.text_width:
         raise UserError(
             f"The file '{checkpoint.path.name}' is not of the backbone {backbone.name}.",
             f"Its text vectors have {table.shape[-1]} numbers, the backbone's {backbone.text_width}.",
             "Pass the --backbone that it was trained with.",
         )
-
-
-def check_clip(checkpoint: Checkpoint, backbone: Backbone) -> Sequence[str]:
-    """Return the names of CLIP's tensors in the file, all of them equal to the backbone's in the file's precision.
-
-    A `UserError` names the difference. Positions beyond the file's context length are not in it.
-    """
-    own = backbone.clip.state_dict()
-    known, differing, strange = [], [], []
-    largest = ("", 0.0)
-    for name, theirs in checkpoint.tensors.items():
-        place, _, inner = name.partition(".")
-        if place not in ("clip", "text_encoder"):
-            continue
-        known.append(name)
-        ours = own.get(inner)
-        if ours is not None and inner == "positional_embedding":
-            ours = ours[: len(theirs)]
-        if ours is None or ours.numel() != theirs.numel():
-            strange.append(name)
-            continue
-        expected = ours.reshape(theirs.shape).to(theirs.dtype)
-        if not _same(expected, theirs):
-            differing.append(name)
-            difference = float((expected.float() - theirs.float()).abs().nan_to_num().max())
-            largest = max(largest, (name, difference), key=lambda item: item[1])
-    if strange or differing:
-        there = [f"{len(strange)} have another name or shape, such as {strange[0]}"] if strange else []
-        if differing:
-            worst, by = largest if largest[0] else (differing[0], 0.0)
-            there.append(f"{len(differing)} have other values, most {worst}, by {by:.2g}")
-        raise UserError(
-            f"The CLIP in '{checkpoint.path.name}' is not the backbone {backbone.name}.",
-            f"Of its {counted(len(known), 'tensor')} {' and '.join(there)}.",
-            "Pass the --backbone that it was trained with; CLIP that was itself trained on cannot be imported.",
-        )
-    return known
-
-
-def _same(ours: Tensor, theirs: Tensor) -> bool:
-    return bool(torch.equal(ours, theirs) or torch.equal(ours.nan_to_num(), theirs.nan_to_num()))

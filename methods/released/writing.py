@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from errors import UserError
 from methods.base import Method
 from methods.parts.dfsp_fusion import DecomposedFusion
+from methods.released import hugging_face
+from methods.released.caila_names import CAILA_CLIP
 from methods.released.names import ReleasedForm
 from methods.released.reading import TEXT_SIDE, form_of
 
@@ -32,22 +35,38 @@ def released_tensors(method: Method, dataset: str) -> tuple[dict[str, Tensor], t
     tensors = {form.name_of(name, blocks): value.cpu() for name, value in method.checkpoint().items()}
     if not form.whole:
         return tensors, ()
+    if form.clip_within:
+        tensors = {name: value.T if form.turned(name) else value for name, value in tensors.items()}
+        return {**_clip_within(method), **tensors}, ()
     unread = _unread(method, dataset)
     zeros = {name: torch.zeros(shape) for name, shape in unread.items() if name not in tensors}
     return {**tensors, **zeros, **_clip(method)}, tuple(zeros)
 
 
-def write_released(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as `torch.save` does; a file that is there already is a `UserError`."""
+def write_released(path: Path, tensors: Mapping[str, Tensor], inside: Mapping[str, Any] | None = None) -> None:
+    """Write tensors as `torch.save` does; a file that is there already is a `UserError`.
+
+    inside: what stands beside them where they are one entry, see `ReleasedForm`.
+    """
+    content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         with path.open("xb") as file:
-            torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+            torch.save(content if inside is None else {"net": content, **inside}, file)
     except OSError as error:
         raise UserError(
             f"The checkpoint cannot be written to {path}.",
             f"The system says: {error.strerror or error}.",
             "Choose another --out, or move the file away.",
         ) from error
+
+
+def _clip_within(method: Method) -> dict[str, Tensor]:
+    """Return all of CLIP's tensors by Hugging Face's names, with the position numbers that a model of theirs saves."""
+    own = {name: value.detach().cpu() for name, value in method.backbone.clip.state_dict().items()}
+    tensors = {f"{CAILA_CLIP}{theirs}": tensor for theirs, _, tensor in hugging_face.named(own)}
+    for tower, length in (("text", len(own["positional_embedding"])), ("vision", method.backbone.n_patches + 1)):
+        tensors[f"{CAILA_CLIP}{tower}_model.embeddings.position_ids"] = torch.arange(length)[None]
+    return tensors
 
 
 def _check_settings(method: Method, form: ReleasedForm) -> None:
@@ -57,6 +76,13 @@ def _check_settings(method: Method, form: ReleasedForm) -> None:
             raise UserError(
                 f"This run of {form.method} cannot be written in the form of the released code.",
                 f"Its setting {key} is {config[key]!r}, and the released code knows {value!r} alone.",
+                "Export a run without that switch.",
+            )
+    for key, value in form.beyond.items():
+        if config[key] == value:
+            raise UserError(
+                f"This run of {form.method} cannot be written in the form of the released code.",
+                f"Nobody knows how that code calls the tensors of its setting {key}={value!r}.",
                 "Export a run without that switch.",
             )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from in_process import here
+from test_bench import plugin as plugin  # the toy data set of the command line's own tests
 
 from benchmarks import commands
 from benchmarks.commands.app import main
@@ -17,6 +18,9 @@ SECOND = {
     **{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
     **{"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"},
 }
+
+COST = ["cost", "--methods", "csp", "--backbone", "tiny-icons"]
+PLUGIN = "the plugin with the toy data set"
 
 
 def test_no_command_makes_a_console_of_its_own():
@@ -35,7 +39,7 @@ def broken(tmp_path):
     ("words", "code", "said"),
     [
         (["list", "suites"], 0, "quick"),
-        (["show", "csp"], 0, "Nayak"),
+        (["show", "csp", "--dataset", "toy", "--plugin", PLUGIN], 0, "Nayak"),
         (["status", "--results", RECORDS], 0, "done"),
         (["status", "--results", RECORDS, "--json"], 0, '"run_id"'),
         (["report", "--results", "nowhere"], 2, "There is nothing to report"),
@@ -45,13 +49,14 @@ def broken(tmp_path):
         (["cache", "check", "nothing"], 2, "nothing"),
         (["data", "info", "icon_states"], 0, "icon_states"),
         (["cost", "--image", "big"], 2, "is no size of an image"),
-        (["cost", "--methods", "csp", "--labels", "ut_zappos", "--flops-only", "--json"], 0, '"csp"'),
+        ([*COST, "--labels", "ut_zappos", "--flops-only", "--json"], 0, '"csp"'),
         (["run", "--methods", "mcsi"], 2, "Did you mean"),
         (["run", "--nonsense"], 2, "--nonsense"),
         (["--help"], 0, "Usage"),
     ],
 )
-def test_only_the_first_of_several_processes_prints(words, code, said, tmp_path):
+def test_only_the_first_of_several_processes_prints(words, code, said, tmp_path, plugin, counted_once):
+    words = [plugin if word is PLUGIN else word for word in words]
     first = here(*words, check=False, cwd=tmp_path)
     assert (first.returncode, said in first.stdout + first.stderr) == (code, True), first
     second = here(*words, check=False, cwd=tmp_path, env=SECOND)

@@ -20,6 +20,8 @@ from benchmarks.report.packing import packed
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 
+pytestmark = pytest.mark.usefixtures("svg_alone")
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from in_process import here
+from PIL import Image
 from report_records import make_run
 from toy_world import make_toy
 
@@ -131,7 +132,7 @@ def test_without_validation_there_is_no_bias_and_the_reason_is_said(world, recor
     assert len(runs_of(recorded, "external:without")) == 1
 
 
-def test_records_of_files_stand_in_report_compare_status_and_list(recorded):
+def test_records_of_files_stand_in_report_compare_status_and_list(recorded, svg_alone):
     page = here("report", "--results", recorded, "--resamples", "100").stdout
     for text in ("external:mine", "external:without", "came from a file: the backbone is what was stated"):
         assert text in page
@@ -144,7 +145,7 @@ def test_records_of_files_stand_in_report_compare_status_and_list(recorded):
     assert "external-mine" in here("list", "runs", "--results", recorded).stdout.replace("\n", "")
 
 
-def test_top_k_stands_in_the_report_and_older_records_say_why_not(world, recorded, tmp_path):
+def test_top_k_stands_in_the_report_and_older_records_say_why_not(world, recorded, tmp_path, svg_alone):
     shutil.copytree(recorded, tmp_path / "results", ignore=shutil.ignore_patterns("report*"))
     (old,) = runs_of(tmp_path / "results", "external:without")
     arrays = files.read_arrays(old.path / "scores.npz")
@@ -168,8 +169,9 @@ def test_top_k_stands_in_the_report_and_older_records_say_why_not(world, recorde
     assert refused.returncode == 2 and "There are no top-9 numbers." in refused.stderr
 
 
-def test_no_network_is_asked_of_a_record_of_files(recorded):
-    done = here("predict", recorded, "--run", "external-without", "--results", recorded, check=False)
+def test_no_network_is_asked_of_a_record_of_files(recorded, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "some.png")
+    done = here("predict", tmp_path, "--run", "external-without", "--results", recorded, check=False)
     assert done.returncode == 2
     assert "Its scores came from a file, without a network." in done.stderr
 
@@ -490,7 +492,7 @@ def test_other_files_under_a_name_and_seed_that_are_there_are_refused(world, tmp
     assert len(runs_of(tmp_path)) == 1
 
 
-def test_the_matrix_of_a_run_gives_the_numbers_of_the_run(tmp_path):
+def test_the_matrix_of_a_run_gives_the_numbers_of_the_run(tmp_path, svg_alone):
     """A trained run's scores, saved and judged as anybody's: every metric is equal and no image flips."""
     toy = make_toy(tmp_path / "toy", name="toy_scored")
     if "toy_scored" not in DATASETS.names():

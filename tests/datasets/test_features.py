@@ -285,8 +285,8 @@ def start(home: Path) -> subprocess.Popen:
 
 
 def test_of_two_processes_one_computes_and_both_read(home):
-    processes = [start(home) for _ in range(3)]
-    assert [process.communicate(timeout=60)[0].strip() for process in processes] == ["True"] * 3
+    processes = [start(home) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == ["True"] * 2
     assert (home / "log").read_text().splitlines() == ["computed"]
 
 

@@ -11,6 +11,7 @@ from torchvision.transforms import InterpolationMode, v2
 from benchmarks.runs.resolution import resolve
 from datasets.icons.render import stream
 from datasets.loaders import image_batches
+from datasets.resizing import Resizing
 from datasets.transforms import build_transform, with_stream
 from registry import METHODS
 
@@ -69,12 +70,35 @@ def test_half_of_the_views_are_mirrored_and_half_are_distorted():
 
 @pytest.mark.parametrize("name", METHODS.names())
 @pytest.mark.parametrize("dataset", PUBLISHED)
-def test_both_profiles_see_the_same_views(name, dataset):
+def test_every_method_sees_the_same_views_and_both_profiles_but_where_a_released_code_differs(name, dataset):
     chosen = {
         profile: resolve(name, METHODS.get(name).Config, dataset, profile=profile).training.augmentation
         for profile in ("clean", "official")
     }
-    assert chosen == {"clean": "clip", "official": "clip"}
+    assert chosen == {"clean": "clip", "official": "crop" if name == "caila" else "clip"}
+
+
+def test_a_crop_is_a_part_of_the_picture_resized():
+    """Of a picture of one red and one green half a crop shows a size, mirrored in half of the cases."""
+    half = np.zeros((40, 60, 3), np.uint8)
+    half[:, :30, 0], half[:, 30:, 1] = 255, 255
+    crop = build_transform(32, (0.0,) * 3, (1.0,) * 3, "crop")
+    seen = torch.stack([with_stream(crop, Image.fromarray(half), "view", n) for n in range(300)])
+    assert seen.shape == (300, 3, 32, 32)
+    both = (seen[:, 0] > 0.9).flatten(1).any(1) & (seen[:, 1] > 0.9).flatten(1).any(1)
+    red_left = seen[both][:, 0, 16, 0] > 0.9
+    assert 0.3 < both.float().mean() < 0.9, "some crops lie in one half"
+    assert 0.4 < red_left.float().mean() < 0.6
+    assert len({tuple(row) for row in (seen[:, 0] > 0.5).sum(dim=(1, 2))[:, None].tolist()}) > 20
+
+
+def test_a_margin_is_cut_off_around_the_centre():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8))
+    found = build_transform(28, (0.0,) * 3, (1.0,) * 3, resizing=Resizing(interpolation="bilinear", margin=32 / 28))
+    resized = picture.resize((53, 32), Image.Resampling.BILINEAR)  # the shorter side to 32
+    left = round((53 - 28) / 2)
+    expected = np.asarray(resized)[2:30, left : left + 28]
+    assert np.array_equal((found(picture).permute(1, 2, 0) * 255).round().byte().numpy(), expected)
 
 
 def test_views_are_the_same_for_any_number_of_workers_batch_size_and_order(toy):

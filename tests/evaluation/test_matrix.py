@@ -25,8 +25,8 @@ WORDS = tuple("abcde")
 class SmallBlocks(MatrixFile):
     """A file that is read in blocks of a few numbers."""
 
-    def blocks(self, block_bytes: int = 50):
-        return super().blocks(block_bytes)
+    def blocks(self, block_bytes: int = 50, kept: int = 1):
+        return super().blocks(block_bytes, kept)
 
 
 def about(problem: Problem) -> tuple[Candidates, Split]:

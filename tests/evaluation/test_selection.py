@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 from toy_groups import with_images
-from toy_runs import make_backbone, make_trainer, numbers, without_times
+from toy_runs import CPU, make_backbone, make_trainer, numbers, without_times
 
 from benchmarks.evaluation.breakdowns import calibration, error_kinds, macro_accuracies, slice_accuracies
 from benchmarks.evaluation.empty_groups import Sizes
 from benchmarks.evaluation.metrics import ImageScores, Labels, evaluate
-from benchmarks.evaluation.selection import SELECTIONS, VAL_SEEN, Rule, counts_more
+from benchmarks.evaluation.selection import LOSSES, SELECTIONS, VAL_SEEN, Rule, counts_more
 from benchmarks.runs import checkpoints, files
+from benchmarks.training.batches import PhaseBatches
 from benchmarks.training.loop import Trainer
 
 POLICIES = tuple(SELECTIONS)
@@ -30,8 +32,11 @@ def backbone():
     [
         (Sizes(3, 2), dict(zip(POLICIES, POLICIES, strict=True))),
         (Sizes(1, 1), dict(zip(POLICIES, POLICIES, strict=True))),
-        (Sizes(3, 0), dict.fromkeys(("val_auc", "val_hm", "val_unseen"), VAL_SEEN) | {"val_loss": "val_loss"}),
-        (Sizes(0, 2), dict.fromkeys(("val_auc", "val_hm", "val_unseen"), "val_unseen") | {"val_loss": "val_loss"}),
+        (Sizes(3, 0), dict.fromkeys(("val_auc", "val_hm", "val_unseen"), VAL_SEEN) | {name: name for name in LOSSES}),
+        (
+            Sizes(0, 2),
+            dict.fromkeys(("val_auc", "val_hm", "val_unseen"), "val_unseen") | {name: name for name in LOSSES},
+        ),
         (Sizes(0, 0), dict.fromkeys(POLICIES, "last")),
     ],
 )
@@ -160,3 +165,21 @@ def test_a_validation_loss_that_is_never_finite_keeps_the_last_epoch(tmp_path, t
 def test_ordinary_runs_say_nothing_of_it(tmp_path, toy, backbone):
     result = make_trainer(tmp_path / "run", toy, backbone, epochs=1).run()
     assert set(result.content()["selection"]) == {"policy", "epoch", "value", "bias"}
+
+
+@pytest.mark.parametrize(("size", "last", "batches"), [(5, 4, 5), (9, 6, 3), (None, 8, 2), (24, 24, 1), (100, 24, 1)])
+def test_the_loss_of_the_last_batch(tmp_path, toy, backbone, size, last, batches):
+    """The mean over its images, one by one, divided by the number of batches; how images are cut here is no matter."""
+    settings = {"selection": "last_batch_loss", "selection_batch": size, "batch_size": 16}
+    trainer = make_trainer(tmp_path / "run", toy, backbone, **settings)
+    method, candidates = trainer.method.eval(), toy.candidates("val")
+    images = PhaseBatches(method, toy, "val", candidates, dataclasses.replace(CPU, eval_batch=1))
+    assert len(images) == 24
+    prepared = method.prepare(candidates)
+    losses = [float(method.validation_losses(method.encode(one), prepared).total) for one in images.ordered()]
+    assert trainer.validation_loss() == pytest.approx(np.mean(losses[-last:]) / batches, rel=1e-5)
+    if size is None:
+        epochs = make_trainer(tmp_path / "whole", toy, backbone, epochs=3, **settings)
+        result = epochs.run()
+        found = [record["val"]["loss"] for record in epochs.folder.epochs()]
+        assert result.selection.epoch == int(np.argmin(found)) and result.selection.policy == "last_batch_loss"

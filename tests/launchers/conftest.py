@@ -21,9 +21,9 @@ def toy_plugin(tmp_path_factory):
     """A plugin file that registers the toy data set, loaded in this process too."""
     folder = tmp_path_factory.mktemp("plugin")
     path = folder / "toy_plugin.py"
-    text = PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=6)
+    text = PLUGIN.format(tests=str(ROOT / "tests"), folder=str(folder / "toy"), images=2)
     # A name of its own, also within the data set: a record must find it again.
-    text = text.replace('"toy"', f'"{TOY}"').replace("images=6)", f'images=6, name="{TOY}")')
+    text = text.replace('"toy"', f'"{TOY}"').replace("images=2)", f'images=2, name="{TOY}")')
     path.write_text(text + PACED)
     assert load_plugin(path) is None
     return path

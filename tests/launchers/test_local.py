@@ -6,12 +6,12 @@ import json
 import signal
 
 import pytest
-from in_process import here
+from in_process import here, plugins_apart
 from jobs import PATIENCE, SLOW, TOY, epochs, numbers_of, started, until
-from test_bench import bench
 
 from benchmarks.launchers.local import shares
 from benchmarks.runs.locks import is_held
+from registry import LAUNCHERS
 
 RUN = ["run", "--dataset", TOY, "--set", *SLOW]
 LOCAL = ["--launcher", "local", "--jobs", "2"]
@@ -113,7 +113,7 @@ def test_cores_are_shared_among_runs(monkeypatch, runs, jobs, gpus, cores, place
     assert {place["OMP_NUM_THREADS"] for place in shares(runs, jobs, gpus, cores)} == {"1"}
 
 
-def test_a_launcher_of_another_package(toy_plugin, tmp_path):
+def test_a_launcher_of_another_package(toy_plugin, tmp_path, monkeypatch):
     """A distribution with an entry point, as pip would have installed it."""
     (tmp_path / "backwards.py").write_text(
         "from benchmarks.launchers.inline import Inline\n\n\n"
@@ -127,10 +127,12 @@ def test_a_launcher_of_another_package(toy_plugin, tmp_path):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: backwards\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[czsl_bench.launchers]\nbackwards = backwards:Backwards\n")
-    path = {"PYTHONPATH": str(tmp_path)}
-    listed = bench("list", "launchers", env=path).stdout
-    assert all(word in listed for word in ("inline", "local", "slurm", "backwards 1.0", "Last run first."))
-    arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--seeds", "0", "1"]
-    done = bench(*arguments, "--launcher", "backwards", "--results", tmp_path / "r", env=path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(LAUNCHERS, "_discovered", False)
+    with plugins_apart():
+        listed = here("list", "launchers").stdout
+        assert all(word in listed for word in ("inline", "local", "slurm", "backwards 1.0", "Last run first."))
+        words = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--seeds", "0", "1"]
+        done = here(*words, "--launcher", "backwards", "--results", tmp_path / "r")
     lines = [line for line in done.stderr.splitlines() if "AUC" in line]
     assert ["seed 1" in lines[0], "seed 0" in lines[1]] == [True, True]

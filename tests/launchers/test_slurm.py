@@ -29,7 +29,9 @@ def queue(node) -> dict[str, str]:
     return dict(line.split() for line in shown.splitlines())
 
 
-def test_an_array_with_a_failing_run_and_one_that_is_interrupted_twice(node, toy_plugin, whole, tmp_path, capsys):
+def test_an_array_with_a_failing_run_and_one_that_is_interrupted_twice(
+    node, toy_plugin, whole, tmp_path, capsys, no_estimates
+):
     results = tmp_path / "results"
     arguments = [*RUN, "csp.lr=1e30", "--plugin", toy_plugin, "--methods", "coop", "csp", "clip_zero_shot"]
     arguments += [*SETTINGS, "2", "--results", results]
@@ -115,7 +117,7 @@ JUDGED = {
 }
 
 
-def test_slurm_judges_what_is_handed_through(node, toy_plugin, tmp_path):
+def test_slurm_judges_what_is_handed_through(node, toy_plugin, tmp_path, no_estimates):
     """Every option of sbatch reaches it, is judged before anything is written, and is refused in its own words."""
     arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--results", tmp_path]
     for setting, words in JUDGED.items():
@@ -263,7 +265,7 @@ def test_without_submitit_the_error_says_how_to_get_it(monkeypatch):
         Slurm(LaunchOptions())
 
 
-def test_a_script_for_another_cluster_is_shown_without_slurm(toy_plugin, tmp_path):
+def test_a_script_for_another_cluster_is_shown_without_slurm(toy_plugin, tmp_path, no_estimates):
     pytest.importorskip("submitit")
     arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "coop", "--results", tmp_path / "r"]
     settings = ["partition=gpu", "account=vision", "gpus=1", "cpus=8", "mem=32G", "time=2:00:00", "setup=module load x"]

@@ -41,7 +41,7 @@ def test_every_launcher_and_environment_gives_the_same_bits(toy_plugin, tmp_path
     arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, *TWO, "--no-feature-cache"]
     many = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     bench(*arguments, "--launcher", "inline", "--results", tmp_path / "one", env=many)
-    pool = bench(*arguments, "--jobs", "2", "--results", tmp_path / "two", env=many)
+    pool = here(*arguments, "--jobs", "2", "--results", tmp_path / "two", env=many)  # its runs are processes
     here(*arguments, "--results", tmp_path / "three")
     found = [numbers_of(tmp_path / name) for name in ("one", "two", "three")]
     assert found[0] == found[1] == found[2] and len(found[0]) == 2

@@ -10,6 +10,7 @@ import torch
 
 from datasets.base import Candidates, Vocabulary
 from methods.backbone import Backbone, build_clip
+from methods.backbone.tokens import tokenizer_of
 from methods.base import Batch, Method
 
 VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))
@@ -37,9 +38,9 @@ def perturb(method: Method, seed: int = 1, size: float = 0.05) -> None:
 
 
 @cache
-def full_size_backbone() -> Backbone:
-    """ViT-L-14-quickgelu on the meta device: the right shapes, no memory, no numbers."""
-    config = open_clip.get_model_config("ViT-L-14-quickgelu")
+def full_size_backbone(name: str = "ViT-L-14-quickgelu") -> Backbone:
+    """A CLIP of open_clip on the meta device: the right shapes, no memory, no numbers."""
+    config = open_clip.get_model_config(name)
     with torch.device("meta"):
         clip = build_clip(config, "full size")
-    return Backbone.from_open_clip(clip, open_clip.SimpleTokenizer(), "full size", digest="")
+    return Backbone.from_open_clip(clip, tokenizer_of(config, "full size"), "full size", digest="")

@@ -20,7 +20,7 @@ from methods.parts.scoring import unit
 from methods.troika import Troika, TroikaConfig
 
 METHODS = (Troika, MSCI)
-RULES = ("probability_product", "logit_product", "probability_sum", "log_sum", "pair")
+RULES = ("probability_product", "logit_product", "probability_sum", "logit_sum", "log_sum", "pair")
 SWITCHES = [
     pytest.param(kind, dict(ablation.changes), id=f"{kind.info.name}-{ablation.name}")
     for kind in METHODS

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import ast
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from toy_runs import make_backbone
 
 from benchmarks.runs.resolution import resolve
-from methods.backbone import Backbone, build_clip
 from methods.base import Batch
 from registry import METHODS
 
 ROOT = Path(__file__).parents[2]
-CONFIG = json.loads((ROOT / "methods/backbone/tiny-icons.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def make(toy):
     """Build a registered method with its icon_states settings on a backbone of random weights."""
-    import open_clip
 
     def build(name: str):
-        backbone = Backbone.from_open_clip(
-            build_clip(CONFIG, "tiny", 0), open_clip.SimpleTokenizer(context_length=16), "tiny", "random"
-        )
+        backbone = make_backbone()
         method_class = METHODS.get(name)
         config = resolve(name, method_class.Config, "icon_states").method
         torch.manual_seed(0)
@@ -47,14 +42,14 @@ def batch(toy, candidates) -> Batch:
     generator = torch.Generator().manual_seed(1)
     columns = torch.randint(len(candidates), (6,), generator=generator)
     pairs = torch.from_numpy(candidates.pairs)[columns]
-    return Batch(pairs[:, 0], pairs[:, 1], columns, images=torch.randn(6, 3, 64, 64, generator=generator))
+    return Batch(pairs[:, 0], pairs[:, 1], columns, images=torch.randn(6, 3, 32, 32, generator=generator))
 
 
 def train_batch(toy) -> Batch:
     """One image of every training pair, so that every learned row takes part."""
     candidates = toy.candidates("train")
     pairs = torch.from_numpy(candidates.pairs)
-    images = torch.randn(len(pairs), 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(len(pairs), 3, 32, 32, generator=torch.Generator().manual_seed(2))
     return Batch(pairs[:, 0], pairs[:, 1], torch.arange(len(pairs)), images=images)
 
 

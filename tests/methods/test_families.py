@@ -91,7 +91,7 @@ def test_a_prompt_of_words_is_a_text(built, name):
 @torch.no_grad()
 def test_another_activation_in_a_text_tower_that_is_a_module_of_its_own(built):
     backbone = built("own text")
-    replaced = copy.deepcopy(backbone)
+    replaced = copy.deepcopy(backbone, {id(backbone.tokenizer): backbone.tokenizer})
     for block in replaced.clip.text.transformer.resblocks:
         block.mlp.gelu = torch.nn.Tanh()
     texts = ["a photo of old dog", "a photo of red car"]
@@ -185,7 +185,8 @@ def test_methods_that_fit_train_and_score(built, name):
             with pytest.raises(UserError, match=f"'{method_name}' cannot run on"):
                 kind(backbone, toy.vocabulary, kind.Config())
             continue
-        method = kind(backbone, toy.vocabulary, kind.Config())
+        settings = {"heads": 8} if method_name == "vp_cmjl" else {}  # 16 do not divide these 24 channels
+        method = kind(backbone, toy.vocabulary, kind.Config(**settings))
         loss = method.training_loss(batch, toy.candidates).total
         assert torch.isfinite(loss)
         if method.info.trains:

@@ -5,6 +5,8 @@ The totals are those of the descriptions. `pytest -s` prints the table.
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from branch_cases import full_size_backbone
 
@@ -26,13 +28,16 @@ TOTALS = {
     },
     "troika": {"mit_states": 29_065_728, "ut_zappos": 21_726_720, "cgqa": 22_540_032},
     "msci": {"mit_states": 26_707_200, "ut_zappos": 25_272_576, "cgqa": 27_265_536},
+    "caila": dict.fromkeys(SIZES, 123_833_347),
     # Without the description's `pre_norm` (2 x 1024), which the released code builds and never uses.
     "cams": {"mit_states": 59_373_313 - 2048, "ut_zappos": 57_284_481 - 2048, "cgqa": 62_038_017 - 2048},
+    "vp_cmjl": {"mit_states": 23_447_040, "ut_zappos": 22_937_088, "cgqa": 24_563_712},
     "refiner_style": {name: 16_569_984 + 3 * CONTEXT + words + ADAPTERS for name, words in WORDS.items()},
 }
 VARIANTS = [
     ("dfsp", {"fusion": "i2t"}, 28_894_336 + CONTEXT + WORDS["mit_states"]),
     ("dfsp", {"fusion": "bif"}, 43_020_481 + CONTEXT + WORDS["mit_states"]),
+    ("caila", {"text_adapters": False}, 102_530_563),
     ("dfsp", {"fusion": "none"}, CONTEXT + WORDS["mit_states"]),
     ("refiner_style", {"adapters": "none"}, 16_569_984 + 3 * CONTEXT + WORDS["mit_states"]),
 ]
@@ -44,7 +49,8 @@ def trained(method: str, dataset: str, changes: dict | None = None) -> int:
     vocabulary = Vocabulary(tuple(f"s{n}" for n in range(states)), tuple(f"o{n}" for n in range(objects)))
     method_class = METHODS.get(method)
     config = resolve(method, method_class.Config, dataset, given=Given(command_line=changes or {})).method
-    built = method_class(full_size_backbone(), vocabulary, method_class.Config.model_validate(config))
+    backbone = copy.deepcopy(full_size_backbone())  # a method may train parts of it
+    built = method_class(backbone, vocabulary, method_class.Config.model_validate(config))
     return sum(parameter.numel() for parameter in built.trained().values())
 
 

@@ -158,7 +158,7 @@ def test_another_method_is_named(saved, golden_backbone):
         official, file = saved(name)
         said = refusal(file, asked, golden_backbone, official.vocabulary)
         assert f"is not of {asked}." in said and f"Pass --method {likely}." in said
-    with pytest.raises(UserError, match="csp, coop, dfsp, troika, msci"):
+    with pytest.raises(UserError, match="csp, coop, dfsp, troika, msci, caila"):
         imported(file, "refiner_style", golden_backbone, official.vocabulary)
 
 

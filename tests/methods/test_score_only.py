@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import open_clip
 import pytest
 import torch
+from toy_runs import make_backbone
 
 from benchmarks.runs.resolution import resolve
 from datasets.transforms import derived_seed
-from methods.backbone import Backbone, build_clip
 from methods.base import Batch
 from registry import METHODS
 
-CONFIG = json.loads((Path(__file__).parents[2] / "methods/backbone/tiny-icons.json").read_text())
 BRANCHES = {
     "inference": ["pair", "log_sum", "probability_product", "probability_sum"],
     "score_weights": [[0.5, 0.2, 0.0]],
@@ -28,9 +23,12 @@ BRANCHES = {
 VALUES = {
     "msci": BRANCHES,
     "troika": BRANCHES,
+    "caila": {"score": ["cosine"]},
     "dfsp": {"mix_images": [2], "decompose_over": ["train_pairs"], "primitive_scores_at_test": [0.1]},
     "cams": {"beta": [0.3], **{key: BRANCHES[key] for key in ("inference", "score_weights")}},
     "refiner_style": {key: BRANCHES[key] for key in ("inference", "score_weights")},
+    "vp_cmjl": {key: BRANCHES[key] for key in ("inference", "score_weights")}
+    | {"proxy_weight": [0.0], "text_weight": [1.0], "mixing": ["probabilities"]},
 }
 """Values of every declared setting other than the default."""
 
@@ -41,15 +39,14 @@ BESIDE = {"dfsp": {"fusion": "bif", "layout": "released"}}
 def step(name, toy, changes):
     """Return the initial weights, the training loss with dropout on, and its gradients."""
     method_class = METHODS.get(name)
-    tokenizer = open_clip.SimpleTokenizer(context_length=16)
-    backbone = Backbone.from_open_clip(build_clip(CONFIG, "tiny", 0), tokenizer, "tiny", "random")
+    backbone = make_backbone()
     settings = {**resolve(name, method_class.Config, "icon_states").method, **BESIDE.get(name, {}), **changes}
     torch.manual_seed(0)
     method = method_class(backbone, toy.vocabulary, method_class.Config.model_validate(settings)).train()
     start = {key: value.clone() for key, value in method.checkpoint().items()}
     candidates = toy.candidates("train")
     pairs = torch.from_numpy(candidates.pairs)[:4]
-    images = torch.randn(len(pairs), 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(len(pairs), 3, 32, 32, generator=torch.Generator().manual_seed(2))
     batch = Batch(pairs[:, 0], pairs[:, 1], torch.arange(len(pairs)), images=images)
     torch.manual_seed(derived_seed("training", 0, 0))
     loss = method.training_loss(batch, candidates).total

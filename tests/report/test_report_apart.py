@@ -284,7 +284,7 @@ def test_what_cannot_be_made_is_left_out_and_the_rest_stands(broken, error, tmp_
     assert (tmp_path / LOG).exists() is traced and (not traced or "Traceback" in (tmp_path / LOG).read_text())
 
 
-def test_the_command_says_it_and_its_exit_code_is_1(tmp_path, monkeypatch):
+def test_the_command_says_it_and_its_exit_code_is_1(tmp_path, monkeypatch, svg_alone):
     kept(tmp_path, RIGHT, COLUMNS)
     with monkeypatch.context() as broken:
         broken.setattr(figures, "cost", lambda *_: 1 / 0)

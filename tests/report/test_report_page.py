@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from made_reports import THREE, stored, switched
 
+from benchmarks.report import style
 from benchmarks.report.page import TEMPLATE
 from benchmarks.report.writing import read_report, write_files
 
@@ -56,7 +57,9 @@ def page(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("results")
     for number, run in enumerate([*THREE, switched("no_dropout", dropout=0.0)]):
         stored(root, run, number)
-    write_files(read_report(root))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "FORMATS", [known for known in style.FORMATS if known[0] == ".svg"])
+        write_files(read_report(root))
     return root / "report.html"
 
 

@@ -57,7 +57,7 @@ def test_a_family_has_a_point_for_each_share(results):
     assert families(found[:1]) == []
 
 
-def test_the_report_draws_it(results):
-    here("report", "--results", results)
+def test_the_report_draws_it(results, svg_alone):
+    here("report", "--results", results, "--resamples", 100)
     assert (results / "report/scaling.svg").stat().st_size > 1000
     assert "Share of seen pairs" in (results / "report.html").read_text()

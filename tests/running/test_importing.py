@@ -108,12 +108,12 @@ def test_a_methods_name_means_the_runs_that_trained(exported):
     assert "Left out of csp: 1 run with imported weights; pass a run's id to compare it." in said
 
 
-def test_reports_of_imported_weights_claim_no_training(exported, tmp_path):
+def test_reports_of_imported_weights_claim_no_training(exported, tmp_path, svg_alone):
     results, plugin, commands = exported
     here(*commands["csp"], "--results", results, "--plugin", plugin)
     here(*commands["csp"], "--results", tmp_path, "--plugin", plugin)
     for folder, others in ((results, True), (tmp_path, False)):
-        here("report", "--results", folder, "--plugin", plugin)
+        here("report", "--results", folder, "--plugin", plugin, "--resamples", 100)
         assert not (folder / "report-errors.txt").exists()
         assert (folder / "report.html").is_file() and bool([*folder.glob("report/*/cost.svg")]) == others
         (row,) = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_runs import CPU, make_backbone
+from toy_runs import CONFIG, CPU, SMALL, make_backbone
 
 from benchmarks.running.fake_tensors import Alive
 from benchmarks.running.memory_estimate import estimate
@@ -19,10 +19,10 @@ from registry import METHODS
 EXECUTION = dataclasses.replace(CPU, eval_batch=8, pair_chunk=2048)
 
 
-def build(name, toy):
+def build(name, toy, backbone=SMALL):
     method_class = METHODS.get(name)
     config = method_class.Config.model_validate(resolve(name, method_class.Config, "icon_states").method)
-    return method_class(make_backbone(), toy.vocabulary, config)
+    return method_class(make_backbone(backbone), toy.vocabulary, config)
 
 
 def candidates(toy):
@@ -48,7 +48,7 @@ def test_an_estimate_is_what_a_real_step_keeps_alive(name, toy):
         assert (found.gradients, found.optimizer, found.training) == (0, 0, 0)
         assert found.total == found.weights + found.evaluation
         return
-    images = torch.zeros(32, 3, 64, 64)
+    images = torch.zeros(32, 3, 32, 32)
     with Alive([*method.parameters(), *method.buffers(), images]) as alive:
         real_step(method, toy, images)()
     assert found.training + found.gradients == pytest.approx(alive.fullest + images.nbytes, rel=0.02)
@@ -61,8 +61,8 @@ def test_an_estimate_is_within_a_factor_of_two_of_the_process(name, toy):
     from benchmarks.studies.savings import peak, reset_peak
 
     images = {"csp": 512, "msci": 128}[name]
-    found = estimate(build(name, toy), TrainingConfig(batch_size=images, epochs=1), EXECUTION, candidates(toy))
-    method = build(name, toy)
+    found = estimate(build(name, toy, CONFIG), TrainingConfig(batch_size=images, epochs=1), EXECUTION, candidates(toy))
+    method = build(name, toy, CONFIG)
     before = reset_peak("cpu")
     real_step(method, toy, torch.zeros(images, 3, 64, 64))()
     used = peak("cpu") - before

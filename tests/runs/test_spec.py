@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.runs.spec import External, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig, canonical_json
+from benchmarks.runs.spec import (
+    LATER_SETTINGS,
+    External,
+    OpenWorld,
+    OpenWorldSettings,
+    RunSpec,
+    TrainingConfig,
+    canonical_json,
+)
 
 SPEC = RunSpec(
     method="csp",
@@ -43,6 +51,7 @@ def test_training_defaults_are_pinned():
         "step_size": 5,
         "gamma": 0.5,
         "selection": "val_auc",
+        "selection_batch": None,
         "augmentation": "clip",
         "views": None,
     }
@@ -65,7 +74,9 @@ def test_a_record_from_before_thresholds_keeps_its_identity():
     """Closed, or open with every pair as a candidate: what such runs were before, they are still."""
     for world, digest in (("closed", SPEC.digest()), ("open", OPEN_DIGEST)):
         content = SPEC.model_copy(update={"world": world}).model_dump(mode="json")
-        del content["open_world"], content["training"]["clip_norm"], content["training"]["views"]
+        del content["open_world"]
+        for later in LATER_SETTINGS:
+            del content["training"][later]
         assert RunSpec.model_validate(content).digest() == digest
 
 
@@ -155,7 +166,7 @@ def test_run_ids_differ_where_the_readable_part_does_not():
 
 def test_canonical_json_is_the_hashed_text():
     content = SPEC.model_dump(mode="json")
-    for later in ("clip_norm", "views"):
+    for later in LATER_SETTINGS:
         assert content["training"].pop(later) is None, "a later setting that is not used"
     assert content.pop("open_world") is None, "a closed world"
     assert "imported" not in content, "a run that trains its own weights"

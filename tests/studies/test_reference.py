@@ -320,8 +320,9 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
         file.write("by hand")
     assert documents.differing(folder, root, question) == ["docs/deviations.md"], "all else is the same, byte for byte"
     assert "**Missing here, of what is planned:**" in page and "in the open world" in page and "DFSP" in page
-    for absent in ("## Open world", "## The official profiles", "## Ablations"):
+    for absent in ("## Open world", "## The official profiles", "### Ablations"):
         assert absent not in page
+    assert "Not run again yet under the budget rule." in page
     assert "These are short trainings" in page and "epochs: 2 (MSCI), 12 (CSP)" in page
     assert "### Convergence, closed world" in page and "| MSCI | 5 | 2 | 2, 2, 2, 2, 2 |" in page
     assert "unfinished" in page and "### At equal time and at equal FLOPs" in page
@@ -336,6 +337,15 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
     assert "### What a run's AUC varies with" in page and "### Seeds that a claim of one point needs" in page
     assert "Short training" in (root / "README.md").read_text()
     assert {path.name for path in made} >= {"results.md", "convergence-closed.svg", "spending-closed.svg"}
+
+
+def test_effects_that_only_the_former_records_have_stand_marked():
+    now = deviations.Effects({}, {"masking": "+0.1"}, {})
+    then = deviations.Effects({}, {"masking": "+0.7", "bf16_csp": "-0.2"}, {"MSCI": "+0.6"})
+    shown = deviations.Shown([now, then])
+    assert [shown.switch(name) for name in ("masking", "bf16_csp", "last")] == ["+0.1", "-0.2 (short)", "not run"]
+    assert shown.official("MSCI") == "+0.6 (short)" and shown.ablation("msci", "parallel") == "not run"
+    assert deviations.Shown([then]).official("MSCI") == "+0.6", "records that stand alone are not marked"
 
 
 def test_rounding_beside_the_archives_widens_what_rests_on_seeds(parts):

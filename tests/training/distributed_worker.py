@@ -1,12 +1,12 @@
-"""What two processes of torchrun do in test_distributed.py: train and score together, and compare with doing it alone.
+"""What the two processes in test_distributed.py do: train and score together, and compare with doing it alone.
 
 Every process also does the run of one process by itself, so that it can judge; an assertion that fails ends the launch.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,15 @@ from benchmarks.training import loop as training
 from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
 from methods.base import Method
+from methods.caila import CAILA
 from methods.cams import CAMS, CAMSConfig
 from methods.csp import CSP, CSPConfig
 from methods.dfsp import DFSP, DFSPConfig
 from methods.msci import MSCI, MSCIConfig
+from methods.parts.caila_settings import CAILAConfig
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig
 from methods.troika import Troika, TroikaConfig
+from methods.vp_cmjl import VPCMJL, VPCMJLConfig
 
 ONE_IMAGE_LEFT = {"batch_size": 47}  # of 48: then one process has the last image, and the other none
 CASES = {
@@ -37,7 +40,9 @@ CASES = {
     "troika": (Troika, TroikaConfig(), ONE_IMAGE_LEFT),
     "msci": (MSCI, MSCIConfig(fusion="gated"), ONE_IMAGE_LEFT | {"clip_norm": 0.1}),
     "refiner_style": (RefinerStyle, RefinerStyleConfig(map_noise=0.01), {"batch_size": 23}),
+    "caila": (CAILA, CAILAConfig(shift=0.5), {"batch_size": 20, "micro_batch": 5}),
     "cams": (CAMS, CAMSConfig(), {"batch_size": 23}),
+    "vp_cmjl": (VPCMJL, VPCMJLConfig(), ONE_IMAGE_LEFT),
 }
 
 
@@ -93,7 +98,11 @@ class Bench:
         folder = own if group is ALONE else self.root / name
         execution = dataclasses.replace(CPU, group=group)
         made = make_trainer(
-            folder if group.leads else own / "idle", toy or self.toy, self.backbone, execution=execution, **options
+            folder if group.leads else own / "idle",
+            toy or self.toy,
+            copy.deepcopy(self.backbone),
+            execution=execution,
+            **options,
         )
         made.folder = group.folder(RunFolder(folder))
         group.barrier()
@@ -106,13 +115,12 @@ class Bench:
         for group in (ALONE, self.group):
             made = self.trainer(name, group, method=method, config=config, **{"epochs": 1, "lr": 1e-4} | settings)
             made.method.rows_at_once = 100  # several chunks, each with dropout
-            self.backbone.recompute = name == "troika"
+            made.method.backbone.recompute = name == "troika"
             start = {key: value.clone() for key, value in made.method.checkpoint().items()}
             with Watch(made.method) as watch:
                 result = made.run()
             group.barrier()
             seen.append((watch.gradients, made, result, start))
-        self.backbone.recompute = False
         (one, alone, expected, start), (two, together, found, _) = seen
         largest = max(gradient.abs().max() for gradient in one.values())
         first, second = alone.method.checkpoint(), together.method.checkpoint()
@@ -215,7 +223,3 @@ def main(root: Path) -> None:
     bench.resumes()
     bench.refuses()
     group.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import distributed_worker
 import pytest
 import torch
-from forked import Forked
+from forked import Forked, in_two_processes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,13 +142,7 @@ def test_the_launcher_returns_the_code_of_a_process_that_failed():
 
 def test_two_processes_make_the_run_of_one(tmp_path):
     """See distributed_worker.py: all its checks share one start of two processes."""
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/benchmarks")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("distributed_worker.py")), str(tmp_path)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-6000:]
+    in_two_processes(distributed_worker.main, tmp_path)
 
 
 @pytest.fixture(scope="module")

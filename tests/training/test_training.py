@@ -110,13 +110,14 @@ def test_computing_activations_again_changes_no_number(tmp_path, toy, backbone, 
 
 def test_selection_policies(tmp_path, toy, backbone):
     results = {}
-    for policy in ("val_auc", "val_hm", "val_unseen", "val_loss", "last"):
+    for policy in ("val_auc", "val_hm", "val_unseen", "val_loss", "last_batch_loss", "last"):
         trainer = make_trainer(tmp_path / policy, toy, backbone, selection=policy, epochs=4)
         results[policy] = trainer.run().selection
-        values = {"val_auc": "auc", "val_hm": "best_hm", "val_unseen": "best_unseen", "val_loss": "loss"}
+        values = {"val_auc": "auc", "val_hm": "best_hm", "val_unseen": "best_unseen"}
+        values |= dict.fromkeys(("val_loss", "last_batch_loss"), "loss")
         if policy in values:
             path = [record["val"][values[policy]] for record in trainer.folder.epochs()]
-            best = np.argmin(path) if policy == "val_loss" else np.argmax(path)
+            best = np.argmin(path) if values[policy] == "loss" else np.argmax(path)
             assert results[policy].epoch == int(best), "the earliest of the best"
     assert results["last"].epoch == 3
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,15 +15,17 @@ from benchmarks.report.evidence import Question
 from benchmarks.report.render import markdown
 from benchmarks.runs import files
 from benchmarks.runs.budgets import trained_short
-from benchmarks.studies.reference import conclusions, deviations, findings
+from benchmarks.studies.reference import conclusions, deviations
 from benchmarks.studies.reference.collection import FOLDER, FORMER, ROOT, archives
 from benchmarks.studies.reference.material import QUESTION, Material, Results
-from benchmarks.studies.reference.page_parts import digest, filled
+from benchmarks.studies.reference.page_parts import digest, filled, section
 from benchmarks.studies.reference.records_page import records_page
 from benchmarks.studies.reference.results_page import caution, results_page
 from benchmarks.studies.reference.switches import SWITCHES
 from errors import UserError
 
+FORMER_GROUPS = (("closed", "clean"), ("open", "clean"), ("closed", "official"))
+FORMER_TITLES = ("Results, open world", "Results, closed world, official profiles")
 BEGIN, END = "<!-- reference:main -->", "<!-- /reference:main -->"
 
 
@@ -35,11 +35,10 @@ def build(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTIO
         drawn = root / "docs" / "figures"
         page, made = results_page(material, drawn, before)
         made += _put(root / "docs" / "results.md", page)
-        made += _put(root / "docs" / "deviations.md", deviations_page(material))
+        made += _put(root / "docs" / "deviations.md", deviations_page(material, before))
         made += _put(folder / "README.md", records_page(material))
         if before is not None:
-            said = {"runs": len(before.every), "digest": digest(before.every)}
-            made += _put(folder / FORMER / "README.md", filled("former.md.j2", said))
+            made += _put(folder / FORMER / "README.md", former_page(before))
         made += put_into_readme(root / "README.md", readme_part(material.results("closed", "clean")))
     return made
 
@@ -69,28 +68,47 @@ def former(folder: Path, question: Question = QUESTION) -> Iterator[Material | N
         yield material
 
 
-def deviations_page(material: Material) -> str:
-    """Return docs/deviations.md: what paper, released code and suite do, and what the switches change."""
-    clean, official = (material.groups.get(("closed", profile)) for profile in ("clean", "official"))
-    question = material.question
-    switched = deviations.effects(findings.switch_changes(material), question)
+def former_page(before: Material) -> str:
+    """Return the page beside the two-epoch records: what they are, and their tables."""
+    closed, *others = (before.results_if_there(*key) for key in FORMER_GROUPS)
+    tables = [] if closed is None else [section(closed.main())]
+    tables += [
+        section(replace(one.main(), title=title)) for one, title in zip(others, FORMER_TITLES, strict=True) if one
+    ]
+    return filled(
+        "former.md.j2",
+        {
+            "runs": len(before.every),
+            "digest": digest(before.every),
+            "tables": tables,
+            "ablation_caution": caution(before),
+            "ablations": [section(table) for table in before.ablations.values()],
+        },
+    )
+
+
+def deviations_page(material: Material, before: Material | None = None) -> str:
+    """Return docs/deviations.md: what paper, released code and suite do, and what the switches change.
+
+    before: the two-epoch records, whose effects stand, marked, where today's have none.
+    """
+    shown = deviations.Shown([deviations.Effects.of(one) for one in (material, before) if one is not None])
     content = {
-        "caution": caution(material),
-        "e": partial(deviations.effect, material.ablations),
-        "s": lambda name: switched.get(name, deviations.NOT_RUN),
+        "caution": caution(material) or ("" if before is None else caution(before)),
+        "e": shown.ablation,
+        "s": shown.switch,
         "w": lambda name: f"`{shlex.join(SWITCHES[name].words)}`",
-        "official": defaultdict(
-            lambda: deviations.NOT_RUN,
-            {}
-            if clean is None or official is None
-            else deviations.effects(findings.profiles(clean, official, question), question),
-        ),
+        "official": shown.official,
     }
-    text = filled("deviations.md.j2", {**content, "not_run": ""})
-    if deviations.NOT_RUN not in text:
-        return text
-    explained = f'"{deviations.NOT_RUN}" means that the switch exists and its run is not there yet. '
-    return filled("deviations.md.j2", {**content, "not_run": explained})
+    text = filled("deviations.md.j2", {**content, "not_run": "", "formerly": ""})
+    explained = {
+        "not_run": f'"{deviations.NOT_RUN}" means that the switch exists and its run is not there yet. ',
+        "formerly": f'"{deviations.FORMERLY}": not run again yet under the [budget rule](protocol.md#budget), so the '
+        "effect is that of the [two-epoch records](../results/reference/two_epochs/README.md). ",
+    }
+    marks = {"not_run": deviations.NOT_RUN, "formerly": deviations.FORMERLY}
+    needed = {name: said if marks[name] in text else "" for name, said in explained.items()}
+    return filled("deviations.md.j2", {**content, **needed}) if any(needed.values()) else text
 
 
 def readme_part(results: Results) -> str:

@@ -1,0 +1,51 @@
+"""Patterns of our names of tensors and what stands for them in the codes of DFSP, Troika and MSCI, applied in order."""
+
+THREE_BRANCHES = {
+    r"^prompts\.table\.weight$": "soft_att_obj",
+    r"^prompts\.families\.pair\.context$": "comp_ctx_vectors",
+    r"^prompts\.families\.state\.context$": "attr_ctx_vectors",
+    r"^prompts\.families\.object\.context$": "obj_ctx_vectors",
+    r"^disentanglers\.state\.linear\.": "attr_disentangler.fc1.",
+    r"^disentanglers\.object\.linear\.": "obj_disentangler.fc1.",
+    r"^disentanglers\.state\.norm\.": "attr_disentangler.bn1_fc.",
+    r"^disentanglers\.object\.norm\.": "obj_disentangler.bn1_fc.",
+    r"\.attention\.query\.": ".cross_attn.q_proj.",
+    r"\.attention\.key\.": ".cross_attn.k_proj.",
+    r"\.attention\.value\.": ".cross_attn.v_proj.",
+    r"\.attention\.out\.": ".cross_attn.proj.",
+    r"\.widen\.": ".mlp.0.",
+    r"\.narrow\.": ".mlp.3.",
+}
+TROIKA = {r"^traction\.layers\.": "cmt.", r"^traction\.norm\.": "patch_norm.", r"^strength$": "lamda"}
+MSCI = {
+    r"^lambda_1$": "lamda",
+    r"^lambda_2$": "lamda_2",
+    r"^local\.linear\.": "concat_projection_low.0.",
+    r"^local\.norm\.": "concat_projection_low.1.",
+    r"^whole\.linear\.": "concat_projection_high.0.",
+    r"^whole\.norm\.": "concat_projection_high.1.",
+    r"^stage_1\.layers\.": "stage1_local_alignment.cross_attn_layers.",
+    r"^stage_2\.layers\.": "stage2_global_fusion.cross_attn_layers.",
+    r"^stage_1\.norm\.": "stage1_local_alignment.norm.",
+    r"^stage_2\.norm\.": "stage2_global_fusion.norm.",
+}
+DFSP = {
+    r"^table\.weight$": "soft_att_obj",
+    r"^prompt\.context$": "soft_prompt",
+    r"^fusion\.to_image\.channels\.": "fusion.txt2img_transform_layer1.",
+    r"^fusion\.to_image\.tokens\.": "fusion.txt2img_transform_layer2.",
+    r"^fusion\.to_text\.channels\.": "fusion.img2txt_transform_layer1.",
+    r"^fusion\.to_text\.tokens\.": "fusion.img2txt_transform_layer2.",
+    r"^fusion\.to_image\.cross\.": "fusion.crossblock_img.",
+    r"^fusion\.to_text\.cross\.": "fusion.crossblock_txt.",
+    r"^fusion\.image_blocks\.": "fusion.resblocks_img.",
+    r"^fusion\.text_blocks\.": "fusion.resblocks_txt.",
+    r"^fusion\.to_text\.composer\.": "fusion.txt_fine_tune.",
+    r"\.attention\.": ".attn.",
+    r"(resblocks_\w+\.\d+)\.ln_query\.": r"\1.ln_1.",
+    r"\.ln_query\.": ".ln_x.",
+    r"\.ln_memory\.": ".ln_y.",
+    r"\.ln_mlp\.": ".ln_2.",
+    r"\.mlp\.0\.": ".mlp.c_fc.",
+    r"\.mlp\.3\.": ".mlp.c_proj.",
+}
