@@ -7,6 +7,7 @@ of them the best score, the first column that reaches it, how many do, and the l
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,13 +56,14 @@ class GroupBest:
         self.log_sum = np.full(images, -np.inf)
         self.highest = np.full((images, top), -np.inf, np.float32)
         self.more = np.zeros(images, np.int64)  # how many more reach the last of `highest`
+        self._own = threading.local()
 
     def update(self, rows: np.ndarray, block: np.ndarray, at: np.ndarray, candidates: np.ndarray) -> None:
         """Take in the scores block[:, at] of the images `rows`; `candidates` rise with `at`.
 
         Calls for other images may run beside it.
         """
-        scores = np.take(block, at, axis=1)
+        scores = np.take(block, at, axis=1, out=self._room(len(block), len(at)), mode="clip")  # "raise" would buffer
         if self.factor != 1:
             scores *= self.factor
         place = scores.argmax(axis=1)  # the first one, or the first NaN
@@ -84,6 +86,13 @@ class GroupBest:
             self.ties[rows] = np.where(higher, ties, self.ties[rows] + ties * level)
             self.best[rows] = np.maximum(before, best)
             self.log_sum[rows] = np.logaddexp(self.log_sum[rows], log_sum)
+
+    def _room(self, rows: int, columns: int) -> np.ndarray:
+        """Return memory for scores, the same at each call of a thread: fresh pages cost as much as filling them."""
+        kept = getattr(self._own, "room", None)
+        if kept is None or len(kept) < rows * columns:
+            kept = self._own.room = np.empty(rows * columns, np.float32)
+        return kept[: rows * columns].reshape(rows, columns)
 
     def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> None:
         """Take the block's largest scores into the list: as many rounds of "the largest of those that are left".

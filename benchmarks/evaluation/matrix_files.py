@@ -21,7 +21,7 @@ import numpy as np
 
 from errors import UserError
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 23
 """About how much a block takes in single precision: it stays in a processor's cache while it is looked at."""
 
 NAME = "scores"
