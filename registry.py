@@ -197,6 +197,10 @@ class Registry(Generic[T]):
             good = [slot.entry() for slots in (self._slots, self._families) for _, slot in sorted(slots.items())]
             return good + [entry for _, entry in sorted(self._broken.items())]
 
+    def titles(self) -> dict[str, str]:
+        """Return what each entry is called in tables and figures, by name: its title, else the name."""
+        return {entry.name: entry.title or entry.name for entry in self.entries()}
+
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 

@@ -65,7 +65,7 @@ class Family:
 
     def reason(self, method: str, backbone: str) -> str:
         """Say in a sentence why a method has no row on a backbone."""
-        title = method_titles().get(method, method)
+        title = METHODS.titles().get(method, method)
         if several := len(self._rows(method, backbone)):
             return f"{title} was run on {backbone} with {several} settings, and nobody says which one is meant."
         offers = offers_of(backbone)
@@ -165,8 +165,3 @@ def _agreement(family: Family, methods: Sequence[str], question: Question) -> tu
         return resampled_concordance(runs, TESTED, resamples=question.resamples, level=question.level), ""
     except UserError as error:
         return None, f"No W: {error}"
-
-
-def method_titles() -> dict[str, str]:
-    """Return the titles of methods by name."""
-    return {entry.name: entry.title or entry.name for entry in METHODS.entries()}

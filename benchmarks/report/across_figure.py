@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.report.across import Across, method_titles
+from benchmarks.report.across import Across
 from benchmarks.report.figures import auc_values
 from benchmarks.report.style import SMALLEST, WIDTH, method_style, new, words
+from registry import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ def across(found: Across) -> Figure:
     """Draw each method's AUC on each backbone with its interval, joined by a line, at the width of a column."""
     family = found.family
     figure, axes = new(1.15 * WIDTH)
-    titles, methods = method_titles(), family.methods
+    titles, methods = METHODS.titles(), family.methods
     for place, method in enumerate(methods):
         style = method_style(method)
         shift = 0.3 * ((place + 0.5) / len(methods) - 0.5)  # so that bars stand beside each other

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.report.across import FEW_BACKBONES, Across, Family, method_titles
+from benchmarks.report.across import FEW_BACKBONES, Across, Family
 from benchmarks.report.budgets import budget_notes
 from benchmarks.report.captions import caption, test_split
 from benchmarks.report.cells import mean_of, number
 from benchmarks.report.figures import auc_values
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.table_model import GAP, Cell, Column, Table, ranked
+from registry import METHODS
 
 
 def across_table(found: Across) -> Table:
@@ -31,7 +32,7 @@ def across_table(found: Across) -> Table:
         )
         for m in family.methods
     ]
-    titles = method_titles()
+    titles = METHODS.titles()
     rows = [
         [Cell(text=titles.get(method, method)), Cell(text=_seeds(family, method)), *cells, rank]
         for method, *cells, rank in zip(family.methods, *by_column, means, strict=True)
@@ -109,7 +110,7 @@ def agreement_text(found: Across) -> str:
 def _best(found: Across) -> str:
     """Name for each backbone the method that is most often its best, with the share of resamples."""
     assert found.agreement is not None
-    titles, methods, first = method_titles(), found.family.everywhere, found.agreement.first
+    titles, methods, first = METHODS.titles(), found.family.everywhere, found.agreement.first
     return "; ".join(
         f"{backbone}, {titles.get(methods[own.argmax()], methods[own.argmax()])} ({100 * own.max():.0f} %)"
         for backbone, own in zip(found.family.groups, first, strict=True)
@@ -135,7 +136,7 @@ def cautions(found: Across) -> list[str]:
             "ranks is not in it."
         )
     elif single := [
-        method_titles().get(row.method, row.method) for row in found.family.rows if row.trains and len(row.done) < 2
+        METHODS.titles().get(row.method, row.method) for row in found.family.rows if row.trains and len(row.done) < 2
     ]:
         notes.append(
             f"With one seed somewhere: {', '.join(dict.fromkeys(single))}; seeds are drawn of the others alone."

@@ -17,7 +17,7 @@ def ceilings(runs: Sequence[RunRecord]) -> dict[int, list[str]]:
 
     Weights and scores that were made elsewhere are left out.
     """
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     found: dict[int, dict[str, None]] = {}
     for run in runs:
         if (epochs := run.spec.training.epochs) > 0 and run.spec.external is None and run.spec.imported is None:

@@ -190,7 +190,7 @@ def _switched(full: Row, row: Row) -> bool:
 def _rows(runs: Sequence[RunRecord]) -> list[Row]:
     """Group runs into rows; where a method was run with several settings, the label says which differ."""
     order = {name: place for place, name in enumerate(METHODS.names())}
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     by_method: dict[str, list[RunRecord]] = {}
     for run in runs:
         by_method.setdefault(run.spec.method, []).append(run)

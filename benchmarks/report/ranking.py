@@ -101,7 +101,7 @@ def _shown(datasets: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _names(methods: Sequence[str]) -> list[str]:
     """Return a title of its own for each method."""
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     shown = [words(titles.get(method, method)) for method in methods]
     return [
         f"{name} ({words(method)})" if shown.count(name) > 1 else name
@@ -147,7 +147,7 @@ def critical_difference(field: Field, test: Nemenyi) -> Figure:
 
 def caption(field: Field, friedman: Friedman, test: Nemenyi) -> str:
     """Return what the diagram shows and how far it can be trusted."""
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     left_out = f" Without {', '.join(titles.get(m, m) for m in field.left_out)}: no results on every data set."
     return (
         f"Average ranks by mean AUC on {', '.join(field.datasets)} ({field.conditions}); 1 is best. Bars join methods "

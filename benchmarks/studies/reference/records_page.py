@@ -69,7 +69,7 @@ def _missing_text(absent: Sequence[RunRequest]) -> str:
 
 
 def _part(run: Any) -> str:
-    title = {entry.name: entry.title or entry.name for entry in METHODS.entries()}[run.method]
+    title = METHODS.titles()[run.method]
     if run.ablation is not None:
         return f"ablations of {title}"
     return f"full models, {run.world} world, {run.profile} profile"

@@ -101,7 +101,7 @@ def _budget(material: Material, closed: Results) -> str:
 def _missing(material: Material) -> str:
     """Say what of the suite is not there."""
     absent = missing(material.runs)
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     parts: dict[str, dict[str, list[int]]] = {}
     for run in absent:
         where = f"the {run.world} world" if run.profile == "clean" else f"the {run.profile} profile"
@@ -204,6 +204,6 @@ def _ablations_there(material: Material) -> str:
     absent = Counter(run.method for run in missing(material.runs) if run.ablation is not None)
     if not absent:
         return "All planned runs are there."
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     parts = [f"{count} of {titles[method]}" for method, count in absent.items()]
     return f"Of the planned runs {findings.names(parts)} are not there yet."

@@ -173,7 +173,7 @@ def rounding_text(rounding: Mapping[str, Mapping[str, float]]) -> str:
             "What rounding alone is worth was not measured with these records; `python -m benchmarks.studies.rounding` "
             "does. Until then intervals rest on what the seeds show."
         )
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     parts = [
         f"{titles.get(method, method)} {100 * own['auc']:.2f} ({own['runs']:.0f} runs)"
         for method, own in rounding.items()

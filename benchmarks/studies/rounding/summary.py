@@ -103,7 +103,7 @@ def spreads(results: Path) -> list[Spread]:
 
 def table(found: Sequence[Spread]) -> Table:
     """Return the spreads as a table."""
-    titles = {entry.name: entry.title or entry.name for entry in METHODS.entries()}
+    titles = METHODS.titles()
     columns = [
         Column("method"),
         Column("runs"),
