@@ -30,7 +30,7 @@ from methods.backbone.clip import Backbone
 from methods.backbone.text_tower import text_part
 from methods.base import Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
 from methods.parts.caila_settings import ABLATIONS, WORDS, CAILAConfig
-from methods.parts.memo import PerObject
+from methods.parts.memo import PairIndices
 from methods.parts.prompts import BRANCHES, Branch
 from methods.parts.scoring import unit
 from methods.parts.sentences import Sentences
@@ -93,7 +93,7 @@ class CAILA(Method):
         self.vision = nn.ModuleDict({branch: self._adapters("vision") for branch in STREAMS})
         self.mixture = self._adapters("vision", self.mixture_start, self._mixture)
         self.sentences = Sentences(backbone, vocabulary, WORDS)
-        self._rows: PerObject[Tensor] = PerObject()
+        self._indices = PairIndices()
         start = backbone.clip.logit_scale.detach().clone().reshape(()) + math.log(config.primitive_scale)
         self.scales = nn.ParameterDict({"state": nn.Parameter(start.clone()), "object": nn.Parameter(start.clone())})
         self._thaw()
@@ -216,8 +216,7 @@ class CAILA(Method):
         """Return unit text features of the candidates [K, d]: the mean of un-normalised features, then normalised."""
         if self.config.pair_text == "pair":
             return unit(text["pair"])
-        device = text["pair"].device
-        states, objects = self._rows.get(candidates, device, lambda: torch.as_tensor(candidates.pairs, device=device)).T
+        states, objects = self._indices.of(candidates, text["pair"].device)
         return unit((text["pair"] + text["state"][states] + text["object"][objects]) / 3)
 
     def logits(self, image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:

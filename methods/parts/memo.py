@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+
+from datasets.base import Candidates
 
 T = TypeVar("T")
 
@@ -56,3 +59,14 @@ class PerObject(Generic[T]):
 
     def __deepcopy__(self, memo: object) -> Self:
         return type(self)()
+
+
+class PairIndices(PerObject[Tensor]):
+    """Keeps which state and which object each candidate has."""
+
+    def of(self, candidates: Candidates, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the states and the objects of the candidates on a device, int64 [K] each."""
+        states, objects = self.get(candidates, device, lambda: torch.as_tensor(candidates.pairs, device=device)).unbind(
+            1
+        )
+        return states, objects

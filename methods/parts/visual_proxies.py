@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from datasets.base import Candidates, Vocabulary, clean_label
 from methods.backbone.clip import Backbone
-from methods.parts.memo import PerObject
+from methods.parts.memo import PairIndices
 
 Composer = Literal["linear", "linear_from_mean", "mean"]
 """What makes the proxy of a pair: a linear map that starts random, one that starts as the mean, or the mean itself."""
@@ -41,7 +41,7 @@ class VisualProxies(nn.Module):
         states, objects = rows.split([len(vocabulary.states), len(vocabulary.objects)])
         self.state = nn.Parameter(states.clone())
         self.object = nn.Parameter(objects.clone())
-        self._rows: PerObject[Tensor] = PerObject()
+        self._indices = PairIndices()
         width = backbone.embed_dim
         self.composer = None if composer == "mean" else nn.Linear(2 * width, width)
         if self.composer is not None and composer == "linear_from_mean":
@@ -54,8 +54,7 @@ class VisualProxies(nn.Module):
 
         W has a half for states and one for objects, so each is applied once per state or object and not once per pair.
         """
-        device = self.state.device
-        states, objects = self._rows.get(candidates, device, lambda: torch.as_tensor(candidates.pairs, device=device)).T
+        states, objects = self._indices.of(candidates, self.state.device)
         with torch.autocast(self.state.device.type, enabled=False):
             if self.composer is None:
                 return (self.state[states] + self.object[objects]) / 2
