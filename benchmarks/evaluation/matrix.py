@@ -187,18 +187,14 @@ def read_through(
     workers = 1 if matrix.header.by_columns else max(1, min(THREADS, usable_cpus() or 1))
     under_way: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for first_row, first_column, block in matrix.blocks(kept=workers + 1):
-                signs.look(first_row, first_column, block)
-                rows = order.rows[first_row : first_row + len(block)]
-                under_way.append(pool.submit(look, rows, first_column, block))
-                if len(under_way) > workers:
-                    under_way.popleft().result()
-            while under_way:
+        for first_row, first_column, block in matrix.blocks(kept=workers + 1):
+            signs.look(first_row, first_column, block)
+            rows = order.rows[first_row : first_row + len(block)]
+            under_way.append(pool.submit(look, rows, first_column, block))
+            if len(under_way) > workers:
                 under_way.popleft().result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        while under_way:
+            under_way.popleft().result()
     return true_score, signs
 
 

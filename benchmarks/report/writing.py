@@ -8,14 +8,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
-from benchmarks.report import names
 from benchmarks.report.across import Across, Family, families, measure
 from benchmarks.report.across_table import across_table
 from benchmarks.report.evidence import Question, check_baseline
 from benchmarks.report.failures import Failures
 from benchmarks.report.formats import csv_text, latex
 from benchmarks.report.groups import Group, groups
-from benchmarks.report.names import folders
+from benchmarks.report.names import file_name, folders, unique
 from benchmarks.report.render import markdown, write_markdown
 from benchmarks.report.sources import Source, records_of
 from benchmarks.report.table_model import Table
@@ -142,7 +141,7 @@ def write_files(report: Report) -> list[Path]:
         sections.append(page.Section(group.title, name, made, group, drawn.pictures, drawn.absent))
     if report.across:
         own = report.failures.within(ACROSS)
-        folder = report.root / FOLDER / names.file_name(ACROSS)
+        folder = report.root / FOLDER / file_name(ACROSS)
         drawn = draw_across([found for found, _ in report.across], folder, own)
         written += drawn.files
         lacking |= drawn.lacking
@@ -166,10 +165,10 @@ def write_tables(report: Report) -> list[Path]:
     """Write every table as Markdown, LaTeX and CSV into a folder per group; return the files."""
     written: list[Path] = []
     every = list(zip([group.title for group in report.groups], report.by_group, folders(report.groups), strict=True))
-    every.append((ACROSS, [table for _, table in report.across], names.file_name(ACROSS)))
+    every.append((ACROSS, [table for _, table in report.across], file_name(ACROSS)))
     for title, made, folder in every:
         own = report.failures.within(title)
-        for table, name in zip(made, names.unique([table.name or table.title for table in made]), strict=True):
+        for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):
             path = report.root / FOLDER / folder / name
             written += own.attempt(f"Files of {table.title}", partial(_write_table, path, table)) or []
     return written

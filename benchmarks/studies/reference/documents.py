@@ -24,8 +24,12 @@ from benchmarks.studies.reference.results_page import caution, results_page
 from benchmarks.studies.reference.switches import SWITCHES
 from errors import UserError
 
-FORMER_GROUPS = (("closed", "clean"), ("open", "clean"), ("closed", "official"))
-FORMER_TITLES = ("Results, open world", "Results, closed world, official profiles")
+FORMER_TABLES = {
+    ("closed", "clean"): "Results, closed world",
+    ("open", "clean"): "Results, open world",
+    ("closed", "official"): "Results, closed world, official profiles",
+}
+"""Main tables on the page of the two-epoch records, by world and profile."""
 BEGIN, END = "<!-- reference:main -->", "<!-- /reference:main -->"
 
 
@@ -70,10 +74,10 @@ def former(folder: Path, question: Question = QUESTION) -> Iterator[Material | N
 
 def former_page(before: Material) -> str:
     """Return the page beside the two-epoch records: what they are, and their tables."""
-    closed, *others = (before.results_if_there(*key) for key in FORMER_GROUPS)
-    tables = [] if closed is None else [section(closed.main())]
-    tables += [
-        section(replace(one.main(), title=title)) for one, title in zip(others, FORMER_TITLES, strict=True) if one
+    tables = [
+        section(replace(results.main(), title=title))
+        for key, title in FORMER_TABLES.items()
+        if (results := before.results_if_there(*key)) is not None
     ]
     return filled(
         "former.md.j2",
@@ -108,7 +112,7 @@ def deviations_page(material: Material, before: Material | None = None) -> str:
     }
     marks = {"not_run": deviations.NOT_RUN, "formerly": deviations.FORMERLY}
     needed = {name: said if marks[name] in text else "" for name, said in explained.items()}
-    return filled("deviations.md.j2", {**content, **needed}) if any(needed.values()) else text
+    return filled("deviations.md.j2", {**content, **needed})
 
 
 def readme_part(results: Results) -> str:
