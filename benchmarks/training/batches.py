@@ -65,6 +65,20 @@ class Surroundings:
     notify: Callable[[str], None] = silent
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """How the images of one pass are drawn.
+
+    augmentation: what is done to each image
+    view: number of the augmented views
+    second: which samples get a second image; None is none
+    """
+
+    augmentation: Augmentation = "none"
+    view: int = 0
+    second: SecondImage | None = None
+
+
 class PhaseBatches:
     """The images of one phase for one method.
 
@@ -107,7 +121,7 @@ class PhaseBatches:
         execution = self.execution
         own = start + execution.group.evaluation_rows(len(self) - start, execution.eval_batch)
         if len(own):  # there may be fewer batches than processes
-            yield from self._batches(own, execution.eval_batch, "none", view=0)
+            yield from self._batches(own, execution.eval_batch, _Drawn())
 
     def epoch(self, epoch: int, batch_size: int, start: int = 0, micro_batch: int | None = None) -> Iterator[Batch]:
         """Yield the images of a training epoch in its own order from the one at `start`, augmented where asked for.
@@ -119,20 +133,13 @@ class PhaseBatches:
         own, size = self.execution.group.training_rows(order, batch_size, micro_batch or batch_size)
         view = epoch if self.views is None else epoch % self.views
         second = None if self.shift is None else partial(self.shift.draw, seed=self.seed, epoch=epoch)
-        yield from self._batches(own, size, self.augmentation, view, second)
+        yield from self._batches(own, size, _Drawn(self.augmentation, view, second))
 
-    def _batches(
-        self,
-        order: Tensor,
-        batch_size: int,
-        augmentation: Augmentation,
-        view: int,
-        second: SecondImage | None = None,
-    ) -> Iterator[Batch]:
-        kept = self._kept(augmentation, view) if second is None else None
+    def _batches(self, order: Tensor, batch_size: int, drawn: _Drawn) -> Iterator[Batch]:
+        kept = self._kept(drawn) if drawn.second is None else None
         self.cached = self.cached or kept is not None
         if kept is None:
-            batches = self._images(order, batch_size, augmentation, view, second)
+            batches = self._images(order, batch_size, drawn)
         else:
             batches = ((rows, self._pinned(kept.rows(rows))) for rows in order.split(batch_size))
         labelled = ((rows, {**self._labels(rows), **tensors}) for rows, tensors in batches)
@@ -148,28 +155,21 @@ class PhaseBatches:
         values = (self.states, self.objects, self.pairs)
         return self._pinned({name: value[rows] for name, value in zip(LABELS, values, strict=True)})
 
-    def _images(
-        self,
-        order: Tensor,
-        batch_size: int,
-        augmentation: Augmentation,
-        view: int,
-        second: SecondImage | None = None,
-    ) -> Iterator[Rows]:
+    def _images(self, order: Tensor, batch_size: int, drawn: _Drawn) -> Iterator[Rows]:
         backbone, execution = self.method.backbone, self.execution
         for batch in image_batches(
             self.dataset,
             self.phase,
             build_transform(
-                backbone.image_size, backbone.image_mean, backbone.image_std, augmentation, self.method.resizing
+                backbone.image_size, backbone.image_mean, backbone.image_std, drawn.augmentation, self.method.resizing
             ),
             batch_size,
             order=order,
             seed=self.seed,
-            epoch=view,
+            epoch=drawn.view,
             workers=execution.workers,
             pin_memory=execution.device.type == "cuda",
-            second=second,
+            second=drawn.second,
         ):
             yield batch.index, {"images": batch.images, **self._pinned(self._second(batch))}
 
@@ -204,8 +204,9 @@ class PhaseBatches:
             return tensors
         return {name: values.pin_memory() for name, values in tensors.items()}
 
-    def _kept(self, augmentation: Augmentation, view: int) -> StoredFeatures | None:
+    def _kept(self, drawn: _Drawn) -> StoredFeatures | None:
         """Return the kept features of a view of the images; None where features may not or can not be kept."""
+        augmentation, view = drawn.augmentation, drawn.view
         augmented = augmentation != "none"
         if not (self.store.enabled and self.method.info.frozen_image_features and len(self)):
             return None
@@ -218,15 +219,15 @@ class PhaseBatches:
             self._keys[place] = key
 
         def compute(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
-            return self._features(start, stop, augmentation, view)
+            return self._features(start, stop, drawn)
 
         return self.store.get(self._keys[place], len(self), compute, self.notify)
 
-    def _features(self, start: int, stop: int, augmentation: Augmentation, view: int) -> Iterator[dict[str, Tensor]]:
+    def _features(self, start: int, stop: int, drawn: _Drawn) -> Iterator[dict[str, Tensor]]:
         """Yield the features of images start .. stop - 1 as listed, in evaluation batches, on the CPU."""
         what, size = f"image features of {self.phase}", self.execution.eval_batch
         self.report(what, start, len(self), "")
-        batches = self._images(torch.arange(start, stop), size, augmentation, view)
+        batches = self._images(torch.arange(start, stop), size, drawn)
         for rows, tensors in stopping.watched(ahead(batches, self.execution.device)):
             with torch.no_grad(), self.execution.autocast():
                 features = self.method.image_features(tensors["images"])
