@@ -70,11 +70,12 @@ class GroupBest:
         best = scores[np.arange(len(scores)), place]
         # NaN and infinity stay in `best` for whoever takes the record to refuse.
         shift = np.where(np.isfinite(best), best, np.float32(0))
+        tied = best > -np.inf
         if self.top:
-            self._highest(rows, scores, place)
+            tied &= self._highest(rows, scores, place) == best
+        ties = np.maximum(_reaching(scores, best, tied), best > -np.inf)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             np.subtract(scores, shift[:, None], out=scores)
-            ties = _count(scores == 0)
             log_sum = shift + np.log(np.exp(scores, out=scores) @ np.ones(scores.shape[1], np.float32))
         found = candidates[place]
         before = self.best[rows]
@@ -94,19 +95,21 @@ class GroupBest:
             kept = self._own.room = np.empty(rows * columns, np.float32)
         return kept[: rows * columns].reshape(rows, columns)
 
-    def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> None:
+    def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Take the block's largest scores into the list: as many rounds of "the largest of those that are left".
 
-        place: of the first of them, [r]. `scores` are changed on the way and left as they were.
+        place: of the first of them, [r]. `scores` are changed on the way and left as they were. The largest score but
+        the one at `place` is returned, [r].
         """
         images, places = np.arange(len(scores)), []
         found = np.full((len(scores), self.top), -np.inf, np.float32)
         for rank in range(min(self.top, scores.shape[1])):
-            place = scores.argmax(axis=1) if rank else place
             found[:, rank] = scores[images, place]
             scores[images, place] = -np.inf
             places.append(place)
-        more = _count(scores == found[:, -1:])
+            place = scores.argmax(axis=1)
+        left = scores[images, place]
+        more = _reaching(scores, found[:, -1], left == found[:, -1])
         for rank, place in reversed(list(enumerate(places))):  # a place found again, of a row of -infinity, last
             scores[images, place] = found[:, rank]
         before, more_before = self.highest[rows], self.more[rows]
@@ -119,11 +122,15 @@ class GroupBest:
             + np.where(before[:, -1] == last, more_before, 0)
             + np.where(found[:, -1] == last, more, 0)
         )
+        return found[:, 1] if self.top > 1 else left
 
 
-def _count(flags: np.ndarray) -> np.ndarray:
-    """Return how many flags of each row are set, int64 [r]; faster than a sum where they are few."""
-    return np.bincount(np.flatnonzero(flags) // flags.shape[1], minlength=len(flags))
+def _reaching(scores: np.ndarray, values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Return how many scores of a row equal its value, int64 [r]; 0 for rows that are not asked for, bool [r]."""
+    counts, rows = np.zeros(len(scores), np.int64), np.flatnonzero(which)
+    level = (scores if len(rows) == len(scores) else scores[rows]) == values[rows, None]
+    counts[rows] = np.bincount(np.flatnonzero(level) // scores.shape[1], minlength=len(rows))  # faster than a sum
+    return counts
 
 
 def score_matrix(
