@@ -148,8 +148,9 @@ def document(seen: Mapping[str, Seen]) -> str:
     looked_at = sum(name in seen for name in supported)
     versions = sorted({", ".join(f"{k} {v}" for k, v in seen[n].libraries.items()) for n in supported if n in seen})
     lines = [
-        f"Of open_clip's {len(offers)} definitions {len(supported)} can be the backbone. {looked_at} of these "
-        f"{len(supported)} were compared with open_clip ({'; '.join(versions)}): {len(compared)} by values, built with "
+        f"Of open_clip's {len(offers)} definitions {len(supported)} can be the backbone. "
+        f"{'All' if looked_at == len(supported) else f'{looked_at} of'} these "
+        f"were compared with open_clip ({'; '.join(versions)}): {len(compared)} by values, built with "
         f"random weights, the largest relative difference being {worst:.0e}; {looked_at - len(compared)} by shapes, "
         "for they take more than 2 GB."
         + (f" {len(supported) - looked_at} were not compared yet." if looked_at < len(supported) else ""),
