@@ -1,4 +1,4 @@
-"""The MLP of a frozen CLIP block with QuickGELU, with fewer operations and less kept for backward.
+"""The MLP of a CLIP block, with fewer operations and less kept for backward where it is frozen and has QuickGELU.
 
 open_clip writes QuickGELU as x * sigmoid(1.702 x), four operations on the widest tensor of a block, of which backward
 keeps two results. With a = 1.702 it is SiLU(a x) / a. The factors a and 1 / a are put on the narrow tensors before and
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from methods.backbone.products import product
+from methods.backbone.products import linear, product
 
 SLOPE = 1.702
 """The constant a of QuickGELU."""
@@ -24,21 +24,25 @@ SLOPE = 1.702
 def feed(mlp: nn.Sequential, tokens: Tensor) -> Tensor:
     """Return what a block's MLP makes of tokens [..., width].
 
-    Any other MLP than a frozen one with open_clip's QuickGELU is computed by its own forward.
+    Any other MLP than two linear maps with an activation between them is computed by its own forward.
     """
-    weights = tuple(mlp.parameters())  # in the order of the parts, each with weight and bias
-    if not _is_quick(mlp) or len(weights) != 4 or any(weight.requires_grad for weight in weights):
+    parts = list(mlp)
+    first, activation, second = parts if len(parts) == 3 else (mlp, mlp, mlp)
+    if type(first) is not nn.Linear or type(second) is not nn.Linear:
         return mlp(tokens)
+    weights = (first.weight, first.bias, second.weight, second.bias)
+    if not _is_quick(activation) or any(weight is None or weight.requires_grad for weight in weights):
+        return linear(activation(linear(tokens, first.weight, first.bias)), second.weight, second.bias)
     kind = tokens.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # tensors without numbers have none
         tokens = tokens.to(torch.get_autocast_dtype(kind))
     return _Feed.apply(tokens.flatten(0, -2), *weights).view(*tokens.shape[:-1], -1)
 
 
-def _is_quick(mlp: nn.Sequential) -> bool:
+def _is_quick(activation: nn.Module) -> bool:
     from open_clip.transformer import QuickGELU
 
-    return [type(part) for part in mlp] == [nn.Linear, QuickGELU, nn.Linear]
+    return type(activation) is QuickGELU
 
 
 class _Feed(torch.autograd.Function):

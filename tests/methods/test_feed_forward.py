@@ -8,7 +8,7 @@ from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methods.backbone import prefix_attention
+from methods.backbone import prefix_attention, products
 from methods.backbone.feed import feed
 from methods.backbone.prefix_attention import Beginning, attend_after
 from methods.parts import bits, feed_forward, shares
@@ -141,6 +141,24 @@ def test_clips_mlp_is_its_formula():
     assert all(torch.equal(value, before[name]) for name, value in mlp.state_dict().items())
     mlp.gelu = nn.GELU()
     assert torch.equal(feed(mlp, tokens), mlp(tokens))
+
+
+@pytest.mark.skipif(products._PRODUCT is None, reason="this torch comes without oneDNN")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("activation", [nn.GELU, QuickGELU])
+def test_clips_mlp_is_computed_by_onednn(activation, frozen, monkeypatch):
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(6, 24), activation(), nn.Linear(24, 6)).requires_grad_(not frozen)
+    tokens, along = torch.randn(2, 3, 6, requires_grad=True), torch.randn(2, 3, 6)
+    calls = []
+    inner = products._PRODUCT
+    monkeypatch.setattr(products, "_PRODUCT", lambda *given: calls.append(1) or inner(*given))
+    ours, torchs = feed(mlp, tokens), mlp(tokens)
+    torch.testing.assert_close(ours, torchs, rtol=2e-6, atol=2e-6)
+    wanted = [tokens, *(weight for weight in mlp.parameters() if weight.requires_grad)]
+    gradients = [torch.autograd.grad(result, wanted, along) for result in (ours, torchs)]
+    torch.testing.assert_close(*gradients, rtol=2e-6, atol=4e-6)
+    assert len(calls) == 4, "both maps, forward and backward"
 
 
 @pytest.mark.parametrize("read", [slice(None), slice(1, 2)], ids=["all", "the end token"])
