@@ -14,7 +14,7 @@ from errors import UserError
 def test_a_child_measures_each_round():
     job = {"kind": "evaluation", "method": "csp", "backbone": "tiny-icons", "labels": "icon_states", "batch": 2}
     job |= {"precision": "fp32", "compiled": False, "threads": 1, "cores": []}
-    (rounds,) = alternately([ROOT], job, rounds=2, warmup=0)
+    (rounds,) = alternately([(ROOT, job)], rounds=2, warmup=0)
     assert len(rounds) == 2
     assert all(0 < one["image"] < one["image with text"] for one in rounds)
     assert all(one["image cpu"] > 0 for one in rounds)

@@ -53,7 +53,7 @@ def served(roots: Sequence[Path], target: str, options: argparse.Namespace) -> I
             "cores": options.cores,
         }
         once = target == "memory"
-        rounds = alternately(roots, job, 1 if once else options.rounds, options.warmup)
+        rounds = alternately([(root, job) for root in roots], 1 if once else options.rounds, options.warmup)
         for name in rounds[0][0]:
             if (target == "memory" and name != "step memory") or (target == "step" and name == "step memory"):
                 continue

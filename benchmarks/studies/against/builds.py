@@ -74,14 +74,20 @@ class Waiting:
         return answer
 
 
-def alternately(roots: Sequence[Path], job: Mapping[str, object], rounds: int, warmup: int) -> list[list[dict]]:
-    """Return what each build measured in each round: the first goes first in even rounds, last in odd ones."""
+def alternately(
+    work: Sequence[tuple[Path, Mapping[str, object]]], rounds: int, warmup: int
+) -> list[list[dict[str, float]]]:
+    """Return what each child measured in each round: the first goes first in even rounds, last in odd ones.
+
+    work: of each child, its build and its job.
+    """
     children: list[Waiting] = []
-    found: list[list[dict]] = [[] for _ in roots]
+    found: list[list[dict[str, float]]] = [[] for _ in work]
     try:
-        children += [Waiting(root, job) for root in roots]
+        for root, job in work:
+            children.append(Waiting(root, job))
         for number in range(-warmup, rounds):
-            order = range(len(roots)) if number % 2 == 0 else reversed(range(len(roots)))
+            order = range(len(work)) if number % 2 == 0 else reversed(range(len(work)))
             for which in order:
                 measured = children[which].round()
                 if number >= 0:
