@@ -31,7 +31,7 @@ from methods.backbone.text_tower import text_part
 from methods.base import Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
 from methods.parts.caila_settings import ABLATIONS, WORDS, CAILAConfig
 from methods.parts.memo import PairIndices
-from methods.parts.prompts import BRANCHES, Branch
+from methods.parts.prompt_families import BRANCHES, Branch
 from methods.parts.scoring import unit
 from methods.parts.sentences import Sentences
 from methods.parts.sequential_adapters import AdapterSet, Mixture, SequentialAdapter

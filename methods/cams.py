@@ -36,7 +36,8 @@ from methods.parts.latent_units import (
     require_divisor,
 )
 from methods.parts.memo import LastCall
-from methods.parts.prompts import PRIMITIVE_TEMPLATE, Branch, FixedPrompt, PromptFamilies
+from methods.parts.prompt_families import Branch, PromptFamilies
+from methods.parts.prompts import PRIMITIVE_TEMPLATE, FixedPrompt
 from methods.parts.scoring import unit
 
 View = Literal["global", "pair", "state", "object"]
@@ -233,9 +234,8 @@ class CAMS(Method):
             return {name: self.scaled(features, name) @ text[TEXT[name]].T for name in self.config.branches}
 
     def losses(self, logits: Mapping[View, Tensor], batch: Batch) -> Losses:
-        """Return the cross-entropy of each branch's logits [B, n], and their weighted sum."""
+        """Return the cross-entropy of each branch's logits [B, n] over images of candidates, and the weighted sum."""
         targets = {"global": batch.pairs, "pair": batch.pairs, "state": batch.states, "object": batch.objects}
-        # -1: the pair is no candidate
         terms: dict[str, Tensor] = {
             name: functional.cross_entropy(values, targets[name], ignore_index=-1) for name, values in logits.items()
         }
@@ -257,8 +257,8 @@ class CAMS(Method):
     def prepare(self, candidates: Candidates) -> Prepared:
         """Return the unit text features of each family by its name, and the pairs' "states" and "objects" [K]."""
         states, objects = torch.as_tensor(candidates.pairs, device=self.backbone.device).T
-        text = self.text(candidates, dropout=False)
-        return Prepared(candidates, {"states": states, "objects": objects} | {name: text[name] for name in text})
+        text = {str(family): vectors for family, vectors in self.text(candidates, dropout=False).items()}
+        return Prepared(candidates, text | {"states": states, "objects": objects})
 
     @torch.no_grad()
     def score(self, batch: Batch, prepared: Prepared, chunk: slice) -> Tensor:

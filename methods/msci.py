@@ -26,7 +26,7 @@ from methods.base import Ablation, MethodConfig, MethodInfo
 from methods.parts.attention import CrossAttentionStack, Memory
 from methods.parts.branch_settings import Probability, ThreeBranchConfig, three_branch_ablations
 from methods.parts.branches import ThreeBranch
-from methods.parts.prompts import Branch
+from methods.parts.prompt_families import Branch
 from methods.parts.shares import image_dropout
 
 Pooling = Literal["linear", "max", "mean"]

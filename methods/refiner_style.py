@@ -27,7 +27,7 @@ from methods.parts.adapters import AdapterBank, Placement, placed
 from methods.parts.branch_settings import Probability, Weight, Weights
 from methods.parts.fusion import Rule, ScoreFusion
 from methods.parts.memo import LastCall
-from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
+from methods.parts.prompt_families import BRANCHES, Branch, PromptFamilies
 from methods.parts.refinement import Mapper, Pool, QueryMask, QueryRefiner, query_overlap
 from methods.parts.scoring import cosine_logits, unit
 from methods.parts.shares import image_noise

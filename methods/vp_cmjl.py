@@ -31,7 +31,7 @@ from methods.parts.branches import Disentangler
 from methods.parts.fusion import Rule, ScoreFusion
 from methods.parts.memo import LastCall
 from methods.parts.mixture import Mixing, Mixture, divergence
-from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
+from methods.parts.prompt_families import BRANCHES, Branch, PromptFamilies
 from methods.parts.scoring import unit
 from methods.parts.visual_proxies import Composer, VisualProxies
 from methods.parts.word_attention import WordAttention
@@ -292,9 +292,8 @@ class VPCMJL(Method):
 
     def _judge(self, image: Tensor, words: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return log-probabilities "state" [B, A] and "object" [B, O], and "pair", the normaliser, if it is needed."""
-        found: dict[str, Tensor] = {}
-        for branch, parts in self.primitive_logits(image, words).items():
-            found[branch] = self.mixture.log_probability(parts, self.mixture.normaliser(parts))
+        mixture, primitives = self.mixture, self.primitive_logits(image, words)
+        found = {str(k): mixture.log_probability(both, mixture.normaliser(both)) for k, both in primitives.items()}
         if self.rule.needs_normaliser:
-            found["pair"] = self.mixture.normaliser(self.pair_logits(image, words))
+            found["pair"] = mixture.normaliser(self.pair_logits(image, words))
         return found

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.evaluation.thresholds import feasibility_grid, feasibility_of, kept
+from benchmarks.runs.open_world_settings import OpenWorld, OpenWorldSettings
 from benchmarks.runs.settings import Provenance, Values
-from benchmarks.runs.spec import OpenWorld, OpenWorldSettings, Profile
+from benchmarks.runs.spec import Profile
 from datasets.base import CompositionDataset, clean_label
 from datasets.feasibility import Feasibility, Source, cached, from_glove, shipped, shipped_names
 from datasets.feasibility_table import from_table

@@ -195,9 +195,9 @@ def read_through(
     under_way: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for first_row, first_column, block in matrix.blocks(kept=workers + 1):
-            signs.look(first_row, first_column, block)
             rows = order.rows[first_row : first_row + len(block)]
             under_way.append(pool.submit(look, rows, first_column, block))
+            signs.look(first_row, first_column, block)
             if len(under_way) > workers:
                 under_way.popleft().result()
         while under_way:

@@ -1,7 +1,7 @@
 """Score matrices in files: .npy, .npz and safetensors, read once from front to end in blocks of bounded size.
 
-Blocks are read and not mapped: pages of a mapped file count as memory of the process, and a file that is cut while it
-is read would end it. A file is read in its own order: rows where it lies by rows, columns where it lies by columns.
+Blocks are read and not mapped: mapped pages count as memory of the process, and a file that is cut while it is read
+would end it. A file is read in its own order, by rows or by columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -165,10 +165,8 @@ def open_matrix(path: Path) -> MatrixFile:
 
 def _open_npy(path: Path) -> MatrixFile:
     with path.open("rb") as file:
-        header = _npy_header(file, path)
-        start = file.tell()
-    header = Header(header.shape, header.dtype, header.by_columns, start)
-    wanted, there = start + int(np.prod(header.shape)) * header.dtype.itemsize, path.stat().st_size
+        header = replace(_npy_header(file, path), start=file.tell())
+    wanted, there = header.start + int(np.prod(header.shape)) * header.dtype.itemsize, path.stat().st_size
     if header.dtype.kind == "f" and there < wanted:
         raise _unreadable(path, f"it has {there:,} bytes instead of {wanted:,}; it was cut, or is still being written")
     return MatrixFile(path, header)
@@ -241,9 +239,9 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
-        raise _unreadable(path, f"it is damaged ({error})") from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip  # RecursionError and NotImplementedError are RuntimeErrors
         raise _unreadable(path, f"it is damaged ({error})") from error
 
 

@@ -10,8 +10,8 @@ from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.metrics import mean_or_nan
 from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.thresholds import ThresholdChoice, ThresholdScores, choose_threshold, feasibility_grid, kept
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.result import Kept, OpenWorldResult, UnseenCap
-from benchmarks.runs.spec import OpenWorld
 from datasets.base import Candidates, CompositionDataset, Pair, Phase
 from datasets.feasibility import table_digest
 from methods.base import Batch, Method

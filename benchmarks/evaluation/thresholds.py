@@ -16,7 +16,7 @@ from benchmarks.evaluation.curve import exact_curve
 from benchmarks.evaluation.empty_groups import BY_NOTHING, BY_UNSEEN
 from benchmarks.evaluation.image_scores import ImageScores, Labels, credit
 from benchmarks.evaluation.legacy import legacy_from_image_scores
-from benchmarks.runs.spec import THRESHOLD_GRID, Masking
+from benchmarks.runs.open_world_settings import THRESHOLD_GRID, Masking
 from datasets.base import Candidates
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from benchmarks.runs.budgets import trained_short
 from benchmarks.runs.numbers import defined
+from benchmarks.runs.open_world_settings import FILE_SOURCES
 from benchmarks.runs.overrides import setting_text
 from benchmarks.runs.places import as_asked, unknown_places
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.spec import EXTERNAL, FILE_SOURCES, NOT_KNOWN
+from benchmarks.runs.spec import EXTERNAL, NOT_KNOWN
 from datasets.resizing import Resizing
 
 GIVEN = ("file", "command line")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.evaluation.topk import KEPT, topk_curve
 from benchmarks.report.captions import caption, test_split
@@ -38,11 +39,11 @@ def topk_table(rows: Sequence[Row], topk: Sequence[int]) -> Table:
             found[run.run_id] = numbers if isinstance(numbers, dict) else {}
             if isinstance(numbers, str):
                 lacking.setdefault(numbers, []).append(run.run_id)
-    metrics: list[Metric] = [
-        (Column(f"{name}@{k}"), lambda run, name=name, k=k: found[run.run_id].get((name, k)))  # type: ignore[misc]  # mypy knows no defaults in a lambda
-        for k in topk
-        for name in NUMBERS
-    ]
+
+    def number(name: str, k: int, run: RunRecord) -> float | None:
+        return found[run.run_id].get((name, k))
+
+    metrics: list[Metric] = [(Column(f"{name}@{k}"), partial(number, name, k)) for k in topk for name in NUMBERS]
     runs = [run for row in rows for run in row.runs]
     text = (
         "Numbers of the exact top-k curve: an image counts as right if its pair is among the k best candidates after "

@@ -10,7 +10,7 @@ from benchmarks.evaluation.image_scores import ImageScores, Labels
 from benchmarks.evaluation.matrix import Order
 from benchmarks.evaluation.matrix_files import MatrixFile
 from benchmarks.evaluation.matrix_signs import Signs
-from benchmarks.runs.spec import Masking, OpenWorld, OpenWorldSettings
+from benchmarks.runs.open_world_settings import Masking, OpenWorld, OpenWorldSettings
 from datasets.base import CompositionDataset, Split, World
 from errors import UserError
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.running.plan import Imported, PlannedRun, note_empty_groups, planned_run
 from benchmarks.running.workbench import Workbench
+from benchmarks.runs.open_world_settings import OpenWorldSettings
 from benchmarks.runs.overrides import parse_overrides, setting_text
 from benchmarks.runs.resolution import Given, Resolved, resolve
 from benchmarks.runs.settings import Values
-from benchmarks.runs.spec import OpenWorldSettings, TrainingConfig
+from benchmarks.runs.spec import TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from datasets.streams import derived_seed
 from errors import UserError, counted

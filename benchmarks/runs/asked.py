@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from benchmarks.runs.spec import FILE_SOURCES
+from benchmarks.runs.open_world_settings import FILE_SOURCES
 from methods.backbone_names import split_configuration, with_configuration
 from registry import BACKBONES, DATASETS
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.runs.asked import OWN
+from benchmarks.runs.open_world_settings import FILE_SOURCES
 from benchmarks.runs.records import RunRecord
-from benchmarks.runs.spec import FILE_SOURCES
 from datasets.cache import home
 from errors import UserError
 from methods.backbone_names import with_configuration

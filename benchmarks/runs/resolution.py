@@ -10,8 +10,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from benchmarks.runs.open_world_settings import OpenWorldSettings
 from benchmarks.runs.settings import PRESETS, Layer, Provenance, Values, known_keys, preset_layers, refuse_unknown
-from benchmarks.runs.spec import OpenWorldSettings, Profile, TrainingConfig
+from benchmarks.runs.spec import Profile, TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from datasets.base import World
 from errors import UserError

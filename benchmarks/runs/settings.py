@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from benchmarks.runs.spec import OpenWorldSettings, Profile, TrainingConfig
+from benchmarks.runs.open_world_settings import OpenWorldSettings
+from benchmarks.runs.spec import Profile, TrainingConfig
 from datasets.seen_share import base_of
 from errors import UserError, did_you_mean
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,17 @@ def check(options: argparse.Namespace, say: Callable[[str], None]) -> Found:
     def compiled(name: str) -> None:
         found.checks.append((f"{name}: --compile", *gpu_equality.compiled(problem, name)))
 
+    def timed(name: str, space: LabelSpace, settings: Settings) -> None:
+        found.rows.append(measured(name, space, settings))
+
     for name in options.methods:
-        attempt(f"{name}: equality with the processor", lambda name=name: equal(name))  # type: ignore[misc]  # mypy: default of a lambda
+        attempt(f"{name}: equality with the processor", partial(equal, name))
     trained = [name for name in options.methods if METHODS.get(name).info.trains]
     for name in trained[-1:]:
-        attempt(f"{name}: two runs", lambda name=name: same("two runs are the same", gpu_equality.repeats, name))  # type: ignore[misc]  # as above
-        attempt(f"{name}: a killed run", lambda name=name: same("goes on after a kill", gpu_equality.resumes, name))  # type: ignore[misc]  # as above
+        attempt(f"{name}: two runs", partial(same, "two runs are the same", gpu_equality.repeats, name))
+        attempt(f"{name}: a killed run", partial(same, "goes on after a kill", gpu_equality.resumes, name))
         if options.compile:
-            attempt(f"{name}: --compile", lambda name=name: compiled(name))  # type: ignore[misc]  # as above
+            attempt(f"{name}: --compile", partial(compiled, name))
     for labels in options.labels:
         space = labels_of(labels, options.pairs, options.images)
         for precision in options.precisions:
@@ -165,12 +169,7 @@ def check(options: argparse.Namespace, say: Callable[[str], None]) -> Found:
                     device=str(device),
                     precision=precision,
                 )
-                attempt(
-                    f"{labels} {name} {precision}",
-                    lambda name=name, space=space, settings=settings: found.rows.append(  # type: ignore[misc]  # as above
-                        measured(name, space, settings)
-                    ),
-                )
+                attempt(f"{labels} {name} {precision}", partial(timed, name, space, settings))
     return found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,10 +25,11 @@ from benchmarks.evaluation.metrics import Labels, evaluate
 from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.scoring import PAIR_CHUNK
 from benchmarks.evaluation.thresholds import ThresholdScores, choose_threshold, feasibility_grid, feasibility_of
-from benchmarks.runs.spec import Masking
+from benchmarks.runs.open_world_settings import Masking
 from benchmarks.training.memory import peak_memory
 from datasets.base import Candidates, Vocabulary
 from datasets.feasibility import load_shipped, shipped_names
+from methods.backbone.clip import Backbone
 from methods.base import Batch, Losses, Method, MethodConfig, MethodInfo, Prepared
 
 SCALE = 100.0
@@ -40,7 +42,7 @@ class MadeFeatures(Method):
     info = MethodInfo(name="made", title="Made features", paper="", trains=False)
 
     def __init__(self, vocabulary: Vocabulary, width: int, seed: int = 0) -> None:
-        super().__init__(nn.Identity(), vocabulary, MethodConfig())  # type: ignore[arg-type]  # it has no backbone
+        super().__init__(cast(Backbone, nn.Identity()), vocabulary, MethodConfig())  # it has no backbone
         draw = torch.Generator().manual_seed(seed)
         self.states = torch.randn(len(vocabulary.states), width, generator=draw)
         self.objects = torch.randn(len(vocabulary.objects), width, generator=draw)

@@ -21,7 +21,7 @@ from methods.base import Batch, Losses, Method, Prepared
 from methods.parts.branch_settings import ThreeBranchConfig
 from methods.parts.fusion import ScoreFusion
 from methods.parts.memo import LastCall
-from methods.parts.prompts import Branch, PromptFamilies
+from methods.parts.prompt_families import Branch, PromptFamilies
 from methods.parts.scoring import unit
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from methods.base import Ablation, MethodConfig
 from methods.parts.adapters import Placement
 from methods.parts.fusion import Rule
-from methods.parts.prompts import BRANCHES, Branch
+from methods.parts.prompt_families import BRANCHES, Branch
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]

@@ -28,7 +28,7 @@ from methods.base import Batch, Losses
 from methods.parts.adapters import AdapterBank, placed
 from methods.parts.branch_scoring import BranchScoring
 from methods.parts.branch_settings import ThreeBranchConfig
-from methods.parts.prompts import BRANCHES, Branch, PromptFamilies
+from methods.parts.prompt_families import BRANCHES, Branch, PromptFamilies
 from methods.parts.scoring import unit
 from methods.parts.shares import image_dropout, images_of_all
 

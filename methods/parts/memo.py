@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class LastCall(Generic[T]):
         if len(keys) != len(self._keys) or any(ref() is not key for ref, key in zip(self._keys, keys, strict=True)):
             self._value = compute()
             self._keys = tuple(map(weakref.ref, keys))
-        return self._value  # type: ignore[return-value]  # None only before the first call
+        return cast(T, self._value)  # None only before the first call
 
 
 class PerObject(Generic[T]):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from methods.backbone.heads import attend, head_count
 from methods.parts.memo import PerObject
-from methods.parts.prompts import Branch
+from methods.parts.prompt_families import Branch
 from methods.parts.shares import ImageDropout
 
 QueryMask = Literal["comp_only", "full", "none"]

@@ -19,7 +19,7 @@ from methods.backbone import prefix
 from methods.backbone.blocks import Adapters
 from methods.backbone.clip import Backbone
 from methods.parts.memo import PerObject
-from methods.parts.prompts import Branch
+from methods.parts.prompt_families import Branch
 
 BEGINNING = "a photo of a"
 

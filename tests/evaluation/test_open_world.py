@@ -21,9 +21,10 @@ from benchmarks.evaluation.thresholds import feasibility_grid, kept
 from benchmarks.running.choices import Choices, How
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
+from benchmarks.runs.open_world_settings import THRESHOLD_GRID, OpenWorld, OpenWorldSettings
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.result import UnseenCap, result_of
-from benchmarks.runs.spec import THRESHOLD_GRID, OpenWorld, OpenWorldSettings, RunSpec, TrainingConfig
+from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from benchmarks.training.batches import Surroundings
 from benchmarks.training.frozen_features import FeatureStore

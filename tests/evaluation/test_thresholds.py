@@ -30,7 +30,7 @@ from benchmarks.evaluation.thresholds import (
     feasibility_grid,
     kept,
 )
-from benchmarks.runs.spec import THRESHOLD_GRID
+from benchmarks.runs.open_world_settings import THRESHOLD_GRID
 from datasets.base import Candidates, Split, Vocabulary
 from errors import UserError
 from methods.base import Batch, Prepared

@@ -15,7 +15,7 @@ from methods.parts.adapters import Adapter, AdapterBank, placed
 from methods.parts.attention import CrossAttention, CrossAttentionLayer, CrossAttentionStack
 from methods.parts.branches import Disentangler
 from methods.parts.fusion import ScoreFusion
-from methods.parts.prompts import PromptFamilies
+from methods.parts.prompt_families import PromptFamilies
 from methods.parts.scoring import unit
 
 VOCABULARY = Vocabulary(("Faux.Leather", "red", "wet"), ("Boots.Mid-Calf", "apple", "car", "dog"))

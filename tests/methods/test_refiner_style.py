@@ -15,7 +15,7 @@ from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates
 from methods.base import Batch
 from methods.clip_zero_shot import CLIPZeroShot
-from methods.parts.prompts import BRANCHES
+from methods.parts.prompt_families import BRANCHES
 from methods.parts.refinement import Mapper, QueryRefiner, query_overlap
 from methods.parts.scoring import cosine_logits, unit
 from methods.refiner_style import RefinerStyle, RefinerStyleConfig

@@ -10,8 +10,8 @@ from made_reports import drawn, record
 from benchmarks.report.render import markdown
 from benchmarks.report.tables import tables
 from benchmarks.report.writing import read_report
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.records import RunFolder, RunRecord
-from benchmarks.runs.spec import OpenWorld
 
 
 def test_mean_and_spread_over_seeds():

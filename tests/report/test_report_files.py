@@ -18,7 +18,7 @@ from benchmarks.report.reproduce import commands, reproduce
 from benchmarks.report.scored_runs import read_scored
 from benchmarks.report.tables import tables
 from benchmarks.report.writing import read_report, write_files
-from benchmarks.runs.spec import OpenWorld
+from benchmarks.runs.open_world_settings import OpenWorld
 
 
 def test_csv_has_every_digit_and_the_spread():

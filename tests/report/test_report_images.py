@@ -15,8 +15,9 @@ from benchmarks.report.images import Library
 from benchmarks.report.rescoring import load
 from benchmarks.report.scored_runs import read_scored
 from benchmarks.runs.checkpoints import BEST
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.records import RunFolder
-from benchmarks.runs.spec import OpenWorld, RunSpec, TrainingConfig
+from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training.execution import Execution
 from benchmarks.training.loop import Trainer
 from datasets.streams import derived_seed

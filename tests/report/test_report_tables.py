@@ -22,8 +22,8 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.table_model import Cell, Column
 from benchmarks.report.tables import group_tables, tables
 from benchmarks.report.writing import read_report
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.result import Counts
-from benchmarks.runs.spec import OpenWorld
 from benchmarks.significance import Resampling, compare
 from errors import UserError
 from registry import DATASETS

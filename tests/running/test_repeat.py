@@ -20,10 +20,10 @@ from benchmarks.launchers.job import read_job
 from benchmarks.report.packing import packed
 from benchmarks.report.reproduce import commands, unrepeatable
 from benchmarks.runs.asked import Asked
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.overrides import parse_value, setting_text
 from benchmarks.runs.places import unknown_places
 from benchmarks.runs.records import SPEC, find_runs
-from benchmarks.runs.spec import OpenWorld
 from datasets.base import Split
 from errors import UserError
 from registry import DATASETS

@@ -6,10 +6,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, model_validator
 
 import registry
+from benchmarks.runs.open_world_settings import OpenWorldSettings
 from benchmarks.runs.overrides import parse_value
 from benchmarks.runs.resolution import Given, Resolver, resolve
 from benchmarks.runs.settings import PRESETS, read_toml
-from benchmarks.runs.spec import OpenWorldSettings, TrainingConfig
+from benchmarks.runs.spec import TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from errors import UserError
 

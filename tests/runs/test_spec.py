@@ -9,15 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.runs.spec import (
-    LATER_SETTINGS,
-    External,
-    OpenWorld,
-    OpenWorldSettings,
-    RunSpec,
-    TrainingConfig,
-    canonical_json,
-)
+from benchmarks.runs.open_world_settings import OpenWorld, OpenWorldSettings
+from benchmarks.runs.spec import LATER_SETTINGS, External, RunSpec, TrainingConfig, canonical_json
 
 SPEC = RunSpec(
     method="csp",

@@ -16,8 +16,8 @@ from toy_runs import CPU, Killed, make_backbone, make_trainer, numbers, without_
 from toy_world import make_toy
 
 from benchmarks.runs.checkpoints import BEST
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.records import RunFolder
-from benchmarks.runs.spec import OpenWorld
 from benchmarks.training import loop as training
 from benchmarks.training.distributed import ALONE, Group, start_group
 from errors import UserError
