@@ -152,7 +152,7 @@ def figure(found: Sequence[Spent], zero: Mapping[str, float], looks: Mapping[str
 
     zero: AUC of methods that train nothing, as level lines.
     """
-    made, axes = new(2.1 * WIDTH, nrows=2)
+    made, axes = new(2.25 * WIDTH, nrows=2)
     costs: tuple[Cost, ...] = ("seconds", "flops")
     for panel, cost in zip(axes, costs, strict=True):
         for one in found:
@@ -174,7 +174,9 @@ def figure(found: Sequence[Spent], zero: Mapping[str, float], looks: Mapping[str
         panel.set(xlabel=WORDS[cost] + (" (TFLOP)" if cost == "flops" else ""), ylabel="best val AUC so far (%)")
         panel.grid(linewidth=0.3)
         panel.set_axisbelow(True)
-    axes[0].legend(fontsize="small", frameon=False, loc="lower right")
+    made.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+    )
     return made
 
 
