@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods.parts.coins import coins
+
 
 @dataclass(frozen=True)
 class Share:
@@ -120,7 +122,7 @@ def image_mask(values: Tensor, shape: Sequence[int], p: float) -> Tensor:
     with common_draws():
         if values.is_cpu:
             # What torch's dropout draws there, without the tensors of numbers that it makes of it.
-            return own_rows(values.new_empty(whole, dtype=torch.bool).bernoulli_(1 - p))
+            return own_rows(coins(whole, 1 - p, values))
         return own_rows(functional.dropout(values.new_ones(whole), p) != 0)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from methods.backbone import prefix_attention, products
 from methods.backbone.feed import feed
 from methods.backbone.prefix_attention import Beginning, attend_after
-from methods.parts import bits, feed_forward, shares
+from methods.parts import bits, coins, feed_forward, shares
 from methods.parts.attention import CrossAttentionLayer, quick_gelu
 from methods.parts.shares import Share, image_dropout, image_mask
 
@@ -124,6 +124,24 @@ def test_a_mask_is_that_of_dropout():
     dropped = image_dropout(values, 0.4, True)
     torch.manual_seed(3)
     assert torch.equal(image_mask(values, values.shape, 0.4), dropped != 0)
+
+
+@pytest.mark.parametrize("p", [0.0, 1e-9, 0.1, 0.3, 0.5, 0.9, 1 - 0.1, 1.0])
+def test_coins_are_bernoullis(p):
+    assert coins._draws_so(), "this torch draws in another way: the savings of coins.py are gone, its numbers are right"
+    for shape in ((), (0,), (7,), (33, 1001)):
+        torch.manual_seed(5)
+        torchs, after = torch.empty(shape, dtype=torch.bool).bernoulli_(p), torch.rand(2)
+        torch.manual_seed(5)
+        assert torch.equal(coins.coins(shape, p, torch.zeros(1)), torchs) and torch.equal(torch.rand(2), after)
+
+
+def test_coins_are_torchs_own_where_it_draws_otherwise(monkeypatch):
+    monkeypatch.setattr(coins, "_draws_so", lambda: False)
+    torch.manual_seed(5)
+    torchs = torch.empty(40, dtype=torch.bool).bernoulli_(0.9)
+    torch.manual_seed(5)
+    assert torch.equal(coins.coins((40,), 0.9, torch.zeros(1)), torchs)
 
 
 def test_clips_mlp_is_its_formula():
