@@ -56,27 +56,27 @@ class GroupBest:
         self.log_sum = np.full(images, -np.inf)
         self.highest = np.full((images, top), -np.inf, np.float32)
         self.more = np.zeros(images, np.int64)  # how many more reach the last of `highest`
-        self._own = threading.local()
 
     def update(self, rows: np.ndarray, block: np.ndarray, at: np.ndarray, candidates: np.ndarray) -> None:
         """Take in the scores block[:, at] of the images `rows`; `candidates` rise with `at`.
 
         Calls for other images may run beside it.
         """
-        scores = np.take(block, at, axis=1, out=self._room(len(block), len(at)), mode="clip")  # "raise" would buffer
+        scores = np.take(block, at, axis=1, out=_room(len(block), len(at)), mode="clip")  # "raise" would buffer
         if self.factor != 1:
             scores *= self.factor
         place = scores.argmax(axis=1)  # the first one, or the first NaN
         best = scores[np.arange(len(scores)), place]
         # NaN and infinity stay in `best` for whoever takes the record to refuse.
         shift = np.where(np.isfinite(best), best, np.float32(0))
-        tied = best > -np.inf
-        if self.top:
-            tied &= self._highest(rows, scores, place) == best
-        ties = np.maximum(_reaching(scores, best, tied), best > -np.inf)
+        highest, ties = self._highest(rows, scores, place) if self.top else (None, _reaching(scores, best))
+        ties *= best > -np.inf
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             np.subtract(scores, shift[:, None], out=scores)
-            log_sum = shift + np.log(np.exp(scores, out=scores) @ np.ones(scores.shape[1], np.float32))
+            total = np.exp(scores, out=scores) @ np.ones(scores.shape[1], np.float32)
+            if highest is not None:  # `scores` lack them
+                total += np.exp(highest - shift[:, None]).sum(axis=1)
+            log_sum = shift + np.log(total)
         found = candidates[place]
         before = self.best[rows]
         with np.errstate(invalid="ignore"):
@@ -88,46 +88,48 @@ class GroupBest:
             self.best[rows] = np.maximum(before, best)
             self.log_sum[rows] = np.logaddexp(self.log_sum[rows], log_sum)
 
-    def _room(self, rows: int, columns: int) -> np.ndarray:
-        """Return memory for scores, the same at each call of a thread: fresh pages cost as much as filling them."""
-        kept = getattr(self._own, "room", None)
-        if kept is None or len(kept) < rows * columns:
-            kept = self._own.room = np.empty(rows * columns, np.float32)
-        return kept[: rows * columns].reshape(rows, columns)
-
-    def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> np.ndarray:
+    def _highest(self, rows: np.ndarray, scores: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Take the block's largest scores into the list: as many rounds of "the largest of those that are left".
 
-        place: of the first of them, [r]. `scores` are changed on the way and left as they were. The largest score but
-        the one at `place` is returned, [r].
+        place: of the first of them, [r]. The largest scores [r, top] are returned, which become -infinity in `scores`,
+        and how many scores are level with the first, [r].
         """
-        images, places = np.arange(len(scores)), []
+        images = np.arange(len(scores))
         found = np.full((len(scores), self.top), -np.inf, np.float32)
         for rank in range(min(self.top, scores.shape[1])):
             found[:, rank] = scores[images, place]
             scores[images, place] = -np.inf
-            places.append(place)
             place = scores.argmax(axis=1)
-        left = scores[images, place]
-        more = _reaching(scores, found[:, -1], left == found[:, -1])
-        for rank, place in reversed(list(enumerate(places))):  # a place found again, of a row of -infinity, last
-            scores[images, place] = found[:, rank]
+        first, last = found[:, 0], found[:, -1]
+        more = _reaching(scores, last, scores[images, place] == last)
+        ties = (found == first[:, None]).sum(axis=1) + np.where(last == first, more, 0)
         before, more_before = self.highest[rows], self.more[rows]
         every = np.sort(np.concatenate([before, found], axis=1), axis=1)[:, ::-1]
         kept, dropped = every[:, : self.top], every[:, self.top :]
-        last = kept[:, -1]
+        end = kept[:, -1]
         self.highest[rows] = kept
         self.more[rows] = (
-            (dropped == last[:, None]).sum(axis=1)
-            + np.where(before[:, -1] == last, more_before, 0)
-            + np.where(found[:, -1] == last, more, 0)
+            (dropped == end[:, None]).sum(axis=1)
+            + np.where(before[:, -1] == end, more_before, 0)
+            + np.where(last == end, more, 0)
         )
-        return found[:, 1] if self.top > 1 else left
+        return found, ties
 
 
-def _reaching(scores: np.ndarray, values: np.ndarray, which: np.ndarray) -> np.ndarray:
+_OF_THREAD = threading.local()
+
+
+def _room(rows: int, columns: int) -> np.ndarray:
+    """Return memory for scores, the same at each call of a thread: fresh pages cost as much as filling them."""
+    kept = getattr(_OF_THREAD, "room", None)
+    if kept is None or len(kept) < rows * columns:
+        kept = _OF_THREAD.room = np.empty(rows * columns, np.float32)
+    return kept[: rows * columns].reshape(rows, columns)
+
+
+def _reaching(scores: np.ndarray, values: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
     """Return how many scores of a row equal its value, int64 [r]; 0 for rows that are not asked for, bool [r]."""
-    counts, rows = np.zeros(len(scores), np.int64), np.flatnonzero(which)
+    counts, rows = np.zeros(len(scores), np.int64), np.arange(len(scores)) if which is None else np.flatnonzero(which)
     level = (scores if len(rows) == len(scores) else scores[rows]) == values[rows, None]
     counts[rows] = np.bincount(np.flatnonzero(level) // scores.shape[1], minlength=len(rows))  # faster than a sum
     return counts
@@ -194,11 +196,11 @@ def read_through(
     workers = 1 if matrix.header.by_columns else max(1, min(THREADS, usable_cpus() or 1))
     under_way: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for first_row, first_column, block in matrix.blocks(kept=workers + 1):
+        for first_row, first_column, block in matrix.blocks(kept=workers):
             rows = order.rows[first_row : first_row + len(block)]
             under_way.append(pool.submit(look, rows, first_column, block))
             signs.look(first_row, first_column, block)
-            if len(under_way) > workers:
+            if len(under_way) == workers:
                 under_way.popleft().result()
         while under_way:
             under_way.popleft().result()
