@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_PACK = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _PLAIN = (Tensor, nn.Parameter)
 _COUNTED: ContextVar[bool] = ContextVar("counted", default=False)
 
@@ -45,6 +46,17 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if _PRODUCT is None or rows.dtype != torch.float32 or weight.dtype != torch.float32 or not on_a_cpu(rows, weight):
         return functional.linear(rows, weight, bias)
     return _PRODUCT(rows, weight, bias, "none", [], "")
+
+
+def packed(weight: Tensor, rows: int) -> Tensor:
+    """Return a weight [out, in] for several calls of `product` with so many rows, in oneDNN's own order if it is there.
+
+    A call with the weight itself puts it into that order each time, a twentieth of its time for 512 rows. The copy
+    takes as much memory as the weight and is good for nothing else.
+    """
+    if _PRODUCT is None or _PACK is None or weight.dtype != torch.float32 or not on_a_cpu(weight):
+        return weight
+    return _PACK(weight.detach().contiguous(), rows)
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from methods.backbone.products import product
+from methods.backbone.products import packed, product
 from methods.parts import bits
 from methods.parts.shares import image_mask
 
@@ -35,6 +35,9 @@ SLOPE = 1.702
 
 ROWS_ON_A_CPU = 512
 """Rows that go through at once there; elsewhere all of a call do."""
+
+FEW_BLOCKS = 4
+"""For fewer blocks of rows weights are not packed."""
 
 KEEP_WIDENED = 0.5
 """Share of the blocks of rows whose W1 LayerNorm(m) + b1 is kept, at least one if it is not 0.
@@ -84,6 +87,12 @@ class _How:
     def scale(self) -> float:
         """Factor of the values that dropout leaves."""
         return 1 / (1 - self.p)
+
+    def ready(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """Return a weight as the products with these rows take it fastest, in the type of products."""
+        blocks = -(-len(rows) // ROWS_ON_A_CPU)
+        weight = weight.to(self.dtype)
+        return packed(weight, ROWS_ON_A_CPU) if rows.is_cpu and blocks >= FEW_BLOCKS else weight
 
     def blocks(self, rows: Tensor) -> Iterator[slice]:
         """Yield the rows that go through together."""
@@ -137,8 +146,9 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         middle = how.add(queries, found, found_mask)
         norm, norm_bias = weights[:2]
-        widen, widen_bias, narrow, narrow_bias = (weight.to(how.dtype) for weight in weights[2:])
         rows = middle.flatten(0, -2)
+        widen, narrow = how.ready(weights[2], rows), how.ready(weights[4], rows)
+        widen_bias, narrow_bias = weights[3].to(how.dtype), weights[5].to(how.dtype)
         out = torch.empty_like(rows)
         needed = any(ctx.needs_input_grad)
         wide: list[Tensor | None] = []
@@ -161,8 +171,9 @@ class _FeedForward(torch.autograd.Function):
         middle, found_mask, inner_mask, out_mask, *weights = ctx.saved_tensors
         weights, wide = weights[:6], weights[6:]  # wide: None where it is not kept
         norm, norm_bias = weights[:2]
-        widen, widen_bias, narrow = (weight.to(how.dtype) for weight in weights[2:5])
         rows, gradient = middle.flatten(0, -2), gradient.flatten(0, -2)
+        widen, widen_bias = how.ready(weights[2], rows), weights[3].to(how.dtype)
+        back_widen, back_narrow = how.ready(weights[2].mT, rows), how.ready(weights[4].mT, rows)
         of_middle = torch.empty_like(rows)
         sums = [torch.zeros_like(weight) for weight in weights]
         for number, block in enumerate(how.blocks(rows)):
@@ -173,12 +184,12 @@ class _FeedForward(torch.autograd.Function):
             of_values = how.dropped(gradient[block], _of(out_mask, block)).to(how.dtype)
             _add_product(sums[4], of_values.mT, inner, how.scale / SLOPE)
             sums[5] += of_values.sum(dim=0)
-            of_inner = how.masked(product(of_values * how.scale, narrow.mT), _of(inner_mask, block))
+            of_inner = how.masked(product(of_values * how.scale, back_narrow), _of(inner_mask, block))
             # d QuickGELU(x) / dx = SiLU'(a x), so nothing is left of a.
             of_widened = torch.ops.aten.silu_backward.grad_input(of_inner, widened, grad_input=of_inner)
             _add_product(sums[2], of_widened.mT, normed)
             sums[3] += of_widened.sum(dim=0)
-            of_normed = product(of_widened, widen.mT).to(rows.dtype)
+            of_normed = product(of_widened, back_widen).to(rows.dtype)
             of_rows, of_norm, of_norm_bias = torch.ops.aten.native_layer_norm_backward(
                 of_normed, rows[block], norm.shape, mean, deviation, norm, norm_bias, [True, True, True]
             )

@@ -40,6 +40,17 @@ def test_tokens_and_weights_may_lie_in_memory_in_any_way():
     torch.testing.assert_close(product(made(24, 9).mT, weight.mT), made(24, 9).mT @ weight)
 
 
+def test_a_packed_weight_gives_the_same():
+    tokens, weight, offset = made(64, 96), made(128, 96), made(128)
+    assert torch.equal(product(tokens, products.packed(weight, 64), offset), product(tokens, weight, offset))
+    back = made(64, 128)
+    assert torch.equal(product(back, products.packed(weight.mT, 64)), product(back, weight.mT))
+    torch.testing.assert_close(product(tokens[:7], products.packed(weight, 64)), tokens[:7] @ weight.mT)
+    assert products.packed(weight.double(), 64).dtype == torch.float64
+    with as_torch_does():
+        assert products.packed(weight, 64) is weight
+
+
 def test_other_types_and_autocast_are_computed_as_torch_does():
     tokens, weight = made(5, 16), made(24, 16)
     double = linear(tokens.double(), weight.double())
