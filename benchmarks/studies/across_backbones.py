@@ -1,6 +1,6 @@
 """Methods across the committed backbones: packs finished runs, and makes the table and figure of a document of them.
 
-    python bench.py run --short --methods csp coop --backbone tiny-icons-siglip --results R     # and tiny-icons
+    python bench.py run --no-short --methods csp coop --backbone tiny-icons-siglip --results R     # and tiny-icons
     python -m benchmarks.studies.across_backbones --collect R       # into results/across_backbones
     python -m benchmarks.studies.across_backbones --update docs/across_backbones.md
 
@@ -42,7 +42,7 @@ def collect(results: Sequence[Path], to: Path = ARCHIVE) -> int:
         raise UserError(
             f"There is nothing to collect in '{', '.join(map(str, results))}'.",
             f"It holds no finished runs of {' and '.join(COMMITTED)}.",
-            "Run 'python bench.py run --short --backbone ... --results FOLDER' first.",
+            "Run 'python bench.py run --no-short --backbone ... --results FOLDER' first.",
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     archive.write(to, [own[run_id] for run_id in sorted(own)])
