@@ -26,8 +26,9 @@ def feed(mlp: nn.Sequential, tokens: Tensor) -> Tensor:
 
     Any other MLP than two linear maps with an activation between them is computed by its own forward.
     """
-    parts = list(mlp)
-    first, activation, second = parts if len(parts) == 3 else (mlp, mlp, mlp)
+    if len(mlp) != 3:
+        return mlp(tokens)
+    first, activation, second = mlp
     if type(first) is not nn.Linear or type(second) is not nn.Linear:
         return mlp(tokens)
     weights = (first.weight, first.bias, second.weight, second.bias)

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from methods.base import Ablation, MethodConfig
+from methods.parts.branch_settings import Probability, Weights
 from methods.parts.sequential_adapters import Combination, UpInit
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
-Weight = Annotated[float, Field(ge=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class CAILAConfig(MethodConfig):
@@ -59,12 +58,12 @@ class CAILAConfig(MethodConfig):
     combine_output: bool = True
     combination: Combination = "mean"
     pair_text: Literal["mean", "pair"] = "mean"
-    image_dropout: Dropout = 0.5
+    image_dropout: Probability = 0.5
     dropout_after_norm: bool = True
-    shift: Probability = 0.1
-    object_shift_share: Probability = 0.5
+    shift: Share = 0.1
+    object_shift_share: Share = 0.5
     shift_without_alternative: Literal["skip", "replace_image"] = "skip"
-    loss_weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
+    loss_weights: Weights = (1.0, 1.0, 1.0)
     learn_tokens: bool = True
     template_gradient: bool = False
     token_decay: Literal["none", "coupled"] = "none"
