@@ -26,6 +26,9 @@ from errors import UserError
 THREADS = 8
 """At most so many blocks are looked at side by side. Rows of images do not meet, so the numbers are those of one."""
 
+EXPONENTS = (-20.0, 60.0)
+"""A row whose best score lies between these can be summed without a shift: float32 holds its exponentials."""
+
 
 @dataclass(frozen=True, eq=False)
 class Order:
@@ -68,11 +71,13 @@ class GroupBest:
         place = scores.argmax(axis=1)  # the first one, or the first NaN
         best = scores[np.arange(len(scores)), place]
         # NaN and infinity stay in `best` for whoever takes the record to refuse.
-        shift = np.where(np.isfinite(best), best, np.float32(0))
+        as_it_is = ~np.isfinite(best) | (best > EXPONENTS[0]) & (best < EXPONENTS[1])
+        shift = np.where(as_it_is, np.float32(0), best)
         highest, ties = self._highest(rows, scores, place) if self.top else (None, _reaching(scores, best))
         ties *= best > -np.inf
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            np.subtract(scores, shift[:, None], out=scores)
+            if shift.any():
+                np.subtract(scores, shift[:, None], out=scores)
             total = np.exp(scores, out=scores) @ np.ones(scores.shape[1], np.float32)
             if highest is not None:  # `scores` lack them
                 total += np.exp(highest - shift[:, None]).sum(axis=1)
@@ -104,6 +109,9 @@ class GroupBest:
         more = _reaching(scores, last, scores[images, place] == last)
         ties = (found == first[:, None]).sum(axis=1) + np.where(last == first, more, 0)
         before, more_before = self.highest[rows], self.more[rows]
+        if (before[:, 0] == -np.inf).all():  # rows are whole, or these columns are the first
+            self.highest[rows], self.more[rows] = found, more
+            return found, ties
         every = np.sort(np.concatenate([before, found], axis=1), axis=1)[:, ::-1]
         kept, dropped = every[:, : self.top], every[:, self.top :]
         end = kept[:, -1]
