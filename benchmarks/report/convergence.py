@@ -6,13 +6,11 @@ where the best epoch is the last, nobody knows what a further one would have bro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t as student
 
 from benchmarks.report.budgets import budget_notes
 from benchmarks.report.captions import caption
@@ -20,6 +18,7 @@ from benchmarks.report.groups import Row
 from benchmarks.report.style import WIDTH, Style, new, words
 from benchmarks.report.table_model import GAP, Cell, Column, Table
 from benchmarks.runs.records import RunRecord
+from benchmarks.significance import mean_over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,16 +80,7 @@ class Curves:
         """Whether more epochs might have helped, see `LAST_SHARE` and `RISING`."""
         if self.at_last >= LAST_SHARE * len(self.seeds):
             return True
-        interval = t_interval(self.gains)
-        return interval is not None and interval[0] > 0 and float(self.gains.mean()) > RISING
-
-
-def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Return Student's interval of the mean of independent values; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    half = float(student.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return float(values.mean()) - half, float(values.mean()) + half
+        return mean_over_seeds(self.gains).low > 0 and float(self.gains.mean()) > RISING
 
 
 def curves_of(row: Row) -> Curves | None:
@@ -151,7 +141,7 @@ def _line(curves: Curves) -> list[Cell]:
     best = curves.values.max(axis=1)
     spread = float(best.std(ddof=1)) if len(best) > 1 else None
     gains = curves.gains
-    gain = Cell(text=GAP) if len(gains) == 0 else Cell(float(gains.mean()), interval=t_interval(gains))
+    gain = Cell(text=GAP) if len(gains) == 0 else Cell(float(gains.mean()), interval=mean_over_seeds(gains).ends)
     return [
         Cell(text=curves.label),
         Cell(text=str(len(curves.seeds))),

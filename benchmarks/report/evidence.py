@@ -105,8 +105,7 @@ class Evidence:
 
 def bounds(estimate: Estimate) -> tuple[float, float] | None:
     """Return an estimate's interval, BCa where there is one because the best HM is a maximum; None if undefined."""
-    found = estimate.bca or estimate.percentile
-    return None if np.isnan([found.low, found.high]).any() else (found.low, found.high)
+    return (estimate.bca or estimate.percentile).ends
 
 
 def choose_baseline(rows: Sequence[Row], question: Question) -> Row | None:

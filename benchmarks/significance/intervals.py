@@ -22,6 +22,11 @@ class Interval:
     level: float
     method: Literal["percentile", "expanded percentile", "BCa", "normal", "t"]
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends; None where one is undefined."""
+        return None if np.isnan([self.low, self.high]).any() else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Estimate:
