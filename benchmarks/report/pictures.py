@@ -27,6 +27,7 @@ from errors import UserError
 if TYPE_CHECKING:
     from benchmarks.report.across import Across
     from benchmarks.report.images import Library
+    from benchmarks.report.scaling import Scaled
 
 
 @dataclass
@@ -126,19 +127,18 @@ def draw_ranks(groups: Sequence[Group], folder: Path, failures: Failures | None 
     return drawn
 
 
-def draw_scaling(groups: Sequence[Group], folder: Path, drawn: Drawn, failures: Failures | None = None) -> None:
+def draw_scaling(found: Sequence[Scaled], folder: Path, drawn: Drawn, failures: Failures | None = None) -> None:
     """Draw AUC and U against the share of seen pairs, for each data set that was run with several shares.
 
     drawn: takes the pictures. failures: as of `draw`.
     """
-    from benchmarks.report import scaling
+    from benchmarks.report.scaling import caption, scaling
+    from benchmarks.report.scaling_table import TITLE
 
-    title = "Share of seen pairs"
-    families = attempt(failures, title, lambda: scaling.families(groups)) or []
-    for number, family in enumerate(families):
+    for number, one in enumerate(found):
         stem = "scaling" if number == 0 else f"scaling-{number + 1}"
-        plan = Plan(stem, title, scaling.caption(family), partial(scaling.scaling, family))
-        attempt(failures, f"{title} ({family.name})", partial(_write, plan, folder, drawn))
+        plan = Plan(stem, TITLE, caption(one.family), partial(scaling, one))
+        attempt(failures, f"{TITLE} ({one.family.name})", partial(_write, plan, folder, drawn))
 
 
 def draw_across(found: Sequence[Across], folder: Path, failures: Failures | None = None) -> Drawn:

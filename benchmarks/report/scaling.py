@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.report.evidence import Evidence, Question, evidence
 from benchmarks.report.groups import Group, Row, conditions
-from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.style import WIDTH, new, styles
-from benchmarks.significance import compare
 from datasets.seen_share import base_of, share_of
-from errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,33 +100,43 @@ def _training_pairs(group: Group) -> int | None:
     return next((count for count in counts if count), None)
 
 
-def lines(family: Family, statistic: str) -> dict[str, list[Point]]:
-    """Return each row's points by its label, those of full models with a result."""
-    found: dict[str, list[Point]] = {}
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """What is known of a family.
+
+    lines: by statistic and a row's label, a point for each share where the row has results.
+    values: by statistic and label, of each share each seed's value, fractions.
+    """
+
+    family: Family
+    question: Question
+    lines: Mapping[str, Mapping[str, list[Point]]]
+    values: Mapping[str, Mapping[str, Mapping[float, Mapping[int, float]]]]
+
+
+def measure(family: Family, question: Question) -> Scaled:
+    """Return the points of every full row of a family, with intervals where the records allow them."""
+    lines: dict[str, dict[str, list[Point]]] = {statistic: {} for statistic in STATISTICS}
+    values: dict[str, dict[str, dict[float, dict[int, float]]]] = {statistic: {} for statistic in STATISTICS}
     for share, group in family.groups.items():
-        for row in group.full:
-            point = _point(share, row, statistic)
-            if point is not None:
-                found.setdefault(row.label, []).append(point)
-    return found
+        rows = [row for row in group.full if row.done]
+        known = evidence(rows, None, question, tuple(STATISTICS))
+        for statistic in STATISTICS:
+            for row in rows:
+                if own := _by_seed(row, statistic):
+                    values[statistic].setdefault(row.label, {})[share] = own
+                    lines[statistic].setdefault(row.label, []).append(_point(share, row.label, own, known, statistic))
+    return Scaled(family, question, lines, values)
 
 
-def _point(share: float, row: Row, statistic: str) -> Point | None:
-    values = [run.finished.metrics.test.get(statistic) for run in row.done]
-    known = [value for value in values if value is not None and not np.isnan(value)]
-    if not known:
-        return None
-    low = high = np.nan
-    try:
-        runs = scored_runs({row.label: row.done})
-        sources = compare(runs, None, (statistic,)).methods[row.label].statistics[statistic].sources
-    except UserError:
-        pass  # a record without its per-image scores is named where the group's own figures are
-    else:
-        estimate = sources.get("seeds and images") or sources["images"]
-        interval = estimate.bca or estimate.percentile
-        low, high = interval.low, interval.high
-    return Point(share, float(np.mean(known)), low, high)
+def _by_seed(row: Row, statistic: str) -> dict[int, float]:
+    values = {run.spec.seed: run.finished.metrics.test.get(statistic) for run in row.done}
+    return {seed: value for seed, value in values.items() if value is not None and not np.isnan(value)}
+
+
+def _point(share: float, label: str, own: Mapping[int, float], known: Evidence, statistic: str) -> Point:
+    low, high = known.interval(label, statistic) or (np.nan, np.nan)
+    return Point(share, float(np.mean(list(own.values()))), low, high)
 
 
 def caption(family: Family) -> str:
@@ -143,13 +151,14 @@ def caption(family: Family) -> str:
     )
 
 
-def scaling(family: Family) -> Figure:
+def scaling(found: Scaled) -> Figure:
     """Draw a line for each method with its band, AUC above and U below."""
+    family = found.family
     figure, axes = new(1.5 * WIDTH, nrows=2, sharex=True)
     rows = [row for group in family.groups.values() for row in group.full]
     looks = styles([next(row for row in rows if row.label == label) for label in dict.fromkeys(r.label for r in rows)])
     for panel, (statistic, words) in zip(axes, STATISTICS.items(), strict=True):
-        for label, points in lines(family, statistic).items():
+        for label, points in found.lines[statistic].items():
             style = looks[label]
             shares = [point.share for point in points]
             low, high, value = (

@@ -16,13 +16,19 @@ from benchmarks.report.formats import csv_text, latex
 from benchmarks.report.groups import Group, groups
 from benchmarks.report.names import file_name, folders, unique
 from benchmarks.report.render import markdown, write_markdown
+from benchmarks.report.scaling import Family as FamilyOfShares
+from benchmarks.report.scaling import Scaled
+from benchmarks.report.scaling import families as families_of_shares
+from benchmarks.report.scaling import measure as measure_shares
+from benchmarks.report.scaling_table import TITLE as SHARES
+from benchmarks.report.scaling_table import scaling_tables
 from benchmarks.report.sources import Source, records_of
 from benchmarks.report.table_model import Table
 from benchmarks.report.tables import group_tables, tables
 from benchmarks.runs import files
 from benchmarks.runs.records import Problem, RunRecord
 
-ACROSS = "Across backbones"
+ACROSS, DATA_SETS = "Across backbones", "Across data sets"
 REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
 
 
@@ -62,10 +68,27 @@ class Report:
         ]
         return [made for made in found if made is not None]
 
+    @cached_property
+    def by_share(self) -> list[tuple[Scaled, list[Table]]]:
+        """What was run with several shares of seen pairs, measured once, each with its tables."""
+        own = self.failures.within(SHARES)
+        found = [
+            own.attempt(family.name, partial(_scaled, family, self.question))
+            for family in own.attempt("Shares", partial(families_of_shares, self.groups)) or []
+        ]
+        return [made for made in found if made is not None]
+
+    @property
+    def beyond_groups(self) -> list[tuple[list[Group], list[Table]]]:
+        """The tables that are of several groups, each with these."""
+        across = [(list(one.family.groups.values()), [table]) for one, table in self.across]
+        return [*across, *((list(one.family.groups.values()), made) for one, made in self.by_share)]
+
     @property
     def tables(self) -> list[Table]:
-        """The tables of all groups, then those across backbones."""
-        return [*(table for found in self.by_group for table in found), *(table for _, table in self.across)]
+        """The tables of all groups, then those across backbones and shares of seen pairs."""
+        beyond = (table for _, made in self.beyond_groups for table in made)
+        return [*(table for found in self.by_group for table in found), *beyond]
 
     @property
     def problems(self) -> list[str]:
@@ -88,8 +111,9 @@ class Report:
         asked = {group.title for group in self.groups if any(run.run_id in run_ids for run in group.runs)}
         own_families = [
             table
-            for one, table in self.across
-            if len(asked & {group.title for group in one.family.groups.values()}) > 1
+            for of_several, made in self.beyond_groups
+            if len(asked & {group.title for group in of_several}) > 1
+            for table in made
         ]
         return [*found, *own_families]
 
@@ -103,6 +127,11 @@ class Report:
 def _across(family: Family, question: Question) -> tuple[Across, Table]:
     found = measure(family, question)
     return found, across_table(found)
+
+
+def _scaled(family: FamilyOfShares, question: Question) -> tuple[Scaled, list[Table]]:
+    found = measure_shares(family, question)
+    return found, scaling_tables(found)
 
 
 def read_report(root: Path, question: Question | None = None, sources: Sequence[Source] | None = None) -> Report:
@@ -147,11 +176,12 @@ def write_files(report: Report) -> list[Path]:
         lacking |= drawn.lacking
         made = [table for _, table in report.across]
         sections.append(page.Section(ACROSS, folder.name, made, None, drawn.pictures, drawn.absent))
-    own = report.failures.within("Across data sets")
+    own = report.failures.within(DATA_SETS)
     ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
-    draw_scaling(report.groups, report.root / FOLDER, ranks, own)
+    draw_scaling([found for found, _ in report.by_share], report.root / FOLDER, ranks, own)
     written += ranks.files
-    sections.append(page.Section(own.where, "across-data-sets", [], None, ranks.pictures, ranks.absent))
+    by_share = [table for _, made in report.by_share for table in made]
+    sections.append(page.Section(DATA_SETS, file_name(DATA_SETS), by_share, None, ranks.pictures, ranks.absent))
     if lack := fonts.sentence(lacking | ranks.lacking):
         report.notices.append(lack)
     path = report.root / PAGE
@@ -166,6 +196,7 @@ def write_tables(report: Report) -> list[Path]:
     written: list[Path] = []
     every = list(zip([group.title for group in report.groups], report.by_group, folders(report.groups), strict=True))
     every.append((ACROSS, [table for _, table in report.across], file_name(ACROSS)))
+    every.append((DATA_SETS, [table for _, made in report.by_share for table in made], file_name(DATA_SETS)))
     for title, made, folder in every:
         own = report.failures.within(title)
         for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):

@@ -9,8 +9,10 @@ import pytest
 from in_process import here
 from toy_world import make_toy
 
+from benchmarks.report.evidence import Question
 from benchmarks.report.groups import groups
-from benchmarks.report.scaling import caption, families, lines
+from benchmarks.report.scaling import caption, families, measure
+from benchmarks.report.scaling_table import scaling_tables
 from benchmarks.runs.records import find_runs
 
 PLUGIN = """
@@ -44,8 +46,9 @@ def test_a_family_has_a_point_for_each_share(results):
     found = groups(find_runs(results)[0])
     (family,) = families(found)
     assert list(family.groups) == [0.5, 0.75] and family.name.startswith("toy, closed world")
+    measured = measure(family, Question(resamples=100))
     for statistic in ("auc", "best_unseen"):
-        drawn = lines(family, statistic)
+        drawn = measured.lines[statistic]
         assert len(drawn) == 2
         for points in drawn.values():
             assert [point.share for point in points] == [0.5, 0.75]
@@ -61,3 +64,15 @@ def test_the_report_draws_it(results, svg_alone):
     here("report", "--results", results, "--resamples", 100)
     assert (results / "report/scaling.svg").stat().st_size > 1000
     assert "Share of seen pairs" in (results / "report.html").read_text()
+    text = (results / "report.md").read_text()
+    assert "## Share of seen pairs: AUC" in text and "## Share of seen pairs: U" in text
+
+
+def test_the_table_says_what_the_largest_share_adds(results):
+    (family,) = families(groups(find_runs(results)[0]))
+    auc, unseen = scaling_tables(measure(family, Question(resamples=100)))
+    assert [column.name for column in unseen.columns] == ["method", "seeds", "0.5", "0.75", "gain"]
+    for row in (*auc.rows, *unseen.rows):
+        _, seeds, less, more, gain = row
+        assert seeds.text == "1" and less.interval is not None and gain.interval is None  # one seed has no spread
+        assert gain.value == pytest.approx(more.value - less.value)

@@ -1,0 +1,80 @@
+"""The tables of AUC and U by the share of pairs that training shows, and what stands with them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.report.budgets import budget_notes, epochs_text
+from benchmarks.report.captions import test_split
+from benchmarks.report.machines import mixture_notes
+from benchmarks.report.scaling import STATISTICS, Scaled
+from benchmarks.report.table_model import GAP, Cell, Column, Table, ranked
+from benchmarks.significance import mean_over_seeds
+
+TITLE = "Share of seen pairs"
+
+SAID = {
+    "auc": "With fewer seen pairs there are fewer candidates, too; CLIP zero-shot, which learns nothing, shows what "
+    "that alone does.",
+    "best_unseen": "U is the accuracy on images of unseen pairs when seen ones are forbidden: the same images and "
+    "candidates at every share.",
+}
+
+
+def scaling_tables(found: Scaled) -> list[Table]:
+    """Return a table for each statistic: methods (rows) by share (columns), and what the largest share adds."""
+    return [_table(found, statistic, words.partition(" ")[0]) for statistic, words in STATISTICS.items()]
+
+
+def _table(found: Scaled, statistic: str, name: str) -> Table:
+    family, level = found.family, found.question.level
+    shares = list(family.groups)
+    lines = found.lines[statistic]
+    columns = [Column(f"{share:.2g}") for share in shares]
+    by_column = [
+        ranked([_cell(found, statistic, label, share) for label in lines], column)
+        for share, column in zip(shares, columns, strict=True)
+    ]
+    gains = [_gain(found, statistic, label) for label in lines]
+    rows = [
+        [Cell(text=label), Cell(text=_seeds(found, statistic, label)), *cells, gain]
+        for label, *cells, gain in zip(lines, *by_column, gains, strict=True)
+    ]
+    runs = [run for group in family.groups.values() for run in group.runs]
+    text = (
+        f"Mean {name} over seeds [{100 * level:g} % interval over seeds and test images, over images alone where there "
+        f"is one run] at each share of all pairs that training shows; {family.name}; {epochs_text(runs)}"
+        f"{test_split(runs)} {SAID[statistic]} gain: of the largest share over the smallest, each seed beside itself "
+        f"[Student's {100 * level:g} % interval over seeds]."
+    )
+    return Table(
+        f"{TITLE}: {name}",
+        text,
+        [Column("method"), Column("seeds"), *columns, Column("gain", signed=True, larger_is_better=None)],
+        rows,
+        [*budget_notes(runs), *mixture_notes(runs)],
+    )
+
+
+def _cell(found: Scaled, statistic: str, label: str, share: float) -> Cell:
+    point = next((point for point in found.lines[statistic][label] if point.share == share), None)
+    if point is None:
+        return Cell(text=GAP)
+    return Cell(point.value, interval=None if np.isnan(point.low) else (point.low, point.high))
+
+
+def _gain(found: Scaled, statistic: str, label: str) -> Cell:
+    """Return what the largest share of a family adds to the smallest, over the seeds that have both."""
+    first, *_, last = found.family.groups
+    own = found.values[statistic][label]
+    here, there = own.get(last, {}), own.get(first, {})
+    differences = [here[seed] - there[seed] for seed in sorted(here.keys() & there.keys())]
+    if not differences:
+        return Cell(text=GAP)
+    return Cell(float(np.mean(differences)), interval=mean_over_seeds(differences, found.question.level).ends)
+
+
+def _seeds(found: Scaled, statistic: str, label: str) -> str:
+    """Return a method's number of seeds, one for all shares where they agree."""
+    counts = [len(own) for own in found.values[statistic][label].values()]
+    return str(counts[0]) if len(set(counts)) == 1 else "/".join(map(str, counts))
