@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.against import __main__ as study
-from benchmarks.studies.against.builds import ROOT, alternately, checkout
+from benchmarks.studies.against.builds import ROOT, alternately, checkout, commands
 from errors import UserError
 
 
@@ -35,6 +35,14 @@ def test_this_build_is_asked_for_both_worlds_at_once():
     assert [line[-3:] for line in here] == [["--worlds", "closed", "open"]]
     assert [line[-2:] for line in there] == [["--world", "closed"], ["--world", "open"]]
     assert study.run_lines("default", True, Path("r"), 0) == [["run", "--results", "r"]]
+    (line,) = study.run_lines("switches", False, Path("r"), 0, "split.csv")
+    assert line[-4:] == ["--epochs", "1", "--dataset", "split.csv"]
+
+
+def test_each_build_decides_on_its_threads(monkeypatch, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (tmp_path / "bench.py").write_text("import os, sys; sys.exit('OMP_NUM_THREADS' in os.environ)")
+    assert commands(tmp_path, [["run"]], [], tmp_path)["wall"] > 0
 
 
 def test_an_unknown_commit_is_told():

@@ -7,7 +7,7 @@ The other commit is cloned into a temporary folder. Both builds work in processe
 machine that becomes slower becomes so for both; the ratio is taken round by round.
 
     worlds      closed and open world of one method: asked for together here, in two runs by the other build
-    switches    the ablation suite of MSCI and Troika, one epoch
+    switches    the ablation suite of MSCI and Troika, one epoch; --dataset names a small one for it
     step        a training step, batch 8, fp32
     evaluation  an image against all pairs, with and without the text, and the largest memory
     memory      the largest memory of a training step above that of the imports
@@ -61,12 +61,12 @@ def served(roots: Sequence[Path], target: str, options: argparse.Namespace) -> I
             yield f"{method}: {name}", here, other
 
 
-def run_lines(target: str, here: bool, results: Path, epochs: int) -> list[list[str]]:
-    """Return the commands of a target for this build or for the other."""
+def run_lines(target: str, here: bool, results: Path, epochs: int, dataset: str = "") -> list[list[str]]:
+    """Return the commands of a target for this build or the other. dataset: of worlds and switches, "": icon_states."""
     common = ["--results", str(results)]
     if target == "default":
         return [["run", *common, *(["--epochs", str(epochs)] if epochs else [])]]
-    short = [*common, "--epochs", str(epochs or 1)]
+    short = [*common, "--epochs", str(epochs or 1), *(["--dataset", dataset] if dataset else [])]
     if target == "switches":
         return [["run", "--suite", "ablation", "--methods", "msci", "troika", *short]]
     worlds = [["closed", "open"]] if here else [["closed"], ["open"]]
@@ -85,7 +85,7 @@ def commanded(roots: Sequence[Path], target: str, options: argparse.Namespace) -
                 if target != "default" and not home.exists():
                     warm = ["run", "--methods", "clip_zero_shot", "--results", str(home / "warm")]
                     commands(roots[which], [warm], [], home)
-                lines = run_lines(target, which == 0, results, options.epochs)
+                lines = run_lines(target, which == 0, results, options.epochs, options.dataset)
                 cores = [] if target == "default" else options.cores
                 found[which].append(commands(roots[which], lines, cores, home)["wall"])
     yield target, found[0], found[1]
@@ -129,6 +129,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=1, help="rounds that are not counted")
     parser.add_argument("--backbone", default="ViT-B-32")
     parser.add_argument("--labels", default="mit_states")
+    parser.add_argument("--dataset", default="", help="of worlds and switches; icon_states by default")
     parser.add_argument("--batch", type=int, default=8, help="images of a step")
     parser.add_argument("--images", type=int, default=64, help="of an evaluation")
     parser.add_argument(

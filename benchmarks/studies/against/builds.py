@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.launchers.local import THREADS
 from errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -101,14 +102,15 @@ def alternately(
 def commands(root: Path, lines: Sequence[Sequence[str]], cores: Sequence[int], home: Path) -> dict[str, float]:
     """Return the seconds that commands of the suite take one after the other, in a home of their own.
 
-    cores: that they may use; empty leaves them all.
+    cores: that they may use; empty leaves them all. Each build decides on its threads; numbers of threads in the
+    surroundings are not passed on.
     """
 
     def pin() -> None:
         if cores:
             os.sched_setaffinity(0, cores)
 
-    surroundings = {**os.environ, "CZSL_HOME": str(home)}
+    surroundings = {name: value for name, value in os.environ.items() if name not in THREADS} | {"CZSL_HOME": str(home)}
     able = hasattr(os, "sched_setaffinity")
     start = time.perf_counter()
     for line in lines:
