@@ -39,7 +39,7 @@ ROWS_ON_A_CPU = 512
 FEW_BLOCKS = 4
 """For fewer blocks of rows weights are not packed."""
 
-KEEP_WIDENED = 0.5
+KEEP_WIDENED = 0.25
 """Share of the blocks of rows whose W1 LayerNorm(m) + b1 is kept, at least one if it is not 0.
 
 Making it again in backward is one more of the part's six large products, for a third of what the layer would keep.
