@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.report.evidence import Evidence, Question, evidence
 from benchmarks.report.groups import Group, Row, conditions
-from benchmarks.report.style import WIDTH, new, styles
+from benchmarks.report.style import SMALLEST, WIDTH, new, styles
 from datasets.seen_share import base_of, share_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def caption(family: Family) -> str:
 def scaling(found: Scaled) -> Figure:
     """Draw a line for each method with its band, AUC above and U below."""
     family = found.family
-    figure, axes = new(1.5 * WIDTH, nrows=2, sharex=True)
+    figure, axes = new(1.6 * WIDTH, nrows=2, sharex=True)
     rows = [row for group in family.groups.values() for row in group.full]
     looks = styles([next(row for row in rows if row.label == label) for label in dict.fromkeys(r.label for r in rows)])
     for panel, (statistic, words) in zip(axes, STATISTICS.items(), strict=True):
@@ -173,5 +173,8 @@ def scaling(found: Scaled) -> Figure:
         panel.grid(linewidth=0.3)
         panel.set_axisbelow(True)
     axes[-1].set_xlabel("share of pairs that are seen")
-    axes[0].legend(fontsize="small", frameon=False, loc="best")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=SMALLEST,
+        handlelength=3.4,
+    )  # fmt: skip
     return figure

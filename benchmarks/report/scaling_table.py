@@ -41,9 +41,10 @@ def _table(found: Scaled, statistic: str, name: str) -> Table:
         for label, *cells, gain in zip(lines, *by_column, gains, strict=True)
     ]
     runs = [run for group in family.groups.values() for run in group.runs]
+    what = "; ".join(part for part in (family.name, epochs_text(runs).removesuffix("; ")) if part)
     text = (
         f"Mean {name} over seeds [{100 * level:g} % interval over seeds and test images, over images alone where there "
-        f"is one run] at each share of all pairs that training shows; {family.name}; {epochs_text(runs)}"
+        f"is one run] at each share of all pairs that training shows; {what}. "
         f"{test_split(runs)} {SAID[statistic]} gain: of the largest share over the smallest, each seed beside itself "
         f"[Student's {100 * level:g} % interval over seeds]."
     )
