@@ -39,7 +39,7 @@ def plan_import(file: Path, request: RunRequest, workbench: Workbench) -> Import
     """
     import torch
 
-    from methods.released.reading import check_labels, check_method, fit, form_of, read_checkpoint
+    from methods.released.reading import check_labels, check_method, fit, form_of, read_checkpoint, settings_of
 
     form_of(request.method)
     set_here = _set_here(request, workbench)
@@ -48,7 +48,7 @@ def plan_import(file: Path, request: RunRequest, workbench: Workbench) -> Import
     dataset = workbench.dataset(request.dataset)
     vocabulary = dataset.vocabulary
     check_labels(checkpoint, form, len(vocabulary.states), len(vocabulary.objects), dataset.name)
-    found = dict(form.inferred(checkpoint.shapes))
+    found = settings_of(checkpoint, form)
     _check_given(checkpoint, found, set_here)
     resolved = _resolved(checkpoint, form, request, found, set_here)
     method_class = METHODS.get(request.method)

@@ -202,7 +202,7 @@ FORMS = {
 def looks_like(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the method whose code saves such names, None where no code does."""
     if set(tensors) == {"soft_embeddings"}:
-        return "coop" if len(tensors["soft_embeddings"]) == 3 else "csp"
+        return "coop" if tensors["soft_embeddings"].shape[:1] == (3,) else "csp"
     for method in ("msci", "troika", "dfsp", "caila"):  # MSCI's files hold an unused Troika
         if all(any(name.startswith(mark) for name in tensors) for mark in FORMS[method].marks):
             return method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,8 +102,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise UserError(
             asked,
-            "It holds other things than tensors, and reading these could run code "
-            f"({' '.join(str(error).split())[:90]}...)."
+            "It holds other things than tensors, and reading these could run code."
             if "Weights only" in str(error)
             else "It is cut short or no file of torch.save.",
             "Save its tensors alone: torch.save(model.state_dict(), NEW).",
@@ -123,6 +123,14 @@ def read_checkpoint(file: Path) -> Checkpoint:
             f"It holds no table of tensors by name but {'one ' + keys if keys else 'a ' + kind}.",
             "Save the state dict alone: torch.save(model.state_dict(), NEW).",
         )
+    if strange := [str(name) for name, value in content.items() if value.layout is not torch.strided]:
+        raise UserError(
+            asked,
+            f"{counted(len(strange), 'tensor is', 'tensors are')} sparse, such as {strange[0]}.",
+            "Save dense tensors: tensor.to_dense().",
+        )
+    if not content:
+        raise UserError(asked, "It holds no tensor.", "Pass the file that the training script saved.")
     tensors = {str(name): value.detach() for name, value in content.items()}
     return Checkpoint(path, digest, tensors)
 
@@ -133,7 +141,8 @@ def _content(path: Path) -> Any:
 
         return load_file(path)
     # CAILA's files have a number of numpy's beside the weights; these three make one and nothing else.
-    with torch.serialization.safe_globals(NUMPY_NUMBER):
+    with torch.serialization.safe_globals(NUMPY_NUMBER), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other pickles, which are refused
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -159,22 +168,34 @@ def check_method(checkpoint: Checkpoint, method: str) -> ReleasedForm:
     names = list(checkpoint.tensors)
     raise UserError(
         f"The file '{checkpoint.path.name}' is not of {method}.",
-        f"Its {counted(len(names), 'tensor')} are those of {likely}."
+        f"Its {counted(len(names), 'tensor is that', 'tensors are those')} of {likely}."
         if likely
-        else f"Its {counted(len(names), 'tensor')} are not those of any released code, such as {', '.join(names[:3])}.",
-        f"Pass --method {likely}." if likely else f"The forms of {', '.join(FORMS)} are read.",
+        else f"Its tensors ({len(names):,}) are not those of any released code, such as {', '.join(names[:3])}.",
+        f"Pass --method {likely}." if likely else f"Pass a file of the released code of {', '.join(FORMS)}.",
     )
 
 
 def check_labels(checkpoint: Checkpoint, form: ReleasedForm, states: int, objects: int, dataset: str) -> None:
     """Raise a `UserError` unless the file's table has a row for each state and object of the data set."""
-    if form.table and len(checkpoint.tensors[form.table]) != states + objects:
+    if form.table and len(table := _vectors(checkpoint, form.table)) != states + objects:
         raise UserError(
             f"The file '{checkpoint.path.name}' is not of the data set {dataset}.",
-            f"Its table has {len(checkpoint.tensors[form.table])} rows, and {dataset} has {states} states + {objects} "
+            f"Its table has {len(table)} rows, and {dataset} has {states} states + {objects} "
             f"objects = {states + objects}.",
             "Pass the --dataset that it was trained on.",
         )
+
+
+def settings_of(checkpoint: Checkpoint, form: ReleasedForm) -> dict[str, Any]:
+    """Return the settings that the shapes in a file give away; shapes that the code cannot save are a `UserError`."""
+    try:
+        return dict(form.inferred(checkpoint.shapes))
+    except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"The file '{checkpoint.path.name}' is not of {form.method}.",
+            "The names of its tensors are those of that code, and their shapes are not.",
+            "Pass the file as the released code saved it.",
+        ) from error
 
 
 def fit(checkpoint: Checkpoint, form: ReleasedForm, method: Method) -> Fitted:
@@ -197,6 +218,12 @@ def fit(checkpoint: Checkpoint, form: ReleasedForm, method: Method) -> Fitted:
             missing.append(theirs)
         elif found.shape != own.shape:
             misshapen.append(f"{theirs} is {tuple(found.shape)}, not {tuple(own.shape)}")
+        elif fault := _fault(found, own):
+            raise UserError(
+                f"The tensors in '{checkpoint.path.name}' are no trained weights.",
+                f"{theirs} {fault}.",
+                "Save the state dict of a training that ended well, in floating point.",
+            )
         else:
             weights[ours] = found.to(own.dtype)
     unused = [name for name in left if name.startswith(form.unused)] if form.unused else []
@@ -212,8 +239,28 @@ def fit(checkpoint: Checkpoint, form: ReleasedForm, method: Method) -> Fitted:
     return Fitted(weights, tuple(unused), len(clip))
 
 
+def _fault(tensor: Tensor, own: Tensor) -> str:
+    """Return what keeps a file's tensor from being ours; "" for nothing."""
+    if tensor.is_floating_point() != own.is_floating_point() or tensor.is_complex():
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}"
+    lost = int((~torch.isfinite(tensor)).sum())
+    return f"has {counted(lost, 'number')} that are NaN or infinite" if lost else ""
+
+
+def _vectors(checkpoint: Checkpoint, name: str) -> Tensor:
+    """Return a tensor that is a table of vectors; another is a `UserError`."""
+    table = checkpoint.tensors[name]
+    if table.ndim != 2:
+        raise UserError(
+            f"The checkpoint '{checkpoint.path.name}' cannot be read.",
+            f"Its {name} should be a table of vectors and has the shape {tuple(table.shape)}.",
+            "Save it as the released code does, a row for each word.",
+        )
+    return table
+
+
 def _check_width(checkpoint: Checkpoint, form: ReleasedForm, backbone: Backbone) -> None:
-    table = checkpoint.tensors[form.width or ("soft_embeddings" if not form.whole else form.table)]
+    table = _vectors(checkpoint, form.width or ("soft_embeddings" if not form.whole else form.table))
     if table.shape[-1] != backbone.text_width:
         raise UserError(
             f"The file '{checkpoint.path.name}' is not of the backbone {backbone.name}.",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from errors import UserError
 from methods.base import Batch
 from methods.released.names import FORMS
-from methods.released.reading import check_labels, check_method, fit, read_checkpoint, variant_of
+from methods.released.reading import check_labels, check_method, fit, read_checkpoint, settings_of, variant_of
 from methods.released.writing import released_tensors, write_released
 from registry import METHODS
 
@@ -91,7 +91,7 @@ def imported(file: Path, method: str, backbone, vocabulary, **given):
     checkpoint = read_checkpoint(file)
     form = check_method(checkpoint, method)
     check_labels(checkpoint, form, len(vocabulary.states), len(vocabulary.objects), "golden")
-    settings = {**form.forward, **variant_of(method, file), **form.inferred(checkpoint.shapes), **given}
+    settings = {**form.forward, **variant_of(method, file), **settings_of(checkpoint, form), **given}
     method_class = METHODS.get(method)
     built = method_class(backbone, vocabulary, method_class.Config(**settings)).eval()
     fitted = fit(checkpoint, form, built)
@@ -206,6 +206,49 @@ def test_files_that_cannot_be_read(saved, golden_backbone, tmp_path):
         (tmp_path / "none.pt", "No such file"),
     ):
         assert words in refusal(place, "csp", golden_backbone, official.vocabulary)
+
+
+TABLES = {
+    "a number": (lambda table: torch.tensor(3.0), "has the shape ()"),
+    "a vector": (lambda table: table[0], "has the shape (128,)"),
+    "a cube": (lambda table: table[..., None], "and has the shape (11, 128, 1)"),
+    "sparse": (lambda table: table.to_sparse(), "1 tensor is sparse, such as soft_embeddings"),
+    "whole numbers": (lambda table: table.long(), "soft_embeddings is of type int64"),
+    "complex": (lambda table: table.to(torch.complex64), "soft_embeddings is of type complex64"),
+    "not a number": (lambda table: table.index_fill(0, torch.tensor([1]), torch.nan), "has 128 numbers that are NaN"),
+    "infinite": (lambda table: table / 0, "numbers that are NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_what_are_no_weights_is_refused(case, saved, golden_backbone):
+    official, file = saved("csp")
+    change, words = TABLES[case]
+    table = torch.load(file, weights_only=True)["soft_embeddings"].detach()
+    torch.save({"soft_embeddings": change(table)}, file)
+    assert words in refusal(file, "csp", golden_backbone, official.vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("troika_cgqa", "additional_visual_params.0.down_proj.weight"),
+        ("troika_cgqa", "soft_prompt_att"),
+        ("msci_l3h3", "concat_projection_low.0.weight"),
+        ("dfsp_txt2img", "fusion.txt2img_transform_layer2.weight"),
+    ],
+)
+def test_names_with_other_shapes_are_refused(name, tensor, saved, golden_backbone):
+    official, file = saved(name)
+    tensors = torch.load(file, weights_only=True)
+    torch.save(tensors | {tensor: torch.tensor(1.0)}, file)
+    assert refusal(file, FILES[name][0], golden_backbone, official.vocabulary)
+
+
+def test_an_empty_file_of_tensors_is_refused(saved, golden_backbone):
+    official, file = saved("csp")
+    torch.save({}, file)
+    assert "It holds no tensor." in refusal(file, "csp", golden_backbone, official.vocabulary)
 
 
 def test_tensors_that_no_code_saves_are_refused(saved, golden_backbone):
