@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from datasets.seen_mark import base_of, has_share
 from registry import DATASETS
 
 DATASETS.add(
@@ -20,7 +21,7 @@ def is_path(name: str) -> bool:
 
     A share of seen pairs behind it does not count.
     """
-    name = name.rpartition("@seen=")[0] or name
+    name = base_of(name) or name
     return "/" in name or "\\" in name or name.lower().endswith(".csv") or Path(name).is_dir()
 
 
@@ -28,7 +29,7 @@ DATASETS.add_family(
     "<data set>@seen=<share>",
     "datasets.seen_share:load",
     title="any data set with that share of its pairs seen: icon_states@seen=0.3 (docs/datasets.md)",
-    fits=lambda name: "@seen=" in name,
+    fits=has_share,
 )
 DATASETS.add_family(
     "<folder or .csv>",

@@ -80,6 +80,12 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
     rows = []
     for row in reader:
         values = [row[name] for name in COLUMNS]
+        if None in row:
+            raise UserError(
+                f"Line {reader.line_num} of {path} is too long.",
+                "It has more columns than the first line; a decimal comma parts a number in two.",
+                MEND,
+            )
         if None in values:
             raise UserError(f"Line {reader.line_num} of {path} is too short.", "It lacks a column.", MEND)
         rows.append((reader.line_num, (values[0].strip(), values[1].strip(), values[2].strip())))

@@ -69,21 +69,23 @@ def _from_metadata(loader: LayoutReader, folder: Path, metadata: Path | None) ->
 
 def read_names(path: Path) -> list[str]:
     """Return the lines of a list of names, without the empty ones; a file that cannot be read is a `UserError`."""
-    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    try:
+        text = read_text(path)
+    except UserError as error:
+        raise UserError(error.asked, error.there, "Pass a text file in UTF-8 with a name on each line.") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise UserError(f"The list of names {path} is empty.", "It has a name on each line.", "Save the names again.")
     return names
 
 
-def pair_of(line: str, vocabulary: Vocabulary) -> Pair:
+def pair_of(line: str, vocabulary: Vocabulary, where: str = "the list of pairs") -> Pair:
     """Return the pair that a line names: a state and an object parted by a tab, a comma, a plus or blanks.
 
-    Where labels hold such signs themselves, the vocabulary decides. No pair of it is a `UserError`.
+    Where labels hold such signs themselves, the vocabulary decides. No pair of it is a `UserError`. where: the line is.
     """
-    parted = [tuple(word.strip() for word in line.split(mark)) for mark in SEPARATORS if mark in line]
-    words = line.split()
-    parted += [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
-    splits = list(dict.fromkeys((parts[0], parts[1]) for parts in parted if len(parts) == 2))
+    parted = [pair for mark in SEPARATORS for pair in _cuts(line.split(mark), mark)]
+    splits = list(dict.fromkeys([*parted, *_cuts(line.split(), " ")]))
     known = [(state, obj) for state, obj in splits if state in vocabulary.states and obj in vocabulary.objects]
     if len(known) == 1 or (known and known[0] == splits[0] and "\t" in line):  # a tab parts, whatever else could
         return known[0]
@@ -95,10 +97,15 @@ def pair_of(line: str, vocabulary: Vocabulary) -> Pair:
             kind, word, names = "state", state, vocabulary.states
         there, step = f"The data set has no {kind} '{word}'", did_you_mean(word, names)
     raise UserError(
-        f"'{line[:80]}' of the list of pairs is no pair of the data set.",
+        f"'{line[:80]}' in {where} is no pair of the data set.",
         f"{there}.",
         step or "Write a state and an object on each line, with a tab between.",
     )
+
+
+def _cuts(words: Sequence[str], mark: str) -> list[Pair]:
+    """Return the two sides of a line for each place where it can be divided. words: what lies between the marks."""
+    return [(mark.join(words[:cut]).strip(), mark.join(words[cut:]).strip()) for cut in range(1, len(words))]
 
 
 def pair_columns(path: Path, vocabulary: Vocabulary, wanted: Sequence[Pair]) -> list[int]:
@@ -111,7 +118,7 @@ def pair_columns(path: Path, vocabulary: Vocabulary, wanted: Sequence[Pair]) -> 
     for column, line in enumerate(read_names(path)):
         words = line.split("\t") if "\t" in line else line.split()
         plain = len(words) == 2 and words[0] in states and words[1] in objects
-        pair = (words[0], words[1]) if plain else pair_of(line, vocabulary)
+        pair = (words[0], words[1]) if plain else pair_of(line, vocabulary, f"line {column + 1} of {path}")
         if pair in place:
             raise UserError(
                 f"The pair '{' '.join(pair)}' is twice in {path}.",
@@ -185,9 +192,9 @@ def listed_pairs(dataset: CompositionDataset, phase: Phase) -> Sequence[Pair]:
 
 
 def _spellings(name: str) -> list[str]:
-    """Return what an image may be called in a split: as it is named, or from a folder `images` on."""
+    """Return what an image may be called in a split: as it is named, from a folder `images` on, or from another on."""
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part != "."]
-    starts = [0, *(place + 1 for place, part in enumerate(parts) if part == "images")]
+    starts = [0, *(place + 1 for place, part in enumerate(parts) if part == "images"), *range(1, len(parts))]
     return [name, *("/".join(parts[start:]) for start in starts)]
 
 

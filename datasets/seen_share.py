@@ -21,32 +21,22 @@ import numpy as np
 
 from datasets.base import CompositionDataset, Pair, Phase, Split
 from datasets.checking.presence import part_of
+from datasets.seen_mark import MARK, base_of, has_share
 from datasets.streams import stream
 from errors import UserError, counted
 from registry import DATASETS
 
-MARK = "@seen="
-"""What divides the data set's own name from the share."""
-
-
-def has_share(name: str) -> bool:
-    """Return whether a data set's name asks for a share of seen pairs."""
-    return MARK in name
-
-
-def base_of(name: str) -> str:
-    """Return a data set's name without the share.
-
-    >>> base_of("icon_states@seen=0.3"), base_of("icon_states")
-    ('icon_states', 'icon_states')
-    """
-    return name.rpartition(MARK)[0] if MARK in name else name
-
 
 def share_of(name: str) -> float | None:
     """Return the share that a name asks for, None where it asks for none; what is no share is a `UserError`."""
-    if MARK not in name:
+    if not has_share(name):
         return None
+    if has_share(base_of(name)):
+        raise UserError(
+            f"'{name}' asks for a share of a share.",
+            "A data set has one share of seen pairs.",
+            f"Write for example {base_of(base_of(name))}{MARK}0.3.",
+        )
     text = name.rpartition(MARK)[2]
     try:
         share = float(text)

@@ -79,10 +79,10 @@ def score(
 
     if split not in SPLITS:
         raise UserError(f"There is no split '{split}' to score.", f"There are {' and '.join(SPLITS)}.", "Choose one.")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", stated.name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}", stated.name):
         raise UserError(
-            f"'{stated.name}' cannot be a method's name.",
-            "It has letters, digits and . _ + - alone.",
+            f"'{stated.name[:80]}' cannot be a method's name.",
+            "A name has up to 60 letters, digits and . _ + - and begins with a letter or digit.",
             "Give another --name; --paper takes any text.",
         )
     if removal.feasibility == "none" and removal != Removal():
@@ -92,6 +92,10 @@ def score(
     if removal.feasibility != "none" and split == "val":
         raise UserError(
             "Validation alone is judged without a threshold.", "--feasibility was given.", "Leave it or --split out."
+        )
+    if split == "val" and matrices.val is not None:
+        raise UserError(
+            "Two files of validation scores were given.", "With --split val --test has them.", "Leave --val out."
         )
     if matrices.val is None and (matrices.val_pairs or matrices.val_images):
         raise UserError("Lists of validation's order were given.", "There is no --val.", "Pass it, or leave them out.")

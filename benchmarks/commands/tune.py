@@ -75,8 +75,12 @@ def tune(
     for trial in trials:
         table.add_row(" ".join(trial.point), f"{100 * trial.auc:.2f}")
     out.print(table)
-    best = " ".join(f"{method}.{shlex.quote(setting)}" for setting in trials[0].point)
-    out.print(f"Best: python bench.py run --methods {method} --dataset {dataset} --set {best}", soft_wrap=True)
+    words = ["--methods", method, "--dataset", dataset, "--backbone", backbone, "--world", where]
+    words += ["--short" if short else "--no-short", *(["--epochs", str(epochs)] if epochs is not None else [])]
+    words += [] if precision == "auto" else ["--precision", precision]
+    words += [word for path in plugin or () for word in ("--plugin", str(path))]
+    best = [*(set_ or ()), *(f"{method}.{setting}" for setting in trials[0].point)]
+    print("Best:", shlex.join(["python", "bench.py", "run", *words, "--set", *best]))
     if out_file is not None:
         try:
             write_whole(out_file, tuning.log(search, trials))

@@ -44,7 +44,7 @@ def source_of(setting: str, dataset: CompositionDataset) -> Source | None:
         raise UserError(
             f"No feasibility table for {dataset.name} comes with the suite.",
             f"There are tables for the official words and training pairs of {', '.join(shipped_names())}.",
-            "Take clip instead, or glove:<file of word vectors>.",
+            "Take glove:<file of word vectors> or table:<file of scores>; runs can take clip, too.",
         )
     if setting == "shipped":
         return "shipped"

@@ -148,13 +148,8 @@ def open_matrix(path: Path) -> MatrixFile:
         found = opener(path)
     header = found.header
     if header.dtype.name not in FLOATS:
-        step = f"{SAVE}." if header.dtype.kind != "V" else "Save bfloat16 as float32, with scores.float()."
-        raise UserError(
-            f"The scores {path} are not floats.",
-            f"Their type is {header.dtype.name}; there are {', '.join(FLOATS)}.",
-            step,
-        )
-    if len(header.shape) != 2 or 0 in header.shape:
+        raise _not_floats(path, header.dtype.name)
+    if len(header.shape) != 2 or min(header.shape) < 1:
         raise UserError(
             f"The scores {path} are no matrix.",
             f"Their shape is {' x '.join(map(str, header.shape)) or 'that of a single number'}.",
@@ -163,12 +158,19 @@ def open_matrix(path: Path) -> MatrixFile:
     return found
 
 
+def _not_floats(path: Path, dtype: str) -> UserError:
+    return UserError(
+        f"The scores {path} are not floats.", f"Their type is {dtype}; there are {', '.join(FLOATS)}.", f"{SAVE}."
+    )
+
+
 def _open_npy(path: Path) -> MatrixFile:
     with path.open("rb") as file:
         header = replace(_npy_header(file, path), start=file.tell())
     wanted, there = header.start + int(np.prod(header.shape)) * header.dtype.itemsize, path.stat().st_size
-    if header.dtype.kind == "f" and there < wanted:
-        raise _unreadable(path, f"it has {there:,} bytes instead of {wanted:,}; it was cut, or is still being written")
+    if header.dtype.kind == "f" and there != wanted and min(header.shape, default=0) > 0:
+        why = "it was cut, or is still being written" if there < wanted else "something was written behind the matrix"
+        raise _unreadable(path, f"it has {there:,} bytes instead of {wanted:,}; {why}")
     return MatrixFile(path, header)
 
 
@@ -190,11 +192,11 @@ def _open_safetensors(path: Path) -> MatrixFile:
     entries.pop("__metadata__", None)
     entry = entries[_only(list(entries), path)]
     shape, (start, stop) = tuple(int(number) for number in entry["shape"]), entry["data_offsets"]
-    dtype = np.dtype(SAFETENSORS.get(entry["dtype"], "V2"))
+    if entry["dtype"] not in SAFETENSORS:
+        raise _not_floats(path, entry["dtype"])
+    dtype = np.dtype(SAFETENSORS[entry["dtype"]])
     start, stop = 8 + length + int(start), 8 + length + int(stop)
-    if entry["dtype"] in SAFETENSORS and not (
-        stop - start == int(np.prod(shape)) * dtype.itemsize and 8 + length <= start <= stop <= size
-    ):
+    if not (stop - start == int(np.prod(shape)) * dtype.itemsize and 8 + length <= start <= stop <= size):
         raise ValueError("its header and its size do not fit together")
     return MatrixFile(path, Header(shape, dtype, start=start))
 

@@ -93,6 +93,8 @@ class Signs:
         if zeroed == 0:
             return []
         what = counted(zeroed, "unseen pair scores", "unseen pairs score")
+        if zeroed == len(self.unseen):
+            return [f"{what} 0 for all images, and there is no other unseen pair: U and AUC say nothing then."]
         # Zeroed pairs are at the top of their group where every other one is negative.
         taken = int((scores.best_unseen <= 0).sum())
         if taken:

@@ -10,7 +10,7 @@ from benchmarks.report.groups import stated
 from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
 from benchmarks.runs.spec import EXTERNAL
 from datasets.places import hidden_path, plainly_a_path
-from errors import UserError, counted, did_you_mean, some
+from errors import UserError, counted, did_you_mean, nearest, some
 from registry import METHODS
 
 CONDITIONS = ("dataset", "world", "profile", "backbone", "precision")
@@ -75,6 +75,18 @@ def is_run_id(results: Path, word: str) -> bool:
     return not plainly_a_path(word) and (results / word / SPEC).is_file()
 
 
+def _next_step(results: Path, name: str) -> str:
+    """Return what to do about a name without finished runs."""
+    if not name.startswith(EXTERNAL):
+        return "Finish it with bench.py run, or pass another method, run or folder."
+    methods = sorted({run.spec.method for run in find_runs(results)[0]})
+    there = [method.removeprefix(EXTERNAL) for method in methods if method.startswith(EXTERNAL)]
+    hits = [EXTERNAL + hit for hit in nearest(name.removeprefix(EXTERNAL), there)]
+    if hits:
+        return f"Did you mean {' or '.join(hits)}?"
+    return "Judge its scores with bench.py score, or pass another method, run or folder."
+
+
 def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
     """Return the runs that a word means: a method or a run's id, else a results folder or the beginning of an id.
 
@@ -98,6 +110,6 @@ def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
         raise UserError(
             f"'{name}' has no finished run{f' with {given}' if given else ''}.",
             f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done.",
-            note or "Finish it with bench.py run, or pass another method, run or folder.",
+            note or _next_step(results, name),
         )
     return Side(label, tuple(kept), note)

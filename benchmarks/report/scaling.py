@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.report.evidence import Evidence, Question, evidence
 from benchmarks.report.groups import Group, Row, conditions
 from benchmarks.report.style import SMALLEST, WIDTH, new, styles
-from datasets.seen_share import base_of, share_of
+from datasets.seen_mark import base_of
+from datasets.seen_share import share_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -31,11 +31,18 @@ class Source:
 def opened(places: Sequence[Path]) -> Iterator[list[Source]]:
     """Hold the records of folders and packed files within the block; a file that is none is a `UserError`.
 
-    A place that is named twice counts once; a folder that is not there holds no records.
+    A place that is named twice counts once. A single folder that is not there holds no records; of several places each
+    has to be there, and so has a file.
     """
     with ExitStack() as stack:
         sources: list[Source] = []
-        for place in dict.fromkeys(places):
+        for place in (every := list(dict.fromkeys(places))):
+            if not place.exists() and (len(every) > 1 or place.name.endswith(archive.ENDING)):
+                raise UserError(
+                    f"There are no records in {place}.",
+                    "It is neither a folder nor a file.",
+                    "Pass folders of records, or files that 'bench.py pack' wrote.",
+                )
             if not place.is_file():
                 sources.append(Source(place, place))
                 continue

@@ -127,10 +127,10 @@ def record_scores(
     spec = _spec(about, dataset, test, val, (test_files, val_files))
     if masked is not None:
         spec = spec.model_copy(update={"open_world": masked.settings})
-    _check_alone(spec, folder)
+    same_scores = _check_alone(spec, folder)
     made = RunFolder(folder / spec.run_id)
     with locks.hold(made.path, notify):
-        for notice in (notices := [*test.notices, *(() if val is None else val.notices)]):
+        for notice in (notices := [*same_scores, *test.notices, *(() if val is None else val.notices)]):
             notify(notice)
         if made.status == "done":
             return made.read()
@@ -193,21 +193,38 @@ def _spec(
     )
 
 
-def _check_alone(spec: RunSpec, folder: Path) -> None:
-    """Refuse other scores under a name and seed that are there: a table would take them for one run."""
+def _check_alone(spec: RunSpec, folder: Path) -> list[str]:
+    """Refuse other scores under a name and seed that are there: a table would take them for one run.
+
+    Say so where the same scores are there under another seed: a table would take them for two trainings.
+    """
+    found = []
     for run in find_runs(folder)[0]:
         there = run.spec
         same = all(
             getattr(there, name) == getattr(spec, name)
-            for name in ("method", "dataset_digest", "backbone", "world", "seed", "open_world")
+            for name in ("method", "dataset_digest", "backbone", "world", "open_world")
         )
-        if same and there.external is not None and run.run_id != spec.run_id:
-            own = "" if spec.external is None else spec.external.test[:12]
+        if not same or there.external is None or spec.external is None or run.run_id == spec.run_id:
+            continue
+        if there.seed == spec.seed:
             raise UserError(
                 f"{spec.method} with seed {spec.seed} is there already, from other files.",
-                f"{run.path} has scores of the digest {there.external.test[:12]}, these are of {own}.",
+                f"{run.path} has {_digests(there.external)}, these are {_digests(spec.external)}.",
                 "Pass another --seed or --name, or remove that folder.",
             )
+        if there.external.test == spec.external.test:
+            found.append(
+                f"The test scores are those of seed {there.seed} in {run.path.name}: intervals over seeds take them "
+                "for another training."
+            )
+    return found
+
+
+def _digests(external: External) -> str:
+    val = "no validation" if external.val is None else f"validation {external.val[:12]}"
+    orders = f", lists {', '.join(one[:12] or '-' for one in external.orders)}" if external.orders else ""
+    return f"test {external.test[:12]}, {val}{orders}"
 
 
 def _environment(about: About, test: Judged, val: Judged | None) -> dict[str, object]:

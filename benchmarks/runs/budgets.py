@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.runs.reading import RunRecord
 from benchmarks.runs.settings import OFFICIAL, PRESETS, SHORT, read_toml
 from benchmarks.runs.spec import Profile
-from datasets.seen_share import base_of
+from datasets.seen_mark import base_of
 
 BY_PRESET = ("default", "preset")
 """Origins of settings that follow from the budget."""

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from benchmarks.runs.open_world_settings import OpenWorldSettings
 from benchmarks.runs.spec import Profile, TrainingConfig
-from datasets.seen_share import base_of
+from datasets.seen_mark import base_of
 from errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parents[1] / "presets"

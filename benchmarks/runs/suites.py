@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from benchmarks.runs.settings import read_toml
 from benchmarks.runs.spec import Profile
 from datasets.base import World
-from datasets.seen_share import MARK
+from datasets.seen_mark import MARK
 from errors import UserError, did_you_mean
 from registry import BACKBONES, DATASETS, METHODS
 

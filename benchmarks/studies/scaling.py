@@ -17,7 +17,7 @@ from benchmarks.report.scaling import Scaled, caption, families, measure, scalin
 from benchmarks.report.scaling_table import scaling_tables
 from benchmarks.runs.records import RunRecord
 from benchmarks.studies.packed_runs import Packed, command_line, unpacked
-from datasets.seen_share import base_of
+from datasets.seen_mark import base_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

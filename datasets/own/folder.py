@@ -46,6 +46,8 @@ def load(name: str, options: SplitOptions | None = None, *, merge_labels: bool =
 
     Raises UserError for anything that is not as described in docs/add_a_dataset.md.
     """
+    if not name.strip():
+        raise UserError("No data set is named.", "The name is empty.", "Pass one of 'list datasets', or a path.")
     path = Path(os.path.abspath(Path(name).expanduser()))  # noqa: PTH100 - links in the user's path are kept as named
     if path.is_dir():
         rows, notes = read_folder(path)

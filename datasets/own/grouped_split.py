@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datasets.base import PHASES, Pair, Phase
 from datasets.own.split import DRAWS, SplitOptions, check_split, leave_out
 from datasets.streams import stream
-from errors import UserError
+from errors import UserError, counted
 
 
 def draw_grouped_split(
@@ -50,10 +50,10 @@ def draw_grouped_split(
             failure = failure or error
         else:
             return phases
-    count = len(set(sources))
+    count = counted(len(set(sources)), "group")
     raise UserError(
         f"No split of {where} keeps every group together.",
-        f"With its {count} groups {DRAWS} draws failed, the first like this: {failure.asked if failure else ''}",
+        f"With its {count} {DRAWS} draws failed, the first like this: {failure.asked if failure else ''}",
         "Add groups, give larger shares of val and test, or fill in the column 'split' yourself.",
     ) from failure
 

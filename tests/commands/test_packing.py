@@ -56,9 +56,46 @@ def test_what_is_packed_comes_back_without_paths(results, file, tmp_path):
                 assert np.array_equal(values, stored[name]) and values.dtype == stored[name].dtype, name
     (noted,) = (run for run in runs if run.spec.method == "csp")
     assert noted.starts[0]["notices"] == ["Missing in a.jpg: left out; see notes.txt (ViT-L-14/openai)."]
-    again = here("unpack", file, tmp_path).stdout
-    assert "0 runs below" in again and "2 runs were there already" in again
+    again = here("unpack", file, tmp_path)
+    assert "0 runs below" in again.stdout and "2 runs were there already" in again.stdout
+    assert "different results" not in again.stderr
     assert here("unpack", file, tmp_path / "csp", "--only", "csp-*").stdout.startswith("1 run below")
+
+
+def better(members: dict[str, bytes]) -> None:
+    """Give every run another AUC."""
+    for name in [name for name in members if name.endswith("result.json")]:
+        result = json.loads(members[name])
+        result["metrics"]["test"]["auc"] += 0.25
+        members[name] = json.dumps(result).encode()
+
+
+def damaged(members: dict[str, bytes]) -> None:
+    """Cut the result of the first run."""
+    members[next(name for name in members if name.endswith("result.json"))] = b"{"
+
+
+def test_unpacking_says_what_differs_from_what_is_there(file, tmp_path):
+    here("unpack", file, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/result.json")}
+    rewritten(file, tmp_path / "better.tar.xz", better, sign=True)
+    done = here("unpack", tmp_path / "better.tar.xz", tmp_path / "out")
+    assert done.stderr.count("with different results; the first was taken") == 2
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_unpacking_leaves_out_what_cannot_be_read_and_says_so(file, tmp_path):
+    rewritten(file, tmp_path / "bad.tar.xz", damaged, sign=True)
+    done = here("unpack", tmp_path / "bad.tar.xz", tmp_path / "out", check=False)
+    assert done.returncode == 2 and "1 run was left out: in" in done.stderr
+    assert "1 run below" in done.stdout and len(find_runs(tmp_path / "out")[0]) == 1
+
+
+def test_a_place_that_is_not_there_is_named(results, tmp_path):
+    for places in (["r", "nowhere"], ["nowhere", "r"], ["nowhere.tar.xz"]):
+        (tmp_path / "r").exists() or (tmp_path / "r").symlink_to(results)
+        done = here("report", "--results", *places, "--resamples", "0", check=False, cwd=tmp_path)
+        assert done.returncode == 2 and "There are no records in nowhere" in done.stderr
 
 
 def test_the_same_runs_give_the_same_bytes(results, file):

@@ -434,7 +434,7 @@ def without_a_candidate(world: World, folder: Path) -> dict[str, object]:
 
 
 ERRORS: dict[str, tuple[Callable[[World, Path], dict[str, object]], str]] = {
-    "unknown pair": (lines("sliced spaceship"), "'sliced spaceship' of the list of pairs is no pair of the data set."),
+    "unknown pair": (lines("sliced spaceship"), "line 1 of"),
     "doubled pair": (twice, "is twice in"),
     "missing pair": (without_a_candidate, "1 candidate pair is missing in"),
     "short list of pairs": (short_list, "It names 1 pair, and the matrix has 32 columns."),
@@ -443,6 +443,10 @@ ERRORS: dict[str, tuple[Callable[[World, Path], dict[str, object]], str]] = {
     "missing image": (images(lambda names: names[1:]), "1 image is missing in"),
     "no names": (images(lambda names: []), "The list of names"),
     "no list": (lambda world, folder: {"images": folder / "none.txt"}, "The file none.txt is missing."),
+    "no text": (
+        lambda world, folder: {"images": shutil.copy(world.path("test"), folder / "x.txt")},
+        "Pass a text file in UTF-8 with a name on each line.",
+    ),
     "too few rows": (matrix(lambda scores: scores[:-1]), "Score each image of the split once"),
     "training's rows": (
         lambda world, folder: matrix(lambda scores: np.ones((len(world.dataset.splits["train"]), 32)))(world, folder),
@@ -458,6 +462,13 @@ ERRORS: dict[str, tuple[Callable[[World, Path], dict[str, object]], str]] = {
     "NaN": (matrix(lambda scores: np.full_like(scores, np.nan)), "hold NaN values."),
     "no such split": (lambda world, folder: {"split": "train"}, "There is no split 'train' to score."),
     "a name of other letters": (lambda world, folder: {"name": "a/b"}, "'a/b' cannot be a method's name."),
+    "a name of a sign": (lambda world, folder: {"name": "_mine"}, "begins with a letter or digit"),
+    "a long name": (lambda world, folder: {"name": "m" * 61}, "A name has up to 60 letters"),
+    "validation twice": (
+        lambda world, folder: {"test": world.path("val"), "val": world.path("val"), "split": "val"},
+        "With --split val --test has them.",
+    ),
+    "no data set": (lambda world, folder: {"dataset": ""}, "No data set is named."),
     "order of no validation": (lambda world, folder: {"val_images": folder}, "There is no --val."),
     "no such data set": (lambda world, folder: {"dataset": "mit_state"}, "Did you mean 'mit_states' or"),
     "metadata of other data": (
@@ -490,6 +501,26 @@ def test_other_files_under_a_name_and_seed_that_are_there_are_refused(world, tmp
     assert done.returncode == 2
     assert "external:mine with seed 0 is there already, from other files." in done.stderr
     assert len(runs_of(tmp_path)) == 1
+
+
+def test_what_differs_under_one_name_is_said_with_its_digests(world, tmp_path):
+    world.score(results=tmp_path)
+    done = world.score(check=False, val=world.path("val"), results=tmp_path)
+    assert done.returncode == 2 and "no validation, these are test" in done.stderr
+
+
+def test_the_same_scores_under_another_seed_are_told(world, tmp_path):
+    world.score(results=tmp_path)
+    done = world.score("--seed", "1", results=tmp_path)
+    assert "The test scores are those of seed 0 in external-mine" in done.stderr
+    assert any("those of seed 0" in notice for run in runs_of(tmp_path) for notice in run.starts[0]["notices"])
+
+
+def test_no_such_scores_are_told_with_the_next_step(world, tmp_path):
+    world.score(results=tmp_path)
+    for name, step in (("external:mien", "Did you mean external:mine?"), ("external:zq", "bench.py score")):
+        done = here("compare", name, "external:mine", "--results", tmp_path, check=False)
+        assert done.returncode == 2 and step in " ".join(done.stderr.split())
 
 
 def test_the_matrix_of_a_run_gives_the_numbers_of_the_run(tmp_path, svg_alone):

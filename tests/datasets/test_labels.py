@@ -24,6 +24,8 @@ WORDS = Vocabulary(("light blue", "orange", "very light"), ("blue shirt", "orang
         ("orange blue shirt", ("orange", "blue shirt")),
         ("orange\ttea, green", ("orange", "tea, green")),
         ("orange orange", ("orange", "orange")),
+        ("light blue,tea, green", ("light blue", "tea, green")),
+        ("very light+tea, green", ("very light", "tea, green")),
     ],
 )
 def test_the_vocabulary_decides_where_labels_hold_blanks_and_signs(line, pair):
@@ -61,6 +63,12 @@ def split_of(*names: str) -> Split:
 def test_an_image_is_named_from_the_folder_of_images_on(tmp_path: Path, prefix: str):
     (tmp_path / "names.txt").write_text(f"{prefix}b/2.jpg\n\n{prefix}a/images/1.jpg\n")
     assert image_rows(tmp_path / "names.txt", split_of("a/images/1.jpg", "b/2.jpg")) == [1, 0]
+
+
+def test_an_image_is_named_with_folders_before_it(tmp_path: Path):
+    """As a CSV file of own images names it, or with an absolute path."""
+    (tmp_path / "names.txt").write_text("/home/me/img/b/2.jpg\nimg/1.jpg\n")
+    assert image_rows(tmp_path / "names.txt", split_of("1.jpg", "b/2.jpg")) == [1, 0]
 
 
 def test_names_that_are_not_unique_name_nothing(tmp_path: Path):

@@ -13,7 +13,8 @@ from benchmarks.runs.resolution import resolve
 from benchmarks.runs.suites import expand, load_suite
 from datasets.icons.plan import plan_pairs
 from datasets.own.folder import load as load_own
-from datasets.seen_share import base_of, cover_size, load, seen_order, share_of, with_share
+from datasets.seen_mark import base_of
+from datasets.seen_share import cover_size, load, seen_order, share_of, with_share
 from errors import UserError
 from methods.csp import CSPConfig
 from registry import DATASETS
@@ -70,6 +71,14 @@ def test_a_share_that_cannot_be_is_refused_with_what_can(toy):
             load(name)
     with pytest.raises(UserError, match="No data set is called 'icons'"):
         load("icons@seen=0.3")
+    with pytest.raises(UserError, match="asks for a share of a share"):
+        load("icon_states@seen=0.6@seen=0.6")
+
+
+def test_the_mark_in_a_folders_name_is_no_share(tmp_path):
+    folder = photos(tmp_path / "x@seen=0.5/photos", images=4)
+    assert DATASETS.get(str(folder))().name == load_own(str(folder)).name
+    assert base_of(f"{folder}@seen=0.6") == str(folder)
 
 
 def test_own_images_have_shares_too(tmp_path, monkeypatch):

@@ -138,6 +138,17 @@ def short_tensors(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
+def two_in_one(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros((9, 9)))
+        np.save(file, np.zeros((9, 9)))
+
+
+def less_than_nothing(path: Path) -> None:
+    np.save(path, np.zeros((12, 9)))
+    path.write_bytes(path.read_bytes().replace(b"(12, 9)", b"(-2, 9)"))
+
+
 FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "absent": ("s.npy", lambda path: None, "It is not there."),
     "a folder": ("s.npy", lambda path: path.mkdir(), "It is a folder."),
@@ -151,7 +162,9 @@ FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "several arrays": ("s.npz", several, "It holds logits, labels."),
     "pickled": ("s.npy", pickled, "They can be read with pickle alone"),
     "whole numbers": ("s.npy", lambda path: np.save(path, np.zeros((2, 2), int)), "Their type is int64"),
-    "bfloat16": ("s.safetensors", bfloat16, "Save bfloat16 as float32"),
+    "bfloat16": ("s.safetensors", bfloat16, "Their type is BF16; there are float16"),
+    "two in one": ("s.npy", two_in_one, "something was written behind the matrix"),
+    "less than nothing": ("s.npy", less_than_nothing, "Their shape is -2 x 9."),
     "a vector": ("s.npy", lambda path: np.save(path, np.zeros(4)), "Their shape is 4."),
     "a cube": ("s.npy", lambda path: np.save(path, np.zeros((2, 2, 2))), "Their shape is 2 x 2 x 2."),
     "nothing": ("s.npy", lambda path: np.save(path, np.zeros((0, 2))), "Their shape is 0 x 2."),
@@ -223,6 +236,7 @@ SIGNS: dict[str, tuple[Callable[[np.ndarray], object], str]] = {
     "zeros that never win": (put(0, [5, 6]), "2 unseen pairs score 0 for all images, which is how the released codes"),
     "seen pairs doubled": (double, "every training pair scores above every unseen one, on the whole"),
     "probabilities": (softmax, "the scores are probabilities"),
+    "zeros and no others": (put(0, slice(4, 8)), "4 unseen pairs score 0 for all images, and there is no other"),
     "cosines": (lambda matrix: matrix / 100, "all scores lie between -1 and 1, as cosines do"),
     "marks": (put(-1e10, [4, 5]), "2 candidate pairs have a score of -1e9 or less for all images"),
     "training pairs removed": (put(-np.inf, [0]), "1 training pair is -infinity for all images"),

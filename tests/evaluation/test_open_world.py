@@ -322,12 +322,14 @@ def test_without_feasibility_a_run_is_what_it_was_before_thresholds(bench):
         ("treshold=0.4", "Did you mean 'threshold'?"),
         ("feasibility=glove:/nowhere.txt", "The word vectors /nowhere.txt cannot be read"),
         ("feasibility=table:/nowhere.csv", "The feasibility scores /nowhere.csv cannot be read"),
+        ("feasibility=table:{folder}/comma.csv", "Line 2 of {folder}/comma.csv is too long"),
     ],
 )
-def test_wrong_settings_are_refused_in_words(bench, override, message):
+def test_wrong_settings_are_refused_in_words(bench, override, message, tmp_path):
+    (tmp_path / "comma.csv").write_text("state,object,score\nred,bar,0,5\n")
     with pytest.raises(UserError) as caught:
-        bench(override)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+        bench(override.format(folder=tmp_path))
+    assert message.format(folder=tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_word_vectors_are_known_by_their_content_never_by_their_path(bench, tmp_path, world):

@@ -62,7 +62,8 @@ def test_the_best_on_validation_comes_first_and_a_second_start_runs_nothing(tmp_
     first = lines[6].split("|")[1].strip()
     best = by_rate[float(first.removeprefix("lr="))].val.auc
     assert best == max(metrics.val.auc for metrics in by_rate.values()) and f"{100 * best:.2f}" in lines[6]
-    assert f"Best: python bench.py run --methods csp --dataset toy_tuning --set csp.{first}" in shown
+    same = "--methods csp --dataset toy_tuning --backbone tiny-icons --world closed --no-short --epochs 2"
+    assert f"Best: python bench.py run {same} --set csp.{first}" in shown
     tests = {f"{100 * metrics.test.auc:.2f}" for metrics in by_rate.values()}
     vals = {f"{100 * metrics.val.auc:.2f}" for metrics in by_rate.values()}
     assert not [text for text in tests - vals if text in shown], "no test number is shown"
