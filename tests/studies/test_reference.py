@@ -360,6 +360,7 @@ def test_rounding_beside_the_archives_widens_what_rests_on_seeds(parts):
     (folder / "rounding.json").unlink()
     assert after.interval.high - after.interval.low > 2 * (before.interval.high - before.interval.low)
     assert after.seeds.standard_deviation == 0.1 and "MSCI 10.00 (6 runs)" in page
+    assert "Not measured for" in page and "CSP" in page.partition("Not measured for")[2].partition(":")[0]
 
 
 def test_figures_are_there_and_can_be_drawn(committed):

@@ -71,6 +71,10 @@ def test_the_summary_pools_inside_seeds_and_leaves_copies_out(tmp_path):
         made(tmp_path, variant, 0, auc, auc + 0.1, 1)
     for variant, auc in (("plain", 0.50), ("threads-2", 0.50)):
         made(tmp_path, variant, 1, auc, 0.5, 2)
+    for variant in ("plain", "last-place-1"):
+        made(tmp_path / "moved", variant, 0, 0.60, 0.7, 1)
+    (still,) = summary.spreads(tmp_path / "moved")
+    assert still.repeats == {0: 2} and still.deviations["auc"] == 0, "a number was moved and nothing came of it"
     (found,) = summary.spreads(tmp_path)
     assert found.repeats == {0: 3}, "a variant with equal epochs is no repeat, and a seed without repeats says nothing"
     assert found.deviations["auc"] == pytest.approx(statistics.stdev([0.60, 0.62, 0.64]))

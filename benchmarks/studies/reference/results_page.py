@@ -173,7 +173,10 @@ def _seeds(closed: Results, material: Material) -> dict[str, str]:
         "components": section(seed_worth.components_table(seeds)) if there else "",
         "claims": section(seed_worth.claims_table(seeds)) if len(seeds.rows) > 1 else "",
         "winners": seed_worth.winners_text(seeds),
-        "rounding": seed_worth.rounding_text(material.question.rounding),
+        "rounding": seed_worth.rounding_text(
+            material.question.rounding,
+            [row.method for row in closed.group.full if any(run.spec.training.epochs for run in row.done)],
+        ),
     }
 
 

@@ -166,8 +166,8 @@ def winners_text(seeds: Seeds) -> str:
     )
 
 
-def rounding_text(rounding: Mapping[str, Mapping[str, float]]) -> str:
-    """Say what rounding alone gives a run, where it was measured."""
+def rounding_text(rounding: Mapping[str, Mapping[str, float]], methods: Sequence[str]) -> str:
+    """Say what rounding alone gives a run, where it was measured, and for which of the methods it was not."""
     if not rounding:
         return (
             "What rounding alone is worth was not measured with these records; `python -m benchmarks.studies.rounding` "
@@ -178,8 +178,10 @@ def rounding_text(rounding: Mapping[str, Mapping[str, float]]) -> str:
         f"{titles.get(method, method)} {100 * own['auc']:.2f} ({own['runs']:.0f} runs)"
         for method, own in rounding.items()
     ]
+    missing = [titles.get(method, method) for method in methods if method not in rounding]
+    said = f" Not measured for {', '.join(missing)}: their intervals rest on what the seeds show." if missing else ""
     return (
         "The same seed trained again with nothing changed but rounding (threads, instruction sets, one unit in the "
         f"last place of an initial number), standard deviation of the test AUC in points: {', '.join(parts)}. "
-        "Intervals, d_z and tests that rest on seeds are not narrower than that (docs/statistics.md)."
+        "Intervals, d_z and tests that rest on seeds are not narrower than that (docs/statistics.md)." + said
     )

@@ -56,11 +56,14 @@ def read(results: Path) -> dict[str, dict[int, dict[str, RunRecord]]]:
 
 
 def distinct(runs: Mapping[str, RunRecord]) -> list[RunRecord]:
-    """Return the runs of a seed without the copies of the plain one: those whose every epoch is equal to its."""
+    """Return the runs of a seed without those that were made as the plain one was: every epoch is equal to its.
+
+    A run of which a number was moved counts in any case: that nothing came of it is a result.
+    """
     plain = runs.get("plain")
     if plain is None:
         return list(runs.values())
-    return [run for name, run in runs.items() if name == "plain" or _curve(run) != _curve(plain)]
+    return [run for name, run in runs.items() if VARIANTS[name].moved or run is plain or _curve(run) != _curve(plain)]
 
 
 def _curve(run: RunRecord) -> list[object]:
