@@ -53,31 +53,29 @@ def unpack(
 ) -> None:
     """Write the runs of a packed file as ordinary record folders; what is there already is left alone."""
     from benchmarks.report import archive
-    from benchmarks.report.sources import Source, opened, records_of
-    from benchmarks.runs.records import SPEC
+    from benchmarks.report.sources import Source, check_archive, clash, laid_out, records_of
+    from benchmarks.runs.records import SPEC, find_runs
 
     if not file.is_file():
         raise UserError(f"There is no packed file {file}.", "There is no such file.", "Pass one that 'pack' wrote.")
-    with opened([file]) as (source,):
+    check_archive(file)
+    packed = [run for run in archive.read(file) if fnmatchcase(run.run_id, only)]
+    with laid_out(file, packed) as source:
         runs, problems, _ = records_of([source])
-        own = [run for run in runs if fnmatchcase(run.run_id, only)]
-        new = [run for run in own if not (folder / run.run_id / SPEC).exists()]
-        there = [run for run in own if run not in new]
-        if there:
-            # The folder counts first; what differs there is said.
-            for clash in records_of([Source(folder, folder), source])[2]:
-                if any(run.run_id in clash for run in there):
-                    err.print(clash, style="yellow", soft_wrap=True)
-        wanted = {run.run_id for run in new}
-        for packed in archive.read(file):
-            if packed.run_id in wanted:
-                archive.unpack(packed, folder)
-        kept = f", {counted(len(there), 'run was', 'runs were')} there already" if there else ""
-        out.print(f"{counted(len(new), 'run')} below {folder}{kept}", soft_wrap=True)
-        bad = [problem for problem in problems if fnmatchcase(problem.path.name, only)]
-        if bad:
-            raise UserError(
-                f"{counted(len(bad), 'run was', 'runs were')} left out: in {file} they cannot be read.",
-                f"The first is {bad[0].path.name}: {bad[0].message}",
-                "Have the runs packed once more.",
-            )
+        new = {run.run_id for run in runs if not (folder / run.run_id / SPEC).exists()}
+        if len(new) < len(runs):
+            there = {run.run_id: run for run in find_runs(folder)[0] if run.result is not None}
+            for run in runs:
+                if run.run_id in there and (text := clash((there[run.run_id], Source(folder, folder)), (run, source))):
+                    err.print(text, style="yellow", soft_wrap=True)
+        for one in packed:
+            if one.run_id in new:
+                archive.unpack(one, folder)
+    kept = f", {counted(len(runs) - len(new), 'run was', 'runs were')} there already" if len(new) < len(runs) else ""
+    out.print(f"{counted(len(new), 'run')} below {folder}{kept}", soft_wrap=True)
+    if problems:
+        raise UserError(
+            f"{counted(len(problems), 'run was', 'runs were')} left out: in {file} they cannot be read.",
+            f"The first is {problems[0].path.name}: {problems[0].message}",
+            "Have the runs packed once more.",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,11 +47,17 @@ def opened(places: Sequence[Path]) -> Iterator[list[Source]]:
                 sources.append(Source(place, place))
                 continue
             check_archive(place)
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="czsl-packed-")))
-            for run in archive.read(place):
-                archive.unpack(run, folder)
-            sources.append(Source(place, folder))
+            sources.append(stack.enter_context(laid_out(place, archive.read(place))))
         yield sources
+
+
+@contextmanager
+def laid_out(named: Path, runs: Iterable[archive.Packed]) -> Iterator[Source]:
+    """Hold runs of a packed file as folders of a temporary one within the block."""
+    with TemporaryDirectory(prefix="czsl-packed-") as folder:
+        for run in runs:
+            archive.unpack(run, Path(folder))
+        yield Source(named, Path(folder))
 
 
 def check_archive(path: Path) -> None:
@@ -87,7 +93,7 @@ def records_of(sources: Sequence[Source]) -> tuple[list[RunRecord], list[Problem
                 problems.append(Problem(source.named / run.path.name, f"It holds the run {run.run_id}, not this one."))
                 continue
             known = first.setdefault(run.run_id, (run, source)) if run.result is not None else (run, source)
-            if known[0] is not run and (text := _clash(known, (run, source))):
+            if known[0] is not run and (text := clash(known, (run, source))):
                 clashes.append(text)
                 continue
             runs.append(run)
@@ -102,7 +108,7 @@ def _named(problem: Problem, source: Source) -> Problem:
     return replace(problem, path=path, message=problem.message.replace(str(source.folder), str(source.named)))
 
 
-def _clash(one: tuple[RunRecord, Source], other: tuple[RunRecord, Source]) -> str:
+def clash(one: tuple[RunRecord, Source], other: tuple[RunRecord, Source]) -> str:
     """Say how two records of one run differ; "" where they say the same but for what it cost."""
     contents = [repr(run.finished.model_dump(exclude={"cost"})) for run, _ in (one, other)]
     if contents[0] == contents[1]:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from benchmarks.report import archive
 from benchmarks.report.groups import Group, groups
 from benchmarks.report.packing import packed
+from benchmarks.report.sources import opened, records_of
 from benchmarks.report.style import save
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord, find_runs
@@ -81,10 +81,8 @@ class Packed:
 @contextmanager
 def unpacked(path: Path) -> Iterator[list[Group]]:
     """Give the groups of a packed file's runs, as long as the context lasts."""
-    with TemporaryDirectory() as folder:
-        for run in archive.read(path):
-            archive.unpack(run, Path(folder))
-        yield groups(find_runs(folder)[0])
+    with opened([path]) as sources:
+        yield groups(records_of(sources)[0])
 
 
 def command_line(
