@@ -69,10 +69,7 @@ def _from_metadata(loader: LayoutReader, folder: Path, metadata: Path | None) ->
 
 def read_names(path: Path) -> list[str]:
     """Return the lines of a list of names, without the empty ones; a file that cannot be read is a `UserError`."""
-    try:
-        text = read_text(path)
-    except UserError as error:
-        raise UserError(error.asked, error.there, "Pass a text file in UTF-8 with a name on each line.") from error
+    text = read_text(path, "Pass a text file in UTF-8 with a name on each line.")
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise UserError(f"The list of names {path} is empty.", "It has a name on each line.", "Save the names again.")

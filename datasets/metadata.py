@@ -79,15 +79,18 @@ def _read_saved(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def read_text(path: Path) -> str:
-    """Return a text file's content, with or without a byte-order mark; what cannot be read is a `UserError`."""
+def read_text(path: Path, step: str = MEND) -> str:
+    """Return a text file's content, with or without a byte-order mark; what cannot be read is a `UserError`.
+
+    step: what to do then.
+    """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"The file {path.name} is missing.", f"It should lie in {path.parent}.", MEND) from error
+        raise UserError(f"The file {path.name} is missing.", f"It should lie in {path.parent}.", step) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise UserError(f"The file {path} cannot be read.", f"The reason: {reason}.", MEND) from error
+        raise UserError(f"The file {path} cannot be read.", f"The reason: {reason}.", step) from error
 
 
 def _separator(path: Path, text: str) -> str | None:
