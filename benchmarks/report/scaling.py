@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.report.evidence import Evidence, Question, evidence
+from benchmarks.report.evidence import Question, evidence
 from benchmarks.report.groups import Group, Row, conditions
 from benchmarks.report.style import SMALLEST, WIDTH, new, styles
 from datasets.seen_mark import base_of
@@ -29,12 +29,17 @@ VARYING = ("data set", "data", "feasibility table")
 
 @dataclass(frozen=True)
 class Point:
-    """A method at one share: mean over seeds and both ends of its 95 % interval, fractions; NaN without an interval."""
+    """A method at one share: each seed's value and both ends of the mean's interval, fractions; NaN without one."""
 
     share: float
-    value: float
+    by_seed: Mapping[int, float]
     low: float
     high: float
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(list(self.by_seed.values())))
 
 
 @dataclass(frozen=True)
@@ -105,39 +110,31 @@ def _training_pairs(group: Group) -> int | None:
 class Scaled:
     """What is known of a family.
 
-    lines: by statistic and a row's label, a point for each share where the row has results.
-    values: by statistic and label, of each share each seed's value, fractions.
+    lines: by statistic and a row's label, a point for each share where the row has results, rising.
     """
 
     family: Family
     question: Question
     lines: Mapping[str, Mapping[str, list[Point]]]
-    values: Mapping[str, Mapping[str, Mapping[float, Mapping[int, float]]]]
 
 
 def measure(family: Family, question: Question) -> Scaled:
     """Return the points of every full row of a family, with intervals where the records allow them."""
     lines: dict[str, dict[str, list[Point]]] = {statistic: {} for statistic in STATISTICS}
-    values: dict[str, dict[str, dict[float, dict[int, float]]]] = {statistic: {} for statistic in STATISTICS}
     for share, group in family.groups.items():
         rows = [row for row in group.full if row.done]
         known = evidence(rows, None, question, tuple(STATISTICS))
         for statistic in STATISTICS:
             for row in rows:
                 if own := _by_seed(row, statistic):
-                    values[statistic].setdefault(row.label, {})[share] = own
-                    lines[statistic].setdefault(row.label, []).append(_point(share, row.label, own, known, statistic))
-    return Scaled(family, question, lines, values)
+                    low, high = known.interval(row.label, statistic) or (np.nan, np.nan)
+                    lines[statistic].setdefault(row.label, []).append(Point(share, own, low, high))
+    return Scaled(family, question, lines)
 
 
 def _by_seed(row: Row, statistic: str) -> dict[int, float]:
     values = {run.spec.seed: run.finished.metrics.test.get(statistic) for run in row.done}
     return {seed: value for seed, value in values.items() if value is not None and not np.isnan(value)}
-
-
-def _point(share: float, label: str, own: Mapping[int, float], known: Evidence, statistic: str) -> Point:
-    low, high = known.interval(label, statistic) or (np.nan, np.nan)
-    return Point(share, float(np.mean(list(own.values()))), low, high)
 
 
 def caption(family: Family) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from benchmarks.report.budgets import budget_notes, epochs_text
 from benchmarks.report.captions import test_split
 from benchmarks.report.machines import mixture_notes
-from benchmarks.report.scaling import STATISTICS, Scaled
+from benchmarks.report.scaling import STATISTICS, Point, Scaled
 from benchmarks.report.table_model import GAP, Cell, Column, Table, ranked
 from benchmarks.significance import mean_over_seeds
 
@@ -32,13 +34,13 @@ def _table(found: Scaled, statistic: str, name: str) -> Table:
     lines = found.lines[statistic]
     columns = [Column(f"{share:.2g}") for share in shares]
     by_column = [
-        ranked([_cell(found, statistic, label, share) for label in lines], column)
+        ranked([_cell(points, share) for points in lines.values()], column)
         for share, column in zip(shares, columns, strict=True)
     ]
-    gains = [_gain(found, statistic, label) for label in lines]
+    gains = [_gain(points, shares, level) for points in lines.values()]
     rows = [
-        [Cell(text=label), Cell(text=_seeds(found, statistic, label)), *cells, gain]
-        for label, *cells, gain in zip(lines, *by_column, gains, strict=True)
+        [Cell(text=label), Cell(text=_seeds(points)), *cells, gain]
+        for (label, points), *cells, gain in zip(lines.items(), *by_column, gains, strict=True)
     ]
     runs = [run for group in family.groups.values() for run in group.runs]
     what = "; ".join(part for part in (family.name, epochs_text(runs).removesuffix("; ")) if part)
@@ -57,25 +59,24 @@ def _table(found: Scaled, statistic: str, name: str) -> Table:
     )
 
 
-def _cell(found: Scaled, statistic: str, label: str, share: float) -> Cell:
-    point = next((point for point in found.lines[statistic][label] if point.share == share), None)
+def _cell(points: Sequence[Point], share: float) -> Cell:
+    point = next((point for point in points if point.share == share), None)
     if point is None:
         return Cell(text=GAP)
     return Cell(point.value, interval=None if np.isnan(point.low) else (point.low, point.high))
 
 
-def _gain(found: Scaled, statistic: str, label: str) -> Cell:
-    """Return what the largest share of a family adds to the smallest, over the seeds that have both."""
-    first, *_, last = found.family.groups
-    own = found.values[statistic][label]
-    here, there = own.get(last, {}), own.get(first, {})
+def _gain(points: Sequence[Point], shares: Sequence[float], level: float) -> Cell:
+    """Return what the largest of all shares adds to the smallest, over the seeds that have both."""
+    by_share = {point.share: point.by_seed for point in points}
+    here, there = by_share.get(shares[-1], {}), by_share.get(shares[0], {})
     differences = [here[seed] - there[seed] for seed in sorted(here.keys() & there.keys())]
     if not differences:
         return Cell(text=GAP)
-    return Cell(float(np.mean(differences)), interval=mean_over_seeds(differences, found.question.level).ends)
+    return Cell(float(np.mean(differences)), interval=mean_over_seeds(differences, level).ends)
 
 
-def _seeds(found: Scaled, statistic: str, label: str) -> str:
+def _seeds(points: Sequence[Point]) -> str:
     """Return a method's number of seeds, one for all shares where they agree."""
-    counts = [len(own) for own in found.values[statistic][label].values()]
+    counts = [len(point.by_seed) for point in points]
     return str(counts[0]) if len(set(counts)) == 1 else "/".join(map(str, counts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, TypeVar
 
 from benchmarks.report.across import Across, Family, families, measure
 from benchmarks.report.across_table import across_table
@@ -30,6 +30,15 @@ from benchmarks.runs.records import Problem, RunRecord
 
 ACROSS, DATA_SETS = "Across backbones", "Across data sets"
 REPORT, FOLDER, PAGE = "report.md", "report", "report.html"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+F = TypeVar("F", bound=_Named)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -59,36 +68,30 @@ class Report:
         return [group_tables(group, self.question, self.failures.within(group.title)) for group in self.groups]
 
     @cached_property
-    def across(self) -> list[tuple[Across, Table]]:
+    def across(self) -> list[tuple[Across, list[Table]]]:
         """What was run with several backbones, measured once, each with its table."""
-        own = self.failures.within(ACROSS)
-        found = [
-            own.attempt(family.name, partial(_across, family, self.question))
-            for family in own.attempt("Backbones", partial(families, self.groups)) or []
-        ]
-        return [made for made in found if made is not None]
+        return self._of_families(ACROSS, "Backbones", families, _across)
 
     @cached_property
     def by_share(self) -> list[tuple[Scaled, list[Table]]]:
         """What was run with several shares of seen pairs, measured once, each with its tables."""
-        own = self.failures.within(SHARES)
-        found = [
-            own.attempt(family.name, partial(_scaled, family, self.question))
-            for family in own.attempt("Shares", partial(families_of_shares, self.groups)) or []
-        ]
-        return [made for made in found if made is not None]
+        return self._of_families(SHARES, "Shares", families_of_shares, _scaled)
 
-    @property
-    def beyond_groups(self) -> list[tuple[list[Group], list[Table]]]:
-        """The tables that are of several groups, each with these."""
-        across = [(list(one.family.groups.values()), [table]) for one, table in self.across]
-        return [*across, *((list(one.family.groups.values()), made) for one, made in self.by_share)]
+    def _of_families(
+        self, where: str, what: str, families: Callable[[Sequence[Group]], list[F]], made: Callable[[F, Question], M]
+    ) -> list[M]:
+        """Return what is made of each family of groups. where, what: of a failure."""
+        own = self.failures.within(where)
+        found = [
+            own.attempt(family.name, partial(made, family, self.question))
+            for family in own.attempt(what, partial(families, self.groups)) or []
+        ]
+        return [one for one in found if one is not None]
 
     @property
     def tables(self) -> list[Table]:
         """The tables of all groups, then those across backbones and shares of seen pairs."""
-        beyond = (table for _, made in self.beyond_groups for table in made)
-        return [*(table for found in self.by_group for table in found), *beyond]
+        return [*(table for found in self.by_group for table in found), *_tables(self.across), *_tables(self.by_share)]
 
     @property
     def problems(self) -> list[str]:
@@ -109,10 +112,11 @@ class Report:
             own = [run for run in group.runs if run.run_id in run_ids]
             found += made if len(own) == len(group.runs) else tables(own, self.question)
         asked = {group.title for group in self.groups if any(run.run_id in run_ids for run in group.runs)}
+        beyond: list[tuple[Across | Scaled, list[Table]]] = [*self.across, *self.by_share]
         own_families = [
             table
-            for of_several, made in self.beyond_groups
-            if len(asked & {group.title for group in of_several}) > 1
+            for one, made in beyond
+            if len(asked & {group.title for group in one.family.groups.values()}) > 1
             for table in made
         ]
         return [*found, *own_families]
@@ -124,14 +128,18 @@ class Report:
             self.failures.write(self.root)
 
 
-def _across(family: Family, question: Question) -> tuple[Across, Table]:
+def _across(family: Family, question: Question) -> tuple[Across, list[Table]]:
     found = measure(family, question)
-    return found, across_table(found)
+    return found, [across_table(found)]
 
 
 def _scaled(family: FamilyOfShares, question: Question) -> tuple[Scaled, list[Table]]:
     found = measure_shares(family, question)
     return found, scaling_tables(found)
+
+
+def _tables(found: Iterable[tuple[object, list[Table]]]) -> list[Table]:
+    return [table for _, made in found for table in made]
 
 
 def read_report(root: Path, question: Question | None = None, sources: Sequence[Source] | None = None) -> Report:
@@ -174,14 +182,14 @@ def write_files(report: Report) -> list[Path]:
         drawn = draw_across([found for found, _ in report.across], folder, own)
         written += drawn.files
         lacking |= drawn.lacking
-        made = [table for _, table in report.across]
-        sections.append(page.Section(ACROSS, folder.name, made, None, drawn.pictures, drawn.absent))
+        sections.append(page.Section(ACROSS, folder.name, _tables(report.across), None, drawn.pictures, drawn.absent))
     own = report.failures.within(DATA_SETS)
     ranks = own.attempt("Ranks", partial(draw_ranks, report.groups, report.root / FOLDER, own)) or Drawn()
     draw_scaling([found for found, _ in report.by_share], report.root / FOLDER, ranks, own)
     written += ranks.files
-    by_share = [table for _, made in report.by_share for table in made]
-    sections.append(page.Section(DATA_SETS, file_name(DATA_SETS), by_share, None, ranks.pictures, ranks.absent))
+    sections.append(
+        page.Section(DATA_SETS, file_name(DATA_SETS), _tables(report.by_share), None, ranks.pictures, ranks.absent)
+    )
     if lack := fonts.sentence(lacking | ranks.lacking):
         report.notices.append(lack)
     path = report.root / PAGE
@@ -195,8 +203,8 @@ def write_tables(report: Report) -> list[Path]:
     """Write every table as Markdown, LaTeX and CSV into a folder per group; return the files."""
     written: list[Path] = []
     every = list(zip([group.title for group in report.groups], report.by_group, folders(report.groups), strict=True))
-    every.append((ACROSS, [table for _, table in report.across], file_name(ACROSS)))
-    every.append((DATA_SETS, [table for _, made in report.by_share for table in made], file_name(DATA_SETS)))
+    every.append((ACROSS, _tables(report.across), file_name(ACROSS)))
+    every.append((DATA_SETS, _tables(report.by_share), file_name(DATA_SETS)))
     for title, made, folder in every:
         own = report.failures.within(title)
         for table, name in zip(made, unique([table.name or table.title for table in made]), strict=True):
