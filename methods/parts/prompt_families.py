@@ -75,8 +75,8 @@ class PromptFamilies(nn.Module):
         if branch == "pair":
             return self.table.pair_rows(candidates)
         start, device = 0 if branch == "state" else self.sizes["state"], self.table.weight.device
-        words = range(start, start + self.sizes[branch])
-        return self._rows[branch].get(self.table, device, lambda: torch.tensor(words, device=device)[:, None])
+        stop = start + self.sizes[branch]
+        return self._rows[branch].get(self.table, device, lambda: torch.arange(start, stop, device=device)[:, None])
 
     def forward(self, backbone: TextSide, candidates: Candidates, dropout: bool = True) -> dict[Branch, Tensor]:
         """Return the text features of each family, not normalised: pair [K, d], state [A, d], object [O, d].

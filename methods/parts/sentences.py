@@ -158,6 +158,9 @@ class Sentences(nn.Module):
             yield backbone.encode_text(prompts, prompts.shape[1] - 1, adapters=adapters)
 
 
-def _passes(family: Family, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for ends in family.endings:
-        yield from zip(ends.rest.split(chunk), ends.parents.split(chunk), strict=True)
+def _passes(family: Family, chunk: int) -> list[tuple[Tensor, Tensor]]:
+    return [
+        (rest, parents)
+        for ends in family.endings
+        for rest, parents in zip(ends.rest.split(chunk), ends.parents.split(chunk), strict=True)
+    ]

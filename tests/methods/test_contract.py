@@ -216,3 +216,23 @@ def test_logits_norms_and_losses_are_fp32_under_autocast(name, make, toy, batch,
     assert found.dtype == torch.float32 and torch.isfinite(found).all()
     assert (found - plain).abs().max() < 0.05 * plain.abs().max(), "the same scores up to rounding"
     assert {parameter.dtype for parameter in method.trained().values()} <= {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["caila", "msci"])
+def test_a_training_step_can_be_followed_by_the_compiler(name, make, toy):
+    """From the first step on, before anything is kept; the other methods are put together of the same parts."""
+    method, batch, candidates = make(name).train(), train_batch(toy), toy.candidates("train")
+
+    def gradients(training_loss) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        training_loss(batch, candidates).total.backward()
+        found = {key: value.grad for key, value in method.trained().items() if value.grad is not None}
+        method.zero_grad(set_to_none=True)
+        return found
+
+    followed = gradients(torch.compile(method.training_loss, backend="eager"))
+    plain = gradients(method.training_loss)
+    assert followed.keys() == plain.keys()
+    for key, value in plain.items():
+        assert torch.allclose(followed[key], value, atol=1e-5), key
+    torch._dynamo.reset()
