@@ -33,6 +33,12 @@ def status(
     load_plugins(plugin)
     from benchmarks.launchers.states import states
 
+    if results.is_file():
+        raise UserError(
+            f"There are no runs in '{results}'.",
+            "It is a file; states are read from folders of runs.",
+            f"Pass a folder; runs of a packed file are laid out by: python bench.py unpack {results} FOLDER",
+        )
     if suite is None and wanted != Wanted():
         suite = "quick"
     found = states(results, None if suite is None else planned_runs(suite, wanted, results))

@@ -18,10 +18,12 @@ from benchmarks.running.plan import PlannedRun, plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.numbers import Metrics
 from benchmarks.runs.records import RunRecord
+from benchmarks.runs.spec import TrainingConfig
 from benchmarks.runs.suites import RunRequest
 from datasets.base import World
 from datasets.streams import stream
 from errors import UserError
+from registry import METHODS
 
 Point = tuple[str, ...]
 """Settings as `--set` takes them."""
@@ -101,6 +103,7 @@ def run_search(
 
     All settings are checked before anything runs. report: told (number of the point, how many there are, trial).
     """
+    check_settings(search)
     planned = [(point, _planned(search, point, workbench)) for point in search.points]
     trials = []
     for number, (point, runs) in enumerate(planned, start=1):
@@ -108,6 +111,19 @@ def run_search(
         report(number, len(planned), trial)
         trials.append(trial)
     return sorted(trials, key=lambda trial: -trial.auc)
+
+
+def check_settings(search: Search) -> None:
+    """Refuse a grid of settings of training for a method that is not trained, as a `UserError`."""
+    if METHODS.get(search.method).info.trains:
+        return
+    for key in dict.fromkeys(setting.partition("=")[0] for point in search.points for setting in point):
+        if key in TrainingConfig.model_fields:
+            raise UserError(
+                f"The setting '{key}' of {search.method} cannot be tuned.",
+                "The method is not trained, so every value gives the same scores.",
+                "Tune a method that is trained, see 'python bench.py list methods'.",
+            )
 
 
 def _planned(search: Search, point: Point, workbench: Workbench) -> list[PlannedRun]:

@@ -105,7 +105,9 @@ def check(
     reader = DATASETS.get(name)
     if not isinstance(reader, LayoutReader):
         dataset = reader()
-        found = [*(Finding(note, problem=False) for note in dataset.notes), *split_findings(dataset)]
+        of_split = list(split_findings(dataset))
+        told = {finding.text for finding in of_split}
+        found = [*(Finding(note, problem=False) for note in dataset.notes if note not in told), *of_split]
         pictures, content = image_findings(dataset, fast, progress)
         pictures += near_findings(dataset, progress) if near else []
         sizes = _sizes(_counts(dataset))

@@ -75,6 +75,13 @@ def damaged(members: dict[str, bytes]) -> None:
     members[next(name for name in members if name.endswith("result.json"))] = b"{"
 
 
+def test_status_of_a_packed_file_says_how_to_lay_it_out(file):
+    done = here("status", "--results", file, check=False)
+    assert done.returncode == 2
+    assert "It is a file; states are read from folders of runs." in done.stderr
+    assert f"python bench.py unpack {file} FOLDER" in done.stderr.replace("\n", " ")
+
+
 def test_unpacking_says_what_differs_from_what_is_there(file, tmp_path):
     here("unpack", file, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/result.json")}

@@ -87,3 +87,12 @@ def test_without_unseen_validation_images_nothing_can_be_tuned(tmp_path):
     )
     with pytest.raises(UserError, match="The validation AUC is undefined: there are no unseen images"):
         tuning.mean_auc([Record()])
+
+
+def test_settings_of_training_are_not_tuned_for_a_method_without_any(tmp_path):
+    words = ["--grid", "lr=1e-3,3e-3", "--results", tmp_path / "r", "--device", "cpu"]
+    done = here("tune", "clip_zero_shot", *words, check=False)
+    assert done.returncode == 2
+    assert "The setting 'lr' of clip_zero_shot cannot be tuned." in done.stderr
+    assert "The method is not trained, so every value gives the same scores." in done.stderr
+    assert not (tmp_path / "r").exists()
