@@ -45,6 +45,7 @@ from benchmarks.studies.reference import (
     page_parts,
     records_page,
     results_page,
+    second_best,
     switches,
 )
 from benchmarks.studies.reference.material import Material, cost
@@ -168,7 +169,32 @@ def test_a_run_with_settings_of_its_own_counts_as_the_switch_that_has_them(tmp_p
         (shown,) = deviations.effects(changes, material.question).values()
         assert shown.startswith(f"{100 * (other - base):+.1f}") and shown.endswith("]")
         assert switches.SWITCHES["val_loss_csp"] not in switches.absent(material.every)
-    assert len(switches.absent([])) == len(switches.SWITCHES)
+    assert len(switches.absent([])) == len(switches.SWITCHES) + len(switches.SECOND_BEST)
+
+
+def test_second_best_settings_are_held_against_the_chosen_ones(tmp_path):
+    aucs = {"csp": (0.3, 0.1), "dfsp": (0.2, 0.25)}
+    for method, both in aucs.items():
+        setting = switches.SECOND_BEST[method].settings[0].removeprefix(f"{method}.lr=")
+        stored(tmp_path / f"{method}-1", record(method, auc=both[0]), 3, given="nothing")
+        stored(tmp_path / f"{method}-2", record(method, auc=both[1], training={"lr": float(setting)}), 4, given="lr")
+    archives = tmp_path / "archives"
+    made = collection.collect(sorted(tmp_path.iterdir()), archives)
+    assert {path.name for path in made} >= {"switch-second_csp.tar.xz", "switch-second_dfsp.tar.xz"}
+    with Material(archives, question=Question(resamples=200)) as material:
+        assert len(material.runs) == 2 and not material.switched and len(material.second_best) == 2
+        rows = material.groups["closed", "clean"].full
+        found = second_best.pairs(material, rows)
+        for pair in found:
+            base, other = (run.finished.metrics.test.auc for run in (pair.chosen, pair.second))
+            assert pair.aucs == (base, other) == aucs[pair.chosen.spec.method]
+        said = second_best.winner(found, rows)
+        assert "CSP leads these methods with the settings that were chosen (30.0)" in said
+        assert "with the second-best settings CSP no longer leads, but DFSP (25.0)" in said
+        assert "CSP would be behind DFSP" in said and "Not run" not in said
+        table = second_best.table(found)
+        assert [line[1].text for line in table.rows] == ["lr 0.001", "lr 0.001"]
+        assert "Not run for DFSP." in second_best.winner(found[:1], rows)
 
 
 def test_what_may_not_be_committed_is_refused(tmp_path):

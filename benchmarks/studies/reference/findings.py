@@ -112,7 +112,7 @@ def profiles(clean: Group, official: Group, question: Question = QUESTION) -> di
         if base is None or not shared:
             continue
         found[row.label] = change(base.of_seeds(shared).done, row.of_seeds(shared).done, question)
-    return _after_holm(found)
+    return after_holm(found)
 
 
 def switch_changes(material: Material) -> dict[str, Difference]:
@@ -123,7 +123,7 @@ def switch_changes(material: Material) -> dict[str, Difference]:
         base = next((one for row in rows for one in row.done if _is_base(one, run)), None)
         if base is not None:
             found[name] = change([base], [run], material.question)
-    return _after_holm(found)
+    return after_holm(found)
 
 
 def _is_base(one: RunRecord, run: RunRecord) -> bool:
@@ -141,7 +141,8 @@ def change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Que
     return difference
 
 
-def _after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
+def after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
+    """Return differences with their p-values adjusted as one family."""
     adjusted = holm(np.array([one.p_value for one in found.values()])).tolist()
     return {label: replace(one, adjusted_p=p) for (label, one), p in zip(found.items(), adjusted, strict=True)}
 

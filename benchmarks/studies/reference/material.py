@@ -20,7 +20,7 @@ from benchmarks.runs import files
 from benchmarks.runs.budgets import trained_short
 from benchmarks.runs.records import RunRecord, find_runs
 from benchmarks.studies.reference.collection import FOLDER, expand_to
-from benchmarks.studies.reference.switches import switch_of
+from benchmarks.studies.reference.switches import SWITCHES, switch_of
 from errors import UserError
 from registry import METHODS
 
@@ -39,7 +39,9 @@ QUIET_THREADS = 2
 class Material:
     """The archives' runs, expanded into a temporary folder while this is open.
 
-    runs: those of the suite, in groups by world and profile; switched: those of the switches beside it, by name.
+    runs: those of the suite, in groups by world and profile
+    switched: those of the switches beside it, by name
+    second_best: those of the settings that came second when methods were tuned
     """
 
     def __init__(self, folder: Path = FOLDER, only: str = "*", question: Question = QUESTION) -> None:
@@ -57,7 +59,9 @@ class Material:
             raise UserError("The committed records cannot be read.", problem.message, "Collect them again.")
         named = {run.run_id: switch_of(run) for run in found}
         self.runs = [run for run in found if named[run.run_id] is None]
-        self.switched: Mapping[str, RunRecord] = {name: run for run in found if (name := named[run.run_id]) is not None}
+        beside = {name: run for run in found if (name := named[run.run_id]) is not None}
+        self.switched: Mapping[str, RunRecord] = {name: run for name, run in beside.items() if name in SWITCHES}
+        self.second_best = [run for name, run in beside.items() if name not in SWITCHES]
         self.groups: Mapping[tuple[str, str], Group] = {}
         for group in groups(self.runs):
             spec = group.runs[0].spec
@@ -78,7 +82,7 @@ class Material:
     @property
     def every(self) -> list[RunRecord]:
         """All committed runs, by name."""
-        return sorted([*self.runs, *self.switched.values()], key=lambda run: run.run_id)
+        return sorted([*self.runs, *self.switched.values(), *self.second_best], key=lambda run: run.run_id)
 
     def results(self, world: str, profile: str) -> Results:
         """Return the tables of the full models of a group, with their evidence; a `UserError` where there are none.

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.report.budgets import epochs_text
 from benchmarks.report.convergence import convergence_table
 from benchmarks.report.table_model import Table
-from benchmarks.studies.reference import conclusions, findings, seed_worth, spending
+from benchmarks.studies.reference import conclusions, findings, second_best, seed_worth, spending
 from benchmarks.studies.reference.collection import missing
 from benchmarks.studies.reference.drawings import draw
 from benchmarks.studies.reference.material import Material, Results, cost
@@ -169,10 +169,13 @@ def _of_world(table: Table, world: str) -> Table:
 def _seeds(closed: Results, material: Material) -> dict[str, str]:
     seeds = seed_worth.Seeds(closed.group.full, material.question)
     there = bool(seeds.rows)
+    second = second_best.pairs(material, closed.group.full)
     return {
         "components": section(seed_worth.components_table(seeds)) if there else "",
         "claims": section(seed_worth.claims_table(seeds)) if len(seeds.rows) > 1 else "",
         "winners": seed_worth.winners_text(seeds),
+        "second_best": section(second_best.table(second)) if second else "",
+        "second_best_winner": second_best.winner(second, closed.group.full),
         "rounding": seed_worth.rounding_text(
             material.question.rounding,
             [row.method for row in closed.group.full if any(run.spec.training.epochs for run in row.done)],

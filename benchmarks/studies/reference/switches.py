@@ -66,6 +66,19 @@ SWITCHES = {
 }
 """By the names that docs/deviations.md has for them."""
 
+SECOND_BEST = {
+    "coop": Switch("coop", ("coop.lr=0.01",)),
+    "csp": Switch("csp", ("csp.lr=0.001",)),
+    "dfsp": Switch("dfsp", ("dfsp.lr=0.001",)),
+    "msci": Switch("msci", ("msci.lr=0.002", "msci.dropout=0.0")),
+    "refiner_style": Switch("refiner_style", ("refiner_style.lr=0.001",)),
+    "troika": Switch("troika", ("troika.dropout=0.0",)),
+}
+"""By method: the setting that came second on validation when the method was tuned (docs/tuning)."""
+
+_SECOND = "second_"
+_BESIDE = SWITCHES | {_SECOND + method: switch for method, switch in SECOND_BEST.items()}
+
 
 def own_settings(run: RunRecord) -> list[str]:
     """Return the settings that a run was given and that the presets do not give it anyway, as `--set` takes them."""
@@ -82,11 +95,11 @@ def own_settings(run: RunRecord) -> list[str]:
 
 
 def switch_of(run: RunRecord) -> str | None:
-    """Return the name of the switch whose run this is."""
-    return next((name for name, switch in SWITCHES.items() if switch.is_of(run)), None)
+    """Return the name of the switch whose run this is: of `SWITCHES`, or "second_" and a method of `SECOND_BEST`."""
+    return next((name for name, switch in _BESIDE.items() if switch.is_of(run)), None)
 
 
 def absent(runs: Sequence[RunRecord]) -> list[Switch]:
     """Return the switches whose runs are not among finished ones."""
     done = {switch_of(run) for run in runs if run.result is not None}
-    return [switch for name, switch in SWITCHES.items() if name not in done]
+    return [switch for name, switch in _BESIDE.items() if name not in done]
