@@ -119,15 +119,16 @@ def switch_changes(material: Material) -> dict[str, Difference]:
     """Return what each switch beside the suite changes in AUC on the seed of its run, Holm over the switches."""
     found: dict[str, Difference] = {}
     for name, run in material.switched.items():
-        rows = material.groups[run.spec.world, run.spec.profile].full
-        base = next((one for row in rows for one in row.done if _is_base(one, run)), None)
+        base = base_of(material.groups[run.spec.world, run.spec.profile].full, run)
         if base is not None:
             found[name] = change([base], [run], material.question)
     return after_holm(found)
 
 
-def _is_base(one: RunRecord, run: RunRecord) -> bool:
-    return (one.spec.method, one.spec.seed) == (run.spec.method, run.spec.seed)
+def base_of(rows: Sequence[Row], run: RunRecord) -> RunRecord | None:
+    """Return the full model's run of the same method and seed, None where it is not there."""
+    wanted = (run.spec.method, run.spec.seed)
+    return next((one for row in rows for one in row.done if (one.spec.method, one.spec.seed) == wanted), None)
 
 
 def change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Question) -> Difference:

@@ -41,7 +41,7 @@ class Material:
 
     runs: those of the suite, in groups by world and profile
     switched: those of the switches beside it, by name
-    second_best: those of the settings that came second when methods were tuned
+    second_best: those of the settings that came second when methods were tuned, by method
     """
 
     def __init__(self, folder: Path = FOLDER, only: str = "*", question: Question = QUESTION) -> None:
@@ -61,7 +61,8 @@ class Material:
         self.runs = [run for run in found if named[run.run_id] is None]
         beside = {name: run for run in found if (name := named[run.run_id]) is not None}
         self.switched: Mapping[str, RunRecord] = {name: run for name, run in beside.items() if name in SWITCHES}
-        self.second_best = [run for name, run in beside.items() if name not in SWITCHES]
+        others = [run for name, run in beside.items() if name not in SWITCHES]
+        self.second_best: Mapping[str, RunRecord] = {run.spec.method: run for run in others}
         self.groups: Mapping[tuple[str, str], Group] = {}
         for group in groups(self.runs):
             spec = group.runs[0].spec
@@ -82,7 +83,7 @@ class Material:
     @property
     def every(self) -> list[RunRecord]:
         """All committed runs, by name."""
-        return sorted([*self.runs, *self.switched.values(), *self.second_best], key=lambda run: run.run_id)
+        return sorted([*self.runs, *self.switched.values(), *self.second_best.values()], key=lambda run: run.run_id)
 
     def results(self, world: str, profile: str) -> Results:
         """Return the tables of the full models of a group, with their evidence; a `UserError` where there are none.

@@ -32,13 +32,16 @@ class Pair:
 
 def pairs(material: Material, rows: Sequence[Row]) -> list[Pair]:
     """Return the methods of which both runs are there, in the order of `rows`; Holm over the methods."""
-    second = {run.spec.method: run for run in material.second_best}
-    chosen = {row.label: run for row in rows for run in row.done if row.method in second and run.spec.seed == SEED}
-    others = {row.label: second[row.method] for row in rows if row.label in chosen}
+    both = {
+        row.label: (base, second)
+        for row in rows
+        if (second := material.second_best.get(row.method)) is not None
+        and (base := findings.base_of(rows, second)) is not None
+    }
     changes = findings.after_holm({
-        label: findings.change([chosen[label]], [run], material.question) for label, run in others.items()
+        label: findings.change([base], [second], material.question) for label, (base, second) in both.items()
     })  # fmt: skip
-    return [Pair(label, chosen[label], run, changes[label]) for label, run in others.items()]
+    return [Pair(label, *runs, changes[label]) for label, runs in both.items()]
 
 
 def table(found: Sequence[Pair]) -> Table:
@@ -76,12 +79,8 @@ def winner(found: Sequence[Pair], rows: Sequence[Row]) -> str:
     other = max(found, key=lambda pair: pair.aucs[1])
     changed = "also leads" if first is other else f"no longer leads, but {other.label}"
     mixed = [pair.label for pair in found if pair is not first and pair.aucs[0] > first.aucs[1]]
-    alone = (
-        f"With its second-best setting against the others' chosen ones, {first.label} would be behind "
-        f"{findings.names(mixed)}."
-        if mixed
-        else f"With its second-best setting against the others' chosen ones, {first.label} would still lead."
-    )
+    then = f"be behind {findings.names(mixed)}" if mixed else "still lead"
+    alone = f"With its second-best setting against the others' chosen ones, {first.label} would {then}."
     there = {pair.chosen.spec.method for pair in found}
     absent = [row.label for row in rows if row.method in SECOND_BEST and row.method not in there]
     lacking = f" Not run for {findings.names(absent)}." if absent else ""
