@@ -42,6 +42,7 @@ from benchmarks.studies.reference import (
     documents,
     drawings,
     findings,
+    newcomers,
     page_parts,
     records_page,
     results_page,
@@ -360,9 +361,27 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
     assert "| order, closed world | CSP > MSCI | CSP > MSCI | no |" in page
     assert "| CLIP zero-shot against MSCI, closed world | not run | below | – |" in page
     assert all(part in page for part in ("*Test:*", "*Seeds:* 0, 1, 2, 3, 4", "*What would overturn it:*"))
+    assert "CLIP zero-shot comes in as number 3 of 3 in the closed world (38.7), below CSP, which led before (-" in page
     assert "### What a run's AUC varies with" in page and "### Seeds that a claim of one point needs" in page
     assert "Short training" in (root / "README.md").read_text()
     assert {path.name for path in made} >= {"results.md", "convergence-closed.svg", "spending-closed.svg"}
+
+
+def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):
+    folder, _ = parts
+    with Material(folder, question=Question(baseline="msci", resamples=200)) as material:
+        closed = material.results("closed", "clean")
+        found = newcomers.entries({"closed": closed}, ["msci"])
+        assert [(one.label, one.place, one.count, one.led) for one in found] == [
+            ("CSP", 1, 3, "MSCI"),
+            ("CLIP zero-shot", 3, 3, "MSCI"),
+        ]
+        for one in found:
+            plain = closed.found.difference(one.label)
+            assert one.difference.value == pytest.approx(plain.value, abs=1e-12)
+            assert one.difference.p_value == plain.p_value and one.difference.adjusted_p >= plain.p_value
+        assert newcomers.entries({"closed": closed}, []) == [], "nobody led before"
+        assert newcomers.newcomers(closed, None, material) is None, "the records have no other methods"
 
 
 def test_effects_that_only_the_former_records_have_stand_marked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from benchmarks.runs.records import RunRecord
 from benchmarks.significance import Difference, Estimate, Resampling, compare, holm
 from benchmarks.studies.reference.material import QUESTION, Material, Results
 from benchmarks.studies.reference.slice_tests import SliceTest
+
+Key = TypeVar("Key")
 
 STAGES = ("no_local_stage", "no_global_stage", "no_interaction")
 """MSCI's own contributions, each taken away."""
@@ -57,7 +60,8 @@ def _difference(found: Difference) -> str:
     return f"{points(found.value, (ends.low, ends.high))}, {p_value(found.adjusted_p)}"
 
 
-def _mean(row: Row) -> str:
+def mean_auc(row: Row) -> str:
+    """Return the mean AUC over seeds, in percent."""
     return percent(float(auc_values(row).mean()))
 
 
@@ -72,8 +76,8 @@ def standing(results: Results) -> str:
     lead = results.found.difference(best.label)
     gap = "" if lead is None else f", {_difference(lead)} against {own.label}"
     return (
-        f"{best.label} has the largest AUC ({_mean(best)}{gap}). {own.label} is number {place} of {len(order)} "
-        f"({_mean(own)}): after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
+        f"{best.label} has the largest AUC ({mean_auc(best)}{gap}). {own.label} is number {place} of {len(order)} "
+        f"({mean_auc(own)}): after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
         f"{names(below)} {'is' if len(below) < 2 else 'are'} below it, and {names(open_)} "
         f"{'is' if len(open_) < 2 else 'are'} not told apart from it."
     )
@@ -142,7 +146,7 @@ def change(base: Sequence[RunRecord], others: Sequence[RunRecord], question: Que
     return difference
 
 
-def after_holm(found: Mapping[str, Difference]) -> dict[str, Difference]:
+def after_holm(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
     """Return differences with their p-values adjusted as one family."""
     adjusted = holm(np.array([one.p_value for one in found.values()])).tolist()
     return {label: replace(one, adjusted_p=p) for (label, one), p in zip(found.items(), adjusted, strict=True)}

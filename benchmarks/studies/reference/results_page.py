@@ -14,6 +14,7 @@ from benchmarks.studies.reference import conclusions, findings, second_best, see
 from benchmarks.studies.reference.collection import missing
 from benchmarks.studies.reference.drawings import draw
 from benchmarks.studies.reference.material import Material, Results, cost
+from benchmarks.studies.reference.newcomers import newcomers
 from benchmarks.studies.reference.page_parts import digest, filled, section
 from benchmarks.studies.reference.slice_tests import SliceTest, slice_table, slice_tests
 from registry import METHODS
@@ -45,7 +46,7 @@ def results_page(
         "budget": _budget(material, closed),
         "missing": _missing(material),
         "baseline": closed.baseline.label,
-        "findings": _findings(material, closed, open_, tested["kind"]),
+        "findings": _findings(material, closed, open_, tested["kind"], before),
         **_changed(material, before),
         **_convergence(closed, open_, spent),
         **_seeds(closed, material),
@@ -123,9 +124,11 @@ def _by_seeds(own: Mapping[str, Sequence[int]]) -> dict[str, str]:
 
 
 def _findings(
-    material: Material, closed: Results, open_: Results | None, kinds: Sequence[SliceTest]
+    material: Material, closed: Results, open_: Results | None, kinds: Sequence[SliceTest], before: Material | None
 ) -> list[conclusions.Finding]:
     found = [conclusions.who_leads(closed, open_)]
+    if before is not None and (joined := newcomers(closed, open_, before)) is not None:
+        found.append(joined)
     table = material.ablations.get("msci")
     if table is not None and closed.baseline.method == "msci":
         rows = closed.group.switches(closed.baseline)

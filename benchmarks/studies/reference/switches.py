@@ -73,6 +73,9 @@ SECOND_BEST = {
     "msci": Switch("msci", ("msci.lr=0.002", "msci.dropout=0.0")),
     "refiner_style": Switch("refiner_style", ("refiner_style.lr=0.001",)),
     "troika": Switch("troika", ("troika.dropout=0.0",)),
+    "caila": Switch("caila", ("caila.image_dropout=0.5",)),
+    "cams": Switch("cams", ("cams.lr=0.001",)),
+    "vp_cmjl": Switch("vp_cmjl", ("vp_cmjl.lr=0.001",)),
 }
 """By method: the setting that came second on validation when the method was tuned (docs/tuning)."""
 

@@ -1,0 +1,91 @@
+"""What methods that joined the reference later change in its ranking, a sentence for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report.groups import Row
+from benchmarks.significance import Difference
+from benchmarks.studies.reference import findings
+from benchmarks.studies.reference.conclusions import Finding, bootstrap_test, seeds_of, unfinished
+from benchmarks.studies.reference.material import Material, Results
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a method comes in, in one world.
+
+    place: in the ranking by mean AUC, from 1, among `count` methods.
+    led: label of the method that has the largest AUC of those that were there before.
+    difference: of its AUC from that one's on the seeds that both have, Holm over all entries.
+    """
+
+    label: str
+    world: str
+    place: int
+    count: int
+    auc: str
+    led: str
+    difference: Difference
+
+
+def entries(worlds: Mapping[str, Results], former: Sequence[str]) -> list[Entry]:
+    """Return where each method that is not among the former ones comes in, Holm over methods and worlds.
+
+    A method without runs, or without a seed in common with the one that led, has no entry.
+    """
+    found: dict[tuple[str, str], tuple[int, int, Row, Row, Difference]] = {}
+    for world, results in worlds.items():
+        if not results.found.question.resamples:
+            continue  # nothing is tested
+        order = findings.ranking(results.group)
+        led = next((row for row in order if row.method in former), None)
+        for place, row in enumerate(order, start=1):
+            shared = set() if led is None else set(row.seeds) & set(led.seeds)
+            if led is None or row.method in former or not shared:
+                continue
+            change = findings.change(led.of_seeds(shared).done, row.of_seeds(shared).done, results.found.question)
+            found[row.label, world] = (place, len(order), row, led, change)
+    adjusted = findings.after_holm({key: parts[-1] for key, parts in found.items()}) if found else {}
+    return [
+        Entry(label, world, place, count, findings.mean_auc(row), led.label, adjusted[label, world])
+        for (label, world), (place, count, row, led, _) in found.items()
+    ]
+
+
+def newcomers(closed: Results, open_: Results | None, before: Material) -> Finding | None:
+    """Say in one sentence for each method that the two-epoch records lack what it changes; None where there is none."""
+    former = [row.method for row in before.results("closed", "clean").group.full]
+    worlds = {"closed": closed} | ({} if open_ is None else {"open": open_})
+    found = entries(worlds, former)
+    if not found:
+        return None
+    level = closed.found.question.level
+    labels = list(dict.fromkeys(one.label for one in found))
+    rows = [row for row in closed.group.full if row.label in labels]
+    late = [label for label in unfinished(closed) if label in labels]
+    overturn = ["learning rates tuned at this budget, which were tuned at the short one"]
+    if late:
+        overturn.insert(0, f"more epochs, for {findings.names(late)} {'is' if len(late) == 1 else 'are'} unfinished")
+    return Finding(
+        "What the methods that joined later change",
+        " ".join(_sentence([one for one in found if one.label == label], level) for label in labels),
+        bootstrap_test(closed.found.question, len(found), rows),
+        seeds_of(rows),
+        f"{'; '.join(overturn)}.",
+    )
+
+
+def _sentence(own: Sequence[Entry], level: float) -> str:
+    parts = []
+    for one in own:
+        value, ends = one.difference.value, one.difference.interval
+        sure = one.difference.adjusted_p <= 1 - level
+        side = ("above" if value > 0 else "below") if sure else "not told apart from"
+        said = f"{findings.points(value, (ends.low, ends.high))}, {findings.p_value(one.difference.adjusted_p)}"
+        parts.append(
+            f"number {one.place} of {one.count} in the {one.world} world ({one.auc}), "
+            f"{side} {one.led}, which led before ({said})"
+        )
+    return f"{own[0].label} comes in as {' and as '.join(parts)}."
