@@ -62,8 +62,8 @@ class CAILA(Method):
             "template's towards zero at each step (token_decay)",
             "a sample whose other primitive is seen with nothing else is not shifted; released: its image is replaced "
             "(shift_without_alternative)",
-            "cosines and logits are fp32 under autocast; released: half precision, at a scale of 2,000 steps of 0.5 "
-            "(half_logits)",
+            "cosines and logits are fp32 under autocast; released: in training half precision, in fp16 at a scale of "
+            "2,000 steps of 0.5 (half_logits)",
             "a pair's score is the trained scale times the cosine, so that a softmax of scores is what was trained; "
             "released: the cosine (score)",
             "images are augmented as for every method; released: a random part of them, resized (augmentation)",
@@ -219,9 +219,9 @@ class CAILA(Method):
         states, objects = self._indices.of(candidates, text["pair"].device)
         return unit((text["pair"] + text["state"][states] + text["object"][objects]) / 3)
 
-    def logits(self, image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+    def logits(self, image: Tensor, text: Tensor, scale: Tensor | float, *, may_round: bool = False) -> Tensor:
         """Return scale * image . text of unit features, [B, K], fp32 unless autocast may round them."""
-        if self.config.half_logits:
+        if may_round:
             return scale * (image @ text.T)
         with torch.autocast(image.device.type, enabled=False):
             return (scale * image.float()) @ text.float().T
@@ -255,10 +255,13 @@ class CAILA(Method):
         scales: dict[Branch, Tensor] = {"pair": self.backbone.logit_scale}
         for branch in STREAMS:
             of[branch], scales[branch] = unit(text[branch]), self.scales[branch].reshape(()).exp()
+        half = self.config.half_logits
         terms: dict[str, Tensor] = {
             # -1: the pair is no candidate
             branch: functional.cross_entropy(
-                self.logits(image[branch], of[branch], scales[branch]).float(), labels[branch], ignore_index=-1
+                self.logits(image[branch], of[branch], scales[branch], may_round=half).float(),
+                labels[branch],
+                ignore_index=-1,
             )
             for branch in BRANCHES
         }

@@ -2,9 +2,8 @@
 
 "CAMS: Towards Compositional Zero-Shot Learning via Gated Cross-Attention and Multi-Space Disentanglement", arXiv
 2511.16378; the authors' code is ybyangjing/CAMS. The last m blocks of the frozen image tower have Troika's adapters,
-and one gated cross-attention layer reads each of them into 32 learned vectors. Three one-layer transformers make a
-state's, an object's and a pair's feature of these (`parts/latent_units.py`); CLIP's own image feature is a fourth
-branch. The text side is Troika's prompts.
+and one gated cross-attention layer reads each into 32 learned vectors. Three one-layer transformers make a state's, an
+object's and a pair's feature of these (`parts/latent_units.py`); CLIP's own is a fourth branch. Prompts are Troika's.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from methods.parts.adapters import AdapterBank, Placement, placed
 from methods.parts.branch_settings import Probability, Weight, Weights
 from methods.parts.fusion import Rule, ScoreFusion
 from methods.parts.latent_units import (
+    Blocks,
     GatedReading,
     LatentUnits,
     MultiSpace,
@@ -54,7 +54,7 @@ class CAMSConfig(MethodConfig):
     attribute_word: "overwritten" has the same prompt "[context] x" for every state, as the released code
     text_activation: "gelu" runs the text tower with GELU, as the released code; "own" is what CLIP was trained with
 
-    read_blocks [m_layers]: last vision blocks that have adapters and are read; None is a third of the blocks (8 of 24)
+    read_blocks [m_layers]: last vision blocks with adapters, which are read; below 1 a share of all, None is a third
     adapters, adapter_width, adapter_dropout, adapter_scale: see `AdapterBank`
     units [num_units], unit_dropout, train_units: see `LatentUnits`
     read_heads, read_dropout [gca_dropout], gate: see `GatedReading`
@@ -74,7 +74,7 @@ class CAMSConfig(MethodConfig):
     dropout: Probability = 0.3
     attribute_word: Literal["before_eot", "overwritten"] = "before_eot"
     text_activation: Literal["own", "gelu"] = "own"
-    read_blocks: int | None = Field(None, ge=1)
+    read_blocks: Blocks | None = None
     adapters: Placement = "both"
     adapter_width: int = Field(128, ge=1)
     adapter_dropout: Probability = 0.1
@@ -153,6 +153,7 @@ class CAMS(Method):
             ),
             Ablation("pair_score_only", {"inference": "pair"}, "Are the primitives needed once trained with?"),
             Ablation("log_sum", {"inference": "log_sum"}, "Is it better to add log-probabilities?"),
+            Ablation("logit_sum", {"inference": "logit_sum"}, "Should a state's and an object's probability be added?"),
             Ablation("probability_sum", {"inference": "probability_sum"}, "Is it better to add probabilities?"),
             Ablation(
                 "same_state_prompts",
@@ -169,8 +170,7 @@ class CAMS(Method):
             "latent units are trained, as in the released code of today; until January 2026 it left them as drawn, and "
             "the published numbers may be from before (train_units)",
             "fp32 or bf16; the released code trains in fp16 autocast and evaluates in fp32",
-            "heads of 16 and 8 are those of width 1,024, and the last third of another tower's blocks is read where "
-            "read_blocks is left out",
+            "heads of 16 and 8 are those of width 1,024; of each tower the same share of blocks is read (read_blocks)",
             "a norm and a dropout that the released code builds and never uses are not built",
             "fewer than 64 candidates can be scored, where the released code fails",
             "an image that cannot be read is an error; released: another image of its folder takes its place",

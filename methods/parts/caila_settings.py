@@ -40,7 +40,8 @@ class CAILAConfig(MethodConfig):
     token_decay: whether weight decay moves rows of the table; with "coupled" it moves those without gradient too, by
         about the learning rate at each step
     primitive_scale: factor on CLIP's own scale at which those of states and objects begin
-    half_logits: whether autocast may round cosines and logits
+    half_logits: whether autocast may round cosines and logits in training; the released code trains in fp16, whose
+        steps are an eighth of those of bf16
     score: the trained scale times the cosine, or as released the cosine alone; they rank the same
     test_view: how images of validation and test are cut out, as the backbone asks or as released, see `resizing`
     """

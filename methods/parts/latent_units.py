@@ -9,8 +9,10 @@ B images, U units, T tokens, D vision width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
@@ -19,6 +21,9 @@ from errors import UserError
 from methods.backbone.heads import head_count, key_value_heads, query_heads, split_heads
 from methods.parts.attention import quick_gelu
 from methods.parts.shares import common_dropout, image_dropout
+
+Blocks = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
+"""A number of blocks, or their share of a tower's, see `last_blocks`."""
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
@@ -44,10 +49,11 @@ def require_divisor(heads: int, width: int, what: str) -> None:
         )
 
 
-def last_blocks(asked: int | None, blocks: int, what: str) -> range:
-    """Return the last `asked` of a tower's blocks, where that is None the last third (8 of 24), but at least one.
+def last_blocks(asked: float | None, blocks: int, what: str) -> range:
+    """Return the last `asked` of a tower's blocks, but at least one.
 
-    More than there are is a `UserError` that calls the setting `what`.
+    Below 1 that is a share of the blocks, and None a third (8 of 24). More than there are is a `UserError` that calls
+    the setting `what`.
     """
     if asked is not None and asked > blocks:
         raise UserError(
@@ -55,7 +61,8 @@ def last_blocks(asked: int | None, blocks: int, what: str) -> range:
             f"The backbone has {blocks}.",
             f"Choose at most {blocks}, or leave {what} out.",
         )
-    return range(blocks - (max(1, round(blocks / 3)) if asked is None else asked), blocks)
+    share = 1 / 3 if asked is None else asked
+    return range(blocks - (max(1, round(share * blocks)) if share < 1 else int(share)), blocks)
 
 
 class GatedReading(nn.Module):

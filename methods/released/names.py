@@ -184,6 +184,7 @@ FORMS = {
             ("attr_logit_scale", caila_names.CAILA_CLIP),
             caila_names.NAMES,
             inferred=caila_names.inferred,
+            forward={"test_view": "released"},
             fixed={"learn_tokens": True},
             unsaid=("combination", "combine_latent", "combine_output", "pair_text"),
             unused=tuple(

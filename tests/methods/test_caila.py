@@ -10,12 +10,13 @@ import torch
 from branch_cases import full_size_backbone
 from small_world import VOCABULARY, every_pair, scores, some_images
 
+from benchmarks.runs.resolution import resolve
 from benchmarks.training.steps import rows
 from datasets.base import Vocabulary
 from errors import UserError
 from methods.base import SecondImages
 from methods.caila import CAILA
-from methods.parts.caila_settings import WORDS
+from methods.parts.caila_settings import WORDS, CAILAConfig
 from methods.parts.sentences import Sentences
 
 
@@ -176,7 +177,7 @@ def test_dropout_stands_behind_the_norm_or_before_it(backbone):
     for behind in (True, False):
         method = build(backbone, image_dropout=0.5, dropout_after_norm=behind)
         seen = []
-        method.logits = lambda image, text, scale, seen=seen: seen.append(image) or image @ text.T
+        method.logits = lambda image, text, scale, *, may_round, seen=seen: seen.append(image) or image @ text.T
         method.training_loss(some_images(6), every_pair())
         lengths = seen[0].norm(dim=1)
         assert (seen[0] == 0).float().mean() > 0.2
@@ -188,7 +189,30 @@ def test_half_logits_round_under_autocast_alone(backbone):
     for half in (True, False):
         method = build(backbone, half_logits=half)
         image, text = (torch.nn.functional.normalize(torch.randn(3, 24), dim=-1) for _ in range(2))
-        assert method.logits(image, text, method.backbone.logit_scale).dtype == torch.float32
+        assert method.logits(image, text, method.backbone.logit_scale, may_round=half).dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16):
-            kinds[half] = method.logits(image, text, method.backbone.logit_scale).dtype
+            kinds[half] = method.logits(image, text, method.backbone.logit_scale, may_round=half).dtype
     assert kinds == {True: torch.bfloat16, False: torch.float32}
+
+
+def test_the_released_open_world_keeps_every_pair():
+    found = {profile: resolve("caila", CAILAConfig, "mit_states", profile=profile, world="open").open_world.feasibility
+             for profile in ("clean", "official")}  # fmt: skip
+    assert found == {"clean": "auto", "official": "none"}
+
+
+def test_half_logits_round_in_training_and_never_what_is_judged(backbone):
+    def under_autocast(half):
+        torch.manual_seed(0)
+        method, batch, candidates = build(backbone, half_logits=half), some_images(6), every_pair()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = method.eval().training_loss(batch, candidates).total
+            with torch.no_grad():
+                prepared = method.prepare(candidates)
+                encoded = method.encode(batch)
+                judged = method.score(encoded, prepared, slice(None)), method.validation_losses(encoded, prepared).total
+        return loss, *judged
+
+    rounded, plain = under_autocast(True), under_autocast(False)
+    assert rounded[0] != plain[0]
+    assert rounded[1].dtype == torch.float32 and torch.equal(rounded[1], plain[1]) and rounded[2] == plain[2]

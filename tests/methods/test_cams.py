@@ -16,11 +16,13 @@ from branch_cases import VOCABULARY, all_pairs, eight_images, perturb
 from branch_golden import FEATURES, LOGITS, check_output
 from cams_golden import FAMILIES, NAMES, RELEASED, VERSIONS
 
+from benchmarks.runs.resolution import resolve
 from datasets.base import Candidates, Vocabulary
 from errors import UserError
 from methods.backbone.products import as_torch_does
 from methods.base import Batch
 from methods.cams import CAMS, CAMSConfig
+from methods.parts.latent_units import last_blocks
 from methods.parts.scoring import unit
 
 UNITS = 1e-4  # entries of up to 40
@@ -229,6 +231,8 @@ def test_only_the_last_blocks_have_adapters_and_all_of_their_tokens_are_read(bac
     read = backbone.image_tokens(eight_images().images, method.taps, method.adapters.slots)
     assert {tokens.shape for tokens in read} == {(8, backbone.n_patches + 1, backbone.vision_width)}
     assert list(built(backbone).taps) == [3]  # a third of four blocks
+    for asked, blocks in ((0.5, [2, 3]), (0.375, [2, 3]), (0.01, [3]), (4, [0, 1, 2, 3])):
+        assert list(built(backbone, read_blocks=asked).taps) == blocks
     without = built(backbone, adapters="none")
     torch.testing.assert_close(
         without.image_features(eight_images().images)["image"], backbone.image_embedding(eight_images().images)
@@ -280,6 +284,13 @@ def test_another_activation_leaves_the_shared_backbone_alone(golden_backbone):
     after = golden_backbone.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert own.trained().keys() == other.trained().keys()
+
+
+@pytest.mark.parametrize(("dataset", "of_24"), [("mit_states", 8), ("ut_zappos", 9), ("cgqa", 12)])
+def test_presets_read_the_released_blocks_of_a_large_tower_and_their_share_of_a_small_one(dataset, of_24):
+    asked = CAMSConfig.model_validate(resolve("cams", CAMSConfig, dataset).method).read_blocks
+    assert last_blocks(asked, 24, "read_blocks") == range(24 - of_24, 24)
+    assert [len(last_blocks(asked, blocks, "read_blocks")) for blocks in (6, 12)] == [2 + of_24 // 12, of_24 // 2]
 
 
 @pytest.mark.parametrize(
