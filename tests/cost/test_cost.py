@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -317,6 +318,50 @@ def test_decoding_processes_that_keep_up():
     decoding = made_profile().decoding
     assert [workers_needed(rate, decoding) for rate in (1, 150, 151, 1000)] == [1, 1, 2, 7]
     assert picture(48, 36) == picture(48, 36) and picture(48, 36)[:2] == b"\xff\xd8"
+
+
+# What is timed --------------------------------------------------------------------------------------------------------
+
+
+def test_work_is_warmed_up_then_timed_then_metered_half_as_often(monkeypatch):
+    from benchmarks.cost import timing
+
+    meters, made, open_meters = [], [], []
+    step, scores, watching = timing.Stepper.step, timing.score_images, PartMeter.watching
+
+    @contextmanager
+    def watched(meter, method):
+        meters.append(meter)
+        open_meters.append(meter)
+        with watching(meter, method):
+            yield
+        open_meters.pop()
+
+    def counted_step(*given):
+        made.append(("step", bool(open_meters)))
+        return step(*given)
+
+    def counted_scores(*given, **more):
+        made.append(("scores", bool(open_meters)))
+        return scores(*given, **more)
+
+    monkeypatch.setattr(PartMeter, "watching", watched)
+    monkeypatch.setattr(timing.Stepper, "step", counted_step)
+    monkeypatch.setattr(timing, "score_images", counted_scores)
+    settings = TINY.model_copy(update={"steps": 4, "warmup": 1})
+    found = timing.measure("csp", settings, label_space(LABELS))
+    once = [False] * 5 + [True] * 2
+    assert made == [(work, metered) for work in ("step", "scores") for metered in once]
+    assert (found.step.count, found.evaluation.count) == (4, 4)
+    assert len(set(map(id, meters))) == 2, "a meter for each kind of work"
+    assert "optimizer" in found.step_parts and "optimizer" not in found.eval_parts
+    assert found.prepare > 0 and found.memory_training is not None and found.memory_evaluation is not None
+    made.clear()
+    untrained = timing.measure("clip_zero_shot", settings, label_space(LABELS))
+    assert made == [("scores", metered) for metered in once]
+    assert (untrained.step, untrained.step_parts, untrained.metered_step, untrained.memory_training) == (
+        None, {}, None, None,
+    )  # fmt: skip
 
 
 # The command --------------------------------------------------------------------------------------------------------
