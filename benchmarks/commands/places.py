@@ -42,7 +42,7 @@ def writing(place: Path, option: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{error.filename or place} cannot be written.",
+            f"{place} cannot be written.",
             f"The system says: {error.strerror or error}.",
             f"Choose another place for {option}.",
         ) from error

@@ -393,6 +393,34 @@ def test_the_command_refuses_wrong_words():
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("place", ["a file", "a file/below", "link to nowhere/below"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, place):
+    (tmp_path / "a file").write_text("kept")
+    (tmp_path / "link to nowhere").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr("benchmarks.cost.whole.take", lambda *given: pytest.fail("it was measured"))
+    done = here("cost", "--methods", "csp", "--labels", LABELS, "--output", tmp_path / place, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"Nothing can be written below {tmp_path / place}." in done.stderr and "--output" in done.stderr
+    assert (tmp_path / "a file").read_text() == "kept" and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["profile.json", "profile.csv", "profile.md", "profile.pdf", ""])
+def test_a_file_that_cannot_be_written_takes_nothing_of_what_was_printed(tmp_path, monkeypatch, name):
+    folder = tmp_path / "out"
+
+    def take(*given):
+        if name:
+            (folder / name).mkdir(parents=True)
+        else:  # the folder was free when it was looked at
+            folder.write_text("")
+        return made_profile()
+
+    monkeypatch.setattr("benchmarks.cost.whole.take", take)
+    done = here("cost", "--methods", "csp", "--labels", LABELS, "--output", folder, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr and "refiner_style" in done.stdout
+
+
 def test_the_old_name_of_the_command_says_the_new_one(counted_once):
     words = ("--methods", "csp", "--labels", LABELS, "--flops-only", "--backbone", "tiny-icons")
     old, new = here("profile", *words), here("cost", *words)
