@@ -89,7 +89,7 @@ def axes(grid: Sequence[str], method: str) -> dict[str, str]:
     """Return the text of the values of each setting of a method in "key=a,b,c" texts, by the setting's bare name.
 
     >>> axes(["csp.lr = 1,2", "layers=[0, 1]"], "csp")
-    {'lr': ' 1,2', 'layers': '[0, 1]'}
+    {'lr': '1,2', 'layers': '[0, 1]'}
     """
     found: dict[str, str] = {}
     for text in grid:
@@ -109,7 +109,7 @@ def axes(grid: Sequence[str], method: str) -> dict[str, str]:
             )
         if key in found:
             raise UserError(f"The setting '{key}' is twice in the grid.", "It has values already.", "Name it once.")
-        found[key] = values
+        found[key] = values.strip()
     return found
 
 
