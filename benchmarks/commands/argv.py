@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 from benchmarks.commands.options import option_name
@@ -11,6 +12,10 @@ LIST_OPTIONS = ("--methods", "--seeds", "--ablations", "--worlds", "--set", "--p
 """Options that take several values: after one option, by repeating it, and (those of `COMMA_OPTIONS`) with commas."""
 LISTS_OF = {"report": ("--results",)}
 """What else takes several values, by the command: elsewhere a word after it may be an argument."""
+WITHOUT_ARGUMENTS = ("run", "report", "status", "cost", "profile", "score")
+"""Commands of options alone: there every word after a list option is a value of it, or a mistake in one."""
+SHAPES = {"--plugin": r".*\.py", "--set": ".*=.*", "--grid": ".*=.*", "--slurm": ".*=.*", "--seeds": r"[-+\d,]+"}
+"""What further values look like, as regular expressions: in other commands, a word that does not is an argument."""
 COMMA_OPTIONS = ("--methods", "--seeds", "--ablations", "--worlds")
 FLAGS = ("--dry-run", "--flops-only", *(option_name(f) for f in fields(How) if isinstance(f.default, bool)))
 """Options that are on or off; a word after one may say which."""
@@ -20,13 +25,18 @@ FLAG_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, 
 def spread_lists(arguments: list[str]) -> list[str]:
     """Repeat list options for each of their values, which is how Typer reads them.
 
+    The first word after such an option is its value whatever it looks like; see `SHAPES` for those that follow.
+
     >>> spread_lists(["run", "--methods", "msci", "csp", "--seeds", "0,1", "--set=lr=1"])
     ['run', '--methods', 'msci', '--methods', 'csp', '--seeds', '0', '--seeds', '1', '--set', 'lr=1']
+    >>> spread_lists(["compare", "--plugin", "own.py", "dfsp", "csp"])
+    ['compare', '--plugin', 'own.py', 'dfsp', 'csp']
     """
     spread: list[str] = []
     option: str | None = None
     values = 0
-    lists = (*LIST_OPTIONS, *LISTS_OF.get(arguments[0] if arguments else "", ()))
+    command = arguments[0] if arguments else ""
+    lists, shapes = (*LIST_OPTIONS, *LISTS_OF.get(command, ())), {} if command in WITHOUT_ARGUMENTS else SHAPES
     for position, argument in enumerate(arguments):
         if argument == "--":
             return spread + arguments[position:]
@@ -41,6 +51,8 @@ def spread_lists(arguments: list[str]) -> list[str]:
             if not equals:
                 continue
             argument = value
+        if option is not None and values and not re.fullmatch(shapes.get(option, ".*"), argument, re.DOTALL):
+            option = None
         if option is None:
             spread.append(argument)
             continue

@@ -15,10 +15,12 @@ from rich.table import Table as RichTable
 
 from benchmarks.commands.console import err, load_plugins, out, print_hidden
 from benchmarks.commands.options import Device, Plugins, Precision, Recompute, World, spread
+from benchmarks.commands.places import require_folder, writing
+from datasets.files import write_whole
 from errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.cost.record import Settings
+    from benchmarks.cost.record import Profile, Settings
     from benchmarks.cost.tables import Table
 
 
@@ -82,7 +84,9 @@ def cost(
     if methods and methods != ["all"]:  # of all methods, those that do not fit are rows that say so
         require_these_fit(chosen, measured.backbone)
     settings = measured.settings(chosen, plugin or ())
-    from benchmarks.cost.tables import markdown, tables, write_csv
+    if output is not None:
+        require_folder(output, "--output")
+    from benchmarks.cost.tables import tables
     from benchmarks.cost.whole import take
 
     with err.status("starting") as status:
@@ -94,15 +98,22 @@ def cost(
         for table in made:
             show(table)
     if output is not None:
-        from benchmarks.cost.figure import draw
-
-        found.write(output / "profile.json")
-        write_csv(found, output / "profile.csv")
-        (output / "profile.md").write_text(markdown(made), encoding="utf-8")
-        draw(found, output / "profile")
+        write(found, made, output)
         err.print(f"{output}: {', '.join(sorted(path.name for path in output.glob('profile.*')))}", soft_wrap=True)
     if all(row.error for row in found.rows):
         raise typer.Exit(1)
+
+
+def write(found: Profile, made: Sequence[Table], folder: Path) -> None:
+    """Write a profile and its tables into a folder, which is made if need be, as JSON, CSV, Markdown and figures."""
+    from benchmarks.cost.figure import draw
+    from benchmarks.cost.tables import markdown, write_csv
+
+    with writing(folder, "--output"):
+        found.write(folder / "profile.json")
+        write_csv(found, folder / "profile.csv")
+        write_whole(folder / "profile.md", markdown(made))
+        draw(found, folder / "profile")
 
 
 def require_these_fit(methods: Sequence[str], backbone: str) -> None:

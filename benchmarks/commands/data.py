@@ -58,11 +58,7 @@ def fetch(
     if not yes:
         ask(plan)
     with progress_bars() as progress:
-        try:
-            manifest = download.fetch(plan, progress, repin=repin)
-        except KeyboardInterrupt:
-            err.print("Stopped. The same command goes on where this one ended.")
-            raise typer.Exit(130) from None
+        manifest = download.fetch(plan, progress, repin=repin)
     size = manifest["bytes"] / 1e9
     out.print(
         f"{plan.source.title}: {counted(len(manifest['files']), 'file')}, {size:.2f} GB in {plan.folder}",
@@ -117,7 +113,7 @@ def progress_bars() -> Iterator[DownloadProgress]:
 
 
 @data.command()
-def info(name: DatasetName, plugin: Plugins = None):
+def info(name: DatasetName, plugin: Plugins = None) -> None:
     """Show a data set's sizes, source, licence, where it lies and what is special about it; offline."""
     load_plugins(plugin)
     from datasets.checking.check import about
@@ -143,7 +139,7 @@ def check(
         bool, typer.Option("--near-duplicates", help="Look for copies, scaled, mirrored or saved again, across splits.")
     ] = False,
     plugin: Plugins = None,
-):
+) -> None:
     """Compare a data set with what is published, read every image, look for leakage; offline. Exit code 1: problems."""
     load_plugins(plugin)
     from datasets.checking import check as checks

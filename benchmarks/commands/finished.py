@@ -13,7 +13,7 @@ import typer
 from rich.table import Table as RichTable
 
 from benchmarks.commands.console import err, load_plugins, out
-from benchmarks.commands.options import AsJson, Device, Plugins, Results, spread
+from benchmarks.commands.options import AsJson, Device, Plugins, Profile, Results, World, spread
 from benchmarks.evaluation.empty_groups import GAP, shown
 from datasets.places import hidden_path
 from errors import limited
@@ -40,8 +40,8 @@ class Only:
     """Which runs are compared; None for any."""
 
     dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None
-    world: Annotated[str | None, typer.Option(help="Only runs in this world, closed or open.")] = None
-    profile: Annotated[str | None, typer.Option(help="Only runs of this profile, clean or official.")] = None
+    world: Annotated[World | None, typer.Option(help="Only runs in this world.")] = None
+    profile: Annotated[Profile | None, typer.Option(help="Only runs of this profile.")] = None
     backbone: Annotated[str | None, typer.Option(help="Only runs on this backbone.")] = None
 
 
@@ -64,15 +64,15 @@ def compare(
 
     ours, theirs = (named_runs.side(results, name, asdict(only)) for name in (a, b))
     found = comparison.face_offs(ours, theirs, Resampling(resamples))
-    if flips is not None:
-        comparison.write_flips(found, flips)
     if as_json:
         print(json.dumps([comparison.as_json(one) for one in found], indent=1))
-        return
-    for one in found:
-        show_comparison(one)
+    else:
+        for one in found:
+            show_comparison(one)
     if flips is not None:
-        out.print(f"Images that flip: {flips}", soft_wrap=True)
+        comparison.write_flips(found, flips)
+        if not as_json:
+            out.print(f"Images that flip: {flips}", soft_wrap=True)
 
 
 def show_comparison(found: Faceoff) -> None:
@@ -160,24 +160,24 @@ def predict(
     found = prediction.predict(record, files, bias=naming.bias, top=naming.top, device=choose_device(naming.device))
     if note := prediction.bias_note(record, naming.bias):
         err.print(note, style="yellow", soft_wrap=True)
-    if picture is not None:
-        lacking = prediction_figure.draw(found, picture)
     if as_json:
         print(
             json.dumps([{"image": str(one.image), "pairs": [vars(g) for g in one.guesses]} for one in found], indent=1)
         )
-        return
-    out.print(predictions_table(found))
-    shift = prediction.bias_of(record, naming.bias)
-    out.print(
-        f"By {record.run_id}, {record.spec.world} world. Scores are the method's own, with {shift:+.3f} added to "
-        "unseen pairs; probability: their softmax over all candidates.",
-        soft_wrap=True,
-    )
+    else:
+        out.print(predictions_table(found))
+        shift = prediction.bias_of(record, naming.bias)
+        out.print(
+            f"By {record.run_id}, {record.spec.world} world. Scores are the method's own, with {shift:+.3f} added to "
+            "unseen pairs; probability: their softmax over all candidates.",
+            soft_wrap=True,
+        )
     if picture is not None:
-        out.print(f"Picture: {picture}", soft_wrap=True)
-        if lacking:
-            out.print(lacking, style="yellow", soft_wrap=True)
+        lacking = prediction_figure.draw(found, picture)
+        if not as_json:
+            out.print(f"Picture: {picture}", soft_wrap=True)
+            if lacking:
+                out.print(lacking, style="yellow", soft_wrap=True)
 
 
 def predictions_table(found: Sequence[Prediction]) -> RichTable:

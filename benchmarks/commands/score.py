@@ -18,7 +18,10 @@ from benchmarks.evaluation.empty_groups import shown
 from errors import UserError
 
 if TYPE_CHECKING:
+    from benchmarks.running.external_mask import Mask
+    from benchmarks.running.matrix_order import Files
     from benchmarks.runs.numbers import Metrics
+    from benchmarks.runs.records import RunRecord
 
 SPLITS = ("test", "val")
 
@@ -33,6 +36,14 @@ class Removal:
         Profile.clean
     )
 
+    @property
+    def mask(self) -> Mask | None:
+        """What removes pairs; None where nothing is asked to."""
+        from benchmarks.running.external_mask import Mask
+
+        masking: Literal["clean", "official"] = "official" if self.masking == Profile.official else "clean"
+        return None if self.feasibility == "none" else Mask(self.feasibility, self.threshold, masking)
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -44,6 +55,20 @@ class Matrices:
     images: Annotated[Path | None, typer.Option(help="File that names the rows of --test.")] = None
     val_pairs: Annotated[Path | None, typer.Option(help="File that names the columns of --val; as --pairs.")] = None
     val_images: Annotated[Path | None, typer.Option(help="File that names the rows of --val.")] = None
+
+    @property
+    def test_files(self) -> Files:
+        """What --test and its lists name."""
+        from benchmarks.running.matrix_order import Files
+
+        return Files(self.test, self.pairs, self.images)
+
+    @property
+    def val_files(self) -> Files | None:
+        """What --val and its lists name; None without --val."""
+        from benchmarks.running.matrix_order import Files
+
+        return None if self.val is None else Files(self.val, self.val_pairs or self.pairs, self.val_images)
 
 
 @dataclass(frozen=True)
@@ -72,11 +97,34 @@ def score(
 ) -> None:
     """Judge the scores of a network that was trained elsewhere, and keep them as a record beside those of runs."""
     load_plugins(plugin)
+    refuse(split, matrices, stated, removal)
     from benchmarks.running import external
-    from benchmarks.running.external_mask import Mask
-    from benchmarks.running.matrix_order import Files
     from datasets.labels import labelled
 
+    data = labelled(dataset, metadata)
+    print_hidden(dataset)
+    warn(*data.notes)
+    world: Literal["closed", "open"] = "open" if stated.world == World.open else "closed"
+    record: RunRecord | None = None
+    if split == "val":
+        found = external.judge(data, "val", matrices.test_files, world)
+        warn(*found.notices)
+        numbers = external.evaluate(found.scores, found.labels)
+    else:
+        backbone = stated.backbone_name or None
+        about = external.About(stated.name, world, stated.seed, backbone, stated.paper, removal.mask)
+        files = (matrices.test_files, matrices.val_files)
+        record = external.record_scores(about, data, *files, results, sys.argv, warn)
+        numbers = record.finished.metrics.test
+    if as_json:
+        print(external.as_json(numbers))
+        return
+    out.print(numbers_table(numbers, f"{data.title}, {world} world, {split} split, percent, exact evaluator"))
+    show_rest(numbers, record)
+
+
+def refuse(split: str, matrices: Matrices, stated: Stated, removal: Removal) -> None:
+    """Raise a `UserError` for a split or name that cannot be, and for options that do not go together."""
     if split not in SPLITS:
         raise UserError(f"There is no split '{split}' to score.", f"There are {' and '.join(SPLITS)}.", "Choose one.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}", stated.name):
@@ -99,44 +147,27 @@ def score(
         )
     if matrices.val is None and (matrices.val_pairs or matrices.val_images):
         raise UserError("Lists of validation's order were given.", "There is no --val.", "Pass it, or leave them out.")
-    data = labelled(dataset, metadata)
-    print_hidden(dataset)
-    for note in data.notes:
-        err.print(note, style="yellow", soft_wrap=True)
-    own = Files(matrices.test, matrices.pairs, matrices.images)
-    world: Literal["closed", "open"] = "open" if stated.world == World.open else "closed"
-    if split == "val":
-        found = external.judge(data, "val", own, world)
-        for notice in found.notices:
-            err.print(notice, style="yellow", soft_wrap=True)
-        numbers, record = external.evaluate(found.scores, found.labels), None
-    else:
-        val = None
-        if matrices.val is not None:
-            val = Files(matrices.val, matrices.val_pairs or matrices.pairs, matrices.val_images)
-        mask = None
-        if removal.feasibility != "none":
-            masking: Literal["clean", "official"] = "official" if removal.masking == Profile.official else "clean"
-            mask = Mask(removal.feasibility, removal.threshold, masking)
-        about = external.About(stated.name, world, stated.seed, stated.backbone_name or None, stated.paper, mask)
-        record = external.record_scores(
-            about, data, own, val, results, sys.argv, lambda text: err.print(text, style="yellow", soft_wrap=True)
-        )
-        numbers = record.finished.metrics.test
-    if as_json:
-        print(external.as_json(numbers))
-        return
-    out.print(numbers_table(numbers, f"{data.title}, {world} world, {split} split, percent, exact evaluator"))
+
+
+def warn(*texts: str) -> None:
+    """Print what a user should know beside the numbers."""
+    for text in texts:
+        err.print(text, style="yellow", soft_wrap=True)
+
+
+def show_rest(numbers: Metrics, record: RunRecord | None) -> None:
+    """Print why numbers are undefined, the published sweep's numbers, and where the record lies."""
     if numbers.at_bias is not None:
         for reason in dict.fromkeys(numbers.undefined.values()):
             out.print(f"{shown(None)}: {reason}.", soft_wrap=True)
-    if record is not None:
-        if (legacy := record.finished.legacy) is not None:
-            sweep = legacy.test
-            values = (("AUC", sweep.auc), ("HM", sweep.best_hm), ("S", sweep.best_seen), ("U", sweep.best_unseen))
-            text = ", ".join(f"{name} {shown(100 * value, '{:.1f}')}" for name, value in values)
-            out.print(f"By the published sweep of about 20 biases: {text}.", soft_wrap=True)
-        out.print(f"Record: {record.path}", soft_wrap=True)
+    if record is None:
+        return
+    if (legacy := record.finished.legacy) is not None:
+        sweep = legacy.test
+        values = (("AUC", sweep.auc), ("HM", sweep.best_hm), ("S", sweep.best_seen), ("U", sweep.best_unseen))
+        text = ", ".join(f"{name} {shown(100 * value, '{:.1f}')}" for name, value in values)
+        out.print(f"By the published sweep of about 20 biases: {text}.", soft_wrap=True)
+    out.print(f"Record: {record.path}", soft_wrap=True)
 
 
 def numbers_table(numbers: Metrics, title: str) -> RichTable:

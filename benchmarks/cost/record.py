@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmarks.runs.files import write_aside
+from benchmarks.runs.files import write_aside, writing
 from errors import UserError
 
 SCHEMA = 1
@@ -140,8 +140,9 @@ class Profile(Part):
     decoding: Decoding | None = None
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the record as JSON; missing folders are made. A `UserError` where it cannot be written."""
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         text = self.model_dump_json(indent=1) + "\n"
         write_aside(path, lambda file: file.write(text.encode()))
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,97 +54,131 @@ def random_batch(backbone: Backbone, candidates: Candidates, images: int, seed: 
 
 def measure(name: str, settings: Settings, labels: LabelSpace) -> Timing:
     """Measure a method. On the CPU memory is the process's own, so a process should measure no more than one."""
-    device = choose_device(settings.device)
-    deterministic()
-    memory = _Memory(device)
-    backbone = BACKBONES.get(backbone_name(settings.backbone))().to(device)
-    backbone.recompute = settings.recompute
-    torch.manual_seed(derived_seed("init", settings.seed))
-    method, training = build(name, backbone, labels)
-    method.to(device)
-    images = settings.batch or training.batch_size
-    training = training.model_copy(update={"batch_size": images, "micro_batch": None})
-    execution = Execution(device, settings.precision, eval_batch=images)
-    train = labels.dataset.candidates("train")
-    test = labels.dataset.candidates("test", settings.world)
-    batch = random_batch(backbone, train, images, settings.seed)
+    subject = _Subject(name, settings, labels)
+    steps, evaluation = subject.steps(), subject.evaluation()
+    return Timing(
+        step=None if steps is None else spread(steps.seconds),
+        step_parts={} if steps is None else median_parts(steps.parts),
+        metered_step=None if steps is None else statistics.median(steps.metered),
+        evaluation=spread(evaluation.seconds),
+        eval_parts=median_parts(evaluation.parts),
+        prepare=evaluation.prepare,
+        memory_base=subject.memory.base,
+        memory_training=None if steps is None else steps.memory,
+        memory_evaluation=evaluation.memory,
+    )
 
-    def settle() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
 
-    def clock() -> float:
-        settle()
-        return time.perf_counter()
+@dataclass
+class _Repeated:
+    """What work took that was done again and again.
 
-    def timed(work: Callable[[], Any]) -> float:
-        start = clock()
-        work()
-        return clock() - start
+    seconds: of each time without a meter.
+    metered: of each time with one, which costs something itself.
+    parts: of `metered`, by part.
+    prepare: seconds of what came once before.
+    memory: bytes at the fullest moment, None where the system does not tell.
+    """
 
-    def metered(work: Callable[[], Any], times: int) -> tuple[list[dict[str, float]], list[float]]:
-        meter, parts, whole = PartMeter(clock), [], []
-        for _ in range(times):
-            meter.reset()
-            start = clock()
-            with meter.watching(method), _optimizer_part(meter, optimizer):
-                work()
-            meter.settle()
-            whole.append(clock() - start)
-            parts.append(dict(meter.costs))
-        return parts, whole
+    seconds: list[float]
+    metered: list[float]
+    parts: list[dict[str, float]]
+    prepare: float = 0.0
+    memory: int | None = None
 
-    step_seconds: list[float] = []
-    step_parts: list[dict[str, float]] = []
-    whole: list[float] = []
-    optimizer: Any = None
-    memory_training = None
-    few = max(1, settings.steps // 2)
-    if method.info.trains and training.epochs > 0:
-        method.train()
-        optimizer, _ = make_optimizer(method, training)
-        scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+
+class _Subject:
+    """A method on a device, with a batch for it and what measures it."""
+
+    def __init__(self, name: str, settings: Settings, labels: LabelSpace) -> None:
+        self.settings, self.device = settings, choose_device(settings.device)
+        deterministic()
+        self.memory, self.clock = _Memory(self.device), _Clock(self.device)  # before anything is built
+        backbone = BACKBONES.get(backbone_name(settings.backbone))().to(self.device)
+        backbone.recompute = settings.recompute
+        torch.manual_seed(derived_seed("init", settings.seed))
+        self.method, training = build(name, backbone, labels)
+        self.method.to(self.device)
+        images = settings.batch or training.batch_size
+        self.training = training.model_copy(update={"batch_size": images, "micro_batch": None})
+        self.execution = Execution(self.device, settings.precision, eval_batch=images)
+        self.train = labels.dataset.candidates("train")
+        self.test = labels.dataset.candidates("test", settings.world)
+        self.batch = random_batch(backbone, self.train, images, settings.seed)
+        self.optimizer: Any = None  # kept for the evaluation, whose memory it is part of, as in a run
+
+    def steps(self) -> _Repeated | None:
+        """Measure steps of training; None of a method that is not trained."""
+        if not self.method.info.trains or self.training.epochs == 0:
+            return None
+        self.method.train()
+        self.optimizer, _ = make_optimizer(self.method, self.training)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.settings.precision == "fp16")
 
         def step() -> None:
             # A step takes its loss function when it is made, with the meter in it or without.
-            Stepper(method, training, execution, train, optimizer, scaler, lambda message: None).step(batch, "profile")
+            what = (self.method, self.training, self.execution, self.train, self.optimizer, scaler)
+            Stepper(*what, lambda message: None).step(self.batch, "profile")
 
-        memory.reset()
-        for _ in range(settings.warmup):
-            step()
-        step_seconds = [timed(step) for _ in range(settings.steps)]
-        step_parts, whole = metered(step, few)
-        memory_training = memory.peak()
+        self.memory.reset()
+        found = self._repeated(step)
+        found.memory = self.memory.peak()
         release()
-    test_batch = Batch(batch.states, batch.objects, torch.full_like(batch.pairs, -1), images=batch.images)
-    memory.reset()
-    with execution.autocast():
-        method.eval()
-        with torch.inference_mode():
-            start = clock()
-            prepared = method.prepare(test)
-            prepare = clock() - start
+        return found
 
-        def evaluate() -> None:
-            score_images(method, [test_batch], test, pair_chunk=execution.pair_chunk, prepared=prepared)
+    def evaluation(self) -> _Repeated:
+        """Measure the preparation of the candidates' text, and scores of a batch."""
+        unlabelled = torch.full_like(self.batch.pairs, -1)
+        batch = Batch(self.batch.states, self.batch.objects, unlabelled, images=self.batch.images)
+        self.memory.reset()
+        with self.execution.autocast():
+            self.method.eval()
+            with torch.inference_mode():
+                start = self.clock()
+                prepared = self.method.prepare(self.test)
+                prepare = self.clock() - start
+            chunk = self.execution.pair_chunk
+            found = self._repeated(
+                lambda: score_images(self.method, [batch], self.test, pair_chunk=chunk, prepared=prepared)
+            )
+        found.prepare, found.memory = prepare, self.memory.peak()
+        return found
 
-        for _ in range(settings.warmup):
-            evaluate()
-        eval_seconds = [timed(evaluate) for _ in range(settings.steps)]
-        eval_parts, _ = metered(evaluate, few)
-    return Timing(
-        step=spread(step_seconds) if step_seconds else None,
-        step_parts=median_parts(step_parts),
-        metered_step=statistics.median(whole) if whole else None,
-        evaluation=spread(eval_seconds),
-        eval_parts=median_parts(eval_parts),
-        prepare=prepare,
-        memory_base=memory.base,
-        memory_training=memory_training,
-        memory_evaluation=memory.peak(),
-    )
+    def _repeated(self, work: Callable[[], object]) -> _Repeated:
+        """Do work to warm up, then timed, then with a meter in it, half as many times."""
+        for _ in range(self.settings.warmup):
+            work()
+        seconds = [self._seconds(work) for _ in range(self.settings.steps)]
+        meter = PartMeter(self.clock)
+        found = _Repeated(seconds, [], [])
+        for _ in range(max(1, self.settings.steps // 2)):
+            meter.reset()
+            start = self.clock()
+            with meter.watching(self.method), _optimizer_part(meter, self.optimizer):
+                work()
+            meter.settle()
+            found.metered.append(self.clock() - start)
+            found.parts.append(dict(meter.costs))
+        return found
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        start = self.clock()
+        work()
+        return self.clock() - start
+
+
+class _Clock:
+    """Tells seconds once the device has done what it was given."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class Stepper:
             # Read once, and after backward was handed to the device: until then nobody waits for it.
             values = numbers({"total": losses.total, **losses.terms})
             if not math.isfinite(values["total"]):
-                raise diverged(self.method.info.name, where, values["total"])
+                raise Diverged(self.method.info.name, where, values["total"])
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value * share.count
         return dict(zip(sums, self.group.sums(sums.values()), strict=True))
@@ -196,10 +196,12 @@ def rows(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
-def diverged(method: str, where: str, value: float) -> UserError:
-    """Return the error of a loss that is no number any more."""
-    return UserError(
-        f"The training loss of {method} became {value} in {where}.",
-        "Finished epochs and the checkpoint before this epoch are kept.",
-        f"Lower the learning rate (--set {method}.lr=...) or train in fp32 (--precision fp32).",
-    )
+class Diverged(UserError):
+    """The loss is no number any more. A record keeps this name, which tells it from failures that may pass."""
+
+    def __init__(self, method: str, where: str, value: float) -> None:
+        super().__init__(
+            f"The training loss of {method} became {value} in {where}.",
+            "Finished epochs and the checkpoint before this epoch are kept.",
+            f"Lower the learning rate (--set {method}.lr=...) or train in fp32 (--precision fp32).",
+        )

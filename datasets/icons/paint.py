@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from datasets.icons.render import SIZE, Canvas, Painter, blend, blurred, drawn, eroded, noise
 
@@ -59,7 +59,7 @@ def _zigzag(
 
 
 def _lines(lines: list[list[tuple[float, float]]], width: float) -> np.ndarray:
-    def draw(pen, scale: float) -> None:
+    def draw(pen: ImageDraw.ImageDraw, scale: float) -> None:
         for line in lines:
             pen.line([(x * scale, y * scale) for x, y in line], fill=255, width=round(width * scale), joint="curve")
 

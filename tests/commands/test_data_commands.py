@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,16 @@ def test_data_that_is_not_here_is_one_line_with_what_to_do(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "python bench.py data fetch cgqa" in done.stderr
     assert "Did you mean 'cgqa'?" in here("data", "info", "cqa", check=False).stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_fetch_that_is_stopped_says_that_the_same_command_goes_on(tmp_path, monkeypatch, number, word):
+    def stopped(*given, **more):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("datasets.fetching.download.fetch", stopped)
+    done = here("data", "fetch", "cgqa", "--yes", env={"CZSL_DATA": str(tmp_path)}, check=False)
+    assert done.returncode == 128 + number
+    assert f"Stopped by {word}. Nothing finished is lost; the same command goes on." in done.stderr
+    assert "Traceback" not in done.stderr

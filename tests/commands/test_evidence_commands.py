@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import raising_decoder
 import torch
+from in_process import here
 from PIL import Image
 from toy_world import make_toy
 from typer.testing import CliRunner
@@ -329,6 +330,35 @@ def test_the_command_compares_in_a_table_and_in_json(results):
     assert found["statistics"]["auc"]["difference"] == pytest.approx(
         found["statistics"]["auc"]["a"] - found["statistics"]["auc"]["b"]
     )
+
+
+@pytest.mark.parametrize("words", [["--world", "opne"], ["--profile", "clena"]])
+def test_a_condition_that_there_is_not_is_refused_and_not_looked_for(results, words):
+    done = here("compare", "csp", "clip_zero_shot", *words, "--results", results, check=False)
+    assert done.returncode == 2
+    assert words[1] in done.stderr and "Finish it" not in done.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("command", ["compare", "predict"])
+def test_a_file_that_cannot_be_written_takes_nothing_of_what_was_found(results, tmp_path, command, as_json):
+    image = DATASETS.get("toy_evidence")().image_path("test", 0)
+    run = run_of(results, "csp-toy-tiny-icons-closed").path
+    words = {
+        "compare": ["csp", "clip_zero_shot", "--world", "closed", "--resamples", 200, "--flips"],
+        "predict": [image, "--run", run, "--device", "cpu", "--picture"],
+    }[command]
+    place = ["--results", results, *(["--json"] if as_json else [])]
+    done = here(command, *words, tmp_path / "no folder/file.csv", *place, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr
+    if as_json:
+        assert len(json.loads(done.stdout)) == 1
+    else:
+        assert {"compare": "McNemar", "predict": "probability"}[command] in done.stdout
+    done = here(command, *words, tmp_path / "file.svg", *place)
+    assert (tmp_path / "file.svg").is_file()
+    assert (str(tmp_path / "file.svg") in done.stdout) is not as_json
 
 
 # status ---------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -319,6 +320,50 @@ def test_decoding_processes_that_keep_up():
     assert picture(48, 36) == picture(48, 36) and picture(48, 36)[:2] == b"\xff\xd8"
 
 
+# What is timed --------------------------------------------------------------------------------------------------------
+
+
+def test_work_is_warmed_up_then_timed_then_metered_half_as_often(monkeypatch):
+    from benchmarks.cost import timing
+
+    meters, made, open_meters = [], [], []
+    step, scores, watching = timing.Stepper.step, timing.score_images, PartMeter.watching
+
+    @contextmanager
+    def watched(meter, method):
+        meters.append(meter)
+        open_meters.append(meter)
+        with watching(meter, method):
+            yield
+        open_meters.pop()
+
+    def counted_step(*given):
+        made.append(("step", bool(open_meters)))
+        return step(*given)
+
+    def counted_scores(*given, **more):
+        made.append(("scores", bool(open_meters)))
+        return scores(*given, **more)
+
+    monkeypatch.setattr(PartMeter, "watching", watched)
+    monkeypatch.setattr(timing.Stepper, "step", counted_step)
+    monkeypatch.setattr(timing, "score_images", counted_scores)
+    settings = TINY.model_copy(update={"steps": 4, "warmup": 1})
+    found = timing.measure("csp", settings, label_space(LABELS))
+    once = [False] * 5 + [True] * 2
+    assert made == [(work, metered) for work in ("step", "scores") for metered in once]
+    assert (found.step.count, found.evaluation.count) == (4, 4)
+    assert len(set(map(id, meters))) == 2, "a meter for each kind of work"
+    assert "optimizer" in found.step_parts and "optimizer" not in found.eval_parts
+    assert found.prepare > 0 and found.memory_training is not None and found.memory_evaluation is not None
+    made.clear()
+    untrained = timing.measure("clip_zero_shot", settings, label_space(LABELS))
+    assert made == [("scores", metered) for metered in once]
+    assert (untrained.step, untrained.step_parts, untrained.metered_step, untrained.memory_training) == (
+        None, {}, None, None,
+    )  # fmt: skip
+
+
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +391,34 @@ def test_the_command_refuses_wrong_words():
     ):
         done = here("cost", *words, check=False)
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below", "link to nowhere/below"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, place):
+    (tmp_path / "a file").write_text("kept")
+    (tmp_path / "link to nowhere").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr("benchmarks.cost.whole.take", lambda *given: pytest.fail("it was measured"))
+    done = here("cost", "--methods", "csp", "--labels", LABELS, "--output", tmp_path / place, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"Nothing can be written below {tmp_path / place}." in done.stderr and "--output" in done.stderr
+    assert (tmp_path / "a file").read_text() == "kept" and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["profile.json", "profile.csv", "profile.md", "profile.pdf", ""])
+def test_a_file_that_cannot_be_written_takes_nothing_of_what_was_printed(tmp_path, monkeypatch, name):
+    folder = tmp_path / "out"
+
+    def take(*given):
+        if name:
+            (folder / name).mkdir(parents=True)
+        else:  # the folder was free when it was looked at
+            folder.write_text("")
+        return made_profile()
+
+    monkeypatch.setattr("benchmarks.cost.whole.take", take)
+    done = here("cost", "--methods", "csp", "--labels", LABELS, "--output", folder, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cannot be written" in done.stderr and "refiner_style" in done.stdout
 
 
 def test_the_old_name_of_the_command_says_the_new_one(counted_once):
