@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.base import PHASES, CompositionDataset, Pair, Phase, Split, Vocabulary
+from datasets.base import PHASES, CompositionDataset, Pair, Split, Vocabulary
 from datasets.layout import MINIATURE, Layout, LayoutReader, assemble, judge, read_pairs
 from datasets.metadata import SPLIT, STEM, entries, find_metadata, read_metadata, read_text
 from datasets.published import shipped_lists
@@ -181,11 +181,6 @@ def every_pair(dataset: CompositionDataset) -> list[Pair]:
     """Return the pairs of all three lists, sorted: the columns of the released codes in the closed world."""
     lists: Iterable[Sequence[Pair]] = (dataset.train_pairs, dataset.val_pairs, dataset.test_pairs)
     return sorted({pair for pairs in lists for pair in pairs})
-
-
-def listed_pairs(dataset: CompositionDataset, phase: Phase) -> Sequence[Pair]:
-    """Return the pairs of a phase's own list."""
-    return {"train": dataset.train_pairs, "val": dataset.val_pairs, "test": dataset.test_pairs}[phase]
 
 
 def _spellings(name: str) -> list[str]:

@@ -226,10 +226,12 @@ def test_redo_gives_the_same_bits_and_skip_leaves_alone(plugin, tmp_path):
 
 def test_a_dry_run_writes_nothing(plugin, tmp_path):
     arguments = ["run", "--dataset", "toy", "--plugin", plugin, "--methods", "csp", "clip_zero_shot"]
-    shown = here(*arguments, "--dry-run", "--results", tmp_path / "r").stdout
+    shown = here(*arguments, "--worlds", "closed", "open", "--dry-run", "--results", tmp_path / "r").stdout
     assert "csp-toy-tiny-icons-closed-clean-s0" in shown.replace("\n", "").replace("│", "").replace(" ", "")
     assert "(preset)" in shown
-    assert "Memory in GB, estimated" in shown and shown.count("~0.") == 2
+    assert "Memory in GB, estimated" in shown and shown.count("~0.") == 4
+    table = shown[shown.index("Memory in GB") :].splitlines()
+    assert max(map(len, table)) <= 80 and sum("toy, open" in line for line in table) == 2
     assert not (tmp_path / "r").exists()
 
 

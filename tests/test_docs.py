@@ -11,15 +11,20 @@ from pathlib import Path
 
 import pytest
 from in_process import here
+from toy_runs import make_backbone
 from toy_world import make_toy
 
+from benchmarks.runs.resolution import resolve
+from benchmarks.training.steps import mixes_images
 from datasets.checking.check import about
+from methods.released.names import FORMS
+from registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
-    ROOT / "results/README.md",
-    ROOT / "results/reference/README.md",
+    ROOT / "findings/README.md",
+    *sorted((ROOT / "results").rglob("README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
@@ -43,6 +48,95 @@ def test_links_to_headings_resolve(page):
         other = page if not target else page.parent / target
         headings = re.findall(r"^#+ (.*)$", other.read_text(), re.MULTILINE)
         assert fragment in map(anchor, headings), f"{target}#{fragment}"
+
+
+SOURCE = ("benchmarks", "datasets", "methods", "tests")
+TOPS = (*SOURCE, ".ci", "docs", "findings", "results")
+ROOMS = [ROOT, *(folder for top in SOURCE for folder in (ROOT / top, *(ROOT / top).rglob("*/")))]
+ELSEWHERE = {
+    "docs/add_a_dataset.md": {"flat.py"},  # examples of these pages
+    "docs/add_a_method.md": {"word_sum.py"},
+    "docs/your_scores.md": {"evaluate.py", "test.py", "code/test.py", "MSCI/code/test_base.py"},  # of released codes
+}
+"""Source files that pages name and that are not of this repository."""
+
+
+def paths_named(page: Path) -> list[str]:
+    """What a page has between backticks that is a path in the repository: below one of its folders, or source code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    words = [word for word in re.findall(r"`([^`\n]+)`", text) if not re.search(r"\s|://|^path/", word)]
+    elsewhere = ELSEWHERE.get(str(page.relative_to(ROOT)), set())
+    return [
+        word
+        for word in words
+        if word not in elsewhere
+        # A folder of another name, such as `report/`, may be one of a user's.
+        and (word.endswith((".py", ".toml", ".sh")) or ("/" in word and word.split("/")[0] in TOPS))
+    ]
+
+
+def is_there(path: str, page: Path) -> bool:
+    """Whether a path is that of something in the repository: from its root, the page or a room; bare names anywhere.
+
+    What stands for something else, such as `<method>`, is anything.
+    """
+    pattern = re.sub(r"<[^>]*>", "*", path.rstrip("/"))
+    return any(next(room.glob(pattern), None) is not None for room in (page.parent, *ROOMS))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_documents_are_there(page):
+    assert [path for path in paths_named(page) if not is_there(path, page)] == []
+
+
+def test_paths_that_are_not_there_are_found():
+    """The kinds of names that pages have, and what became of some that moved."""
+    page = ROOT / "docs/faq.md"
+    for path in ("bench.py", "running/plan.py", "scoring.py", "tests/golden", "presets/*.toml", "presets/<name>.toml"):
+        assert is_there(path, page), path
+    for path in ("evaluation.py", "tests/benchmarks", "running/evaluation.py", "presets/*.json", "methods/<x>.toml"):
+        assert not is_there(path, page), path
+    assert sum(len(paths_named(page)) for page in PAGES) > 100
+
+
+def methods_in(text: str) -> set[str]:
+    """The suite's methods that a text names, in whatever way they are written."""
+    plain = re.sub(r"[ _\n]", "-", text.lower())
+    own = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("methods.")]
+    return {name for name in own if re.search(rf"(?<!\w){name.replace('_', '-')}(?!\w)", plain)}
+
+
+def between(page: str, start: str, end: str) -> str:
+    """The text of a page after some words and before others."""
+    _, found, rest = (ROOT / page).read_text().partition(start)
+    assert found and end in rest, (page, start, end)
+    return rest.partition(end)[0]
+
+
+def test_pages_name_the_methods_whose_checkpoints_are_read():
+    assert methods_in(between("docs/faq.md", "of a released code?**", ":")) == set(FORMS)
+    assert methods_in(between("docs/your_checkpoints.md", "the released code of", "saved")) == set(FORMS)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/your_checkpoints.md").read_text(), re.MULTILINE)
+    assert set(rows) == set(FORMS)
+
+
+def test_pages_name_the_methods_whose_images_influence_each_other(toy):
+    every = methods_in(" ".join(METHODS.names()))
+    mixing, trained = set(), {name for name in every if METHODS.get(name).info.trains}
+    for name in every:
+        method_class = METHODS.get(name)
+        config = method_class.Config.model_validate(resolve(name, method_class.Config, "icon_states").method)
+        if mixes_images(method_class(make_backbone(), toy.vocabulary, config)):
+            mixing.add(name)
+    assert methods_in(between("docs/faults.md", "(BatchNorm in", ")")) == mixing
+    assert methods_in(between("docs/faq.md", "It does for", ", whose\nBatchNorm")) == mixing
+    assert methods_in(between("docs/faq.md", "change results?** Not for", ", up to rounding")) == trained - mixing
+
+
+def test_the_page_of_the_feature_cache_names_every_method():
+    table = between("docs/feature_cache.md", "| | what is kept of an image |", "\n\n")
+    first = " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
+    assert methods_in(first) == methods_in(" ".join(METHODS.names()))
 
 
 def commands(page: Path) -> list[list[str]]:

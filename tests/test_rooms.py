@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "methods", "datasets")
+CALLED_BY_LIBRARIES = {"affinity", "get_amp_supported_dtype", "seekable"}
+"""Methods that override those of submitit, torch and io."""
 
 
 def modules() -> dict[str, Path]:
@@ -48,3 +53,29 @@ def test_registry_and_errors_lie_below_everything_and_the_command_line_above():
 def test_no_module_is_in_a_circle_of_imports_types_included():
     order = list(TopologicalSorter(imports()).static_order())  # CycleError names the circle
     assert order.index("errors") < order.index("registry") < order.index("bench")
+
+
+def names_made(file: Path) -> Iterator[str]:
+    """Yield the functions, classes and constants of a module and the public methods of its classes.
+
+    What a decorator takes up, such as a command or a registered reader, need not be named again.
+    """
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.decorator_list:
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from (own.name for own in node.body if isinstance(own, ast.FunctionDef) and own.name[0] != "_")
+
+
+def test_everything_that_is_made_is_used_by_more_than_tests():
+    """A name that the suite and its documents have in no other place serves nobody."""
+    pages = [ROOT / "pyproject.toml", ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    words: Counter[str] = Counter()
+    for file in (*modules().values(), *pages):
+        words.update(re.findall(r"\w+", file.read_text(encoding="utf-8")))
+    unused = {name for file in modules().values() for name in names_made(file) if words[name] == 1}
+    assert unused == CALLED_BY_LIBRARIES

@@ -175,7 +175,7 @@ def _computed_elsewhere(planned: Sequence[PlannedRun], workbench: Workbench) -> 
     if not records:
         return ""
     from benchmarks.report.machines import elsewhere_note
-    from benchmarks.running.execute import here
+    from benchmarks.running.process import here
 
     return elsewhere_note(records, here(workbench))
 

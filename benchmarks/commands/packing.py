@@ -64,9 +64,19 @@ def unpack(
         runs, problems, _ = records_of([source])
         new = {run.run_id for run in runs if not (folder / run.run_id / SPEC).exists()}
         if len(new) < len(runs):
-            there = {run.run_id: run for run in find_runs(folder)[0] if run.result is not None}
+            own_runs, damaged = find_runs(folder)
+            for problem in damaged:
+                if problem.path.name in {run.run_id for run in runs}:
+                    err.print(f"Left as it is: {problem.path}: {problem.message}", style="yellow", soft_wrap=True)
+            there = {run.run_id: run for run in own_runs}
             for run in runs:
-                if run.run_id in there and (text := clash((there[run.run_id], Source(folder, folder)), (run, source))):
+                if run.run_id in new or (own := there.get(run.run_id)) is None:
+                    continue
+                if own.result is None:
+                    text = f"{run.run_id} is in {folder} without a result ({own.status}), and is left as it is."
+                else:
+                    text = clash((own, Source(folder, folder)), (run, source))
+                if text:
                     err.print(text, style="yellow", soft_wrap=True)
         for one in packed:
             if one.run_id in new:

@@ -97,8 +97,10 @@ def show_plan(planned: Sequence[PlannedRun], workbench: Workbench) -> None:
     if rows := memory_table(planned, workbench):
         title = "Memory in GB, estimated; the process and the data come on top"
         table = RichTable(title=title, title_justify="left")
-        for head in ("method", "data set", "backbone", "weights", "step", "evaluation", "in all"):
+        for head in ("method", "data set, world", "backbone"):
             table.add_column(head, overflow="fold")
+        for head in ("weights", "step", "evaluation", "in all"):
+            table.add_column(head, justify="right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
         out.print(table)

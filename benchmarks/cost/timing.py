@@ -18,7 +18,7 @@ from benchmarks.cost.peak import peak, reset_peak
 from benchmarks.cost.record import Settings, Spread, Timing
 from benchmarks.evaluation.scoring import score_images
 from benchmarks.running.choices import choose_device
-from benchmarks.running.execute import deterministic
+from benchmarks.running.process import deterministic
 from benchmarks.training.execution import Execution
 from benchmarks.training.memory import peak_memory, release
 from benchmarks.training.optimizers import make_optimizer

@@ -103,12 +103,17 @@ class _AtWork:
 
 
 class _Pool:
-    """Keeps every place busy until no run waits. places: the environment variables of each place."""
+    """Keeps every place busy until no run waits.
+
+    places: the environment variables of each place.
+    settled: runs of which nothing more will be done; those that a stop of the pool comes to, or
+      keeps from beginning, are not.
+    """
 
     def __init__(self, places: Sequence[Mapping[str, str]], own: str, watch: Watch) -> None:
         self.places, self.own, self.watch = list(places), own, watch
         self.running: dict[int, _AtWork] = {}
-        self.failures = self.held = self.stopped = 0
+        self.failures = self.held = self.stopped = self.settled = 0
 
     def run(self, groups: Sequence[Sequence[PlannedRun]]) -> int:
         """Do the runs, those of one training in one process; return the exit code of `Launcher.launch`."""
@@ -123,8 +128,7 @@ class _Pool:
                     if waiting:
                         self._start(place, waiting.pop(0))
                 self._collect()
-                done = total - sum(map(len, waiting)) - self._at_work()
-                self.watch.progress("all runs", "done", done, total, f"{self._at_work()} at work")
+                self.watch.progress("all runs", "done", self.settled, total, f"{self._at_work()} at work")
                 time.sleep(TICK)
         except KeyboardInterrupt:  # the second Ctrl-C
             for one in self.running.values():
@@ -150,6 +154,7 @@ class _Pool:
         for item in runs:
             launch = launched.read(item.folder.path)
             if launch is None or launch.cancelled or launch.job != self.own:
+                self.settled += 1
                 self.watch.left_out(name_of(item), f"The run {item.spec.run_id} was cancelled.")
             else:
                 wanted.append(item)
@@ -178,22 +183,25 @@ class _Pool:
             if one.listener:
                 one.listener.close(self.watch)
             for item in one.runs:
-                log = one.runs[0].folder.path / LOG
-                self._tell(item, code, time.perf_counter() - one.start, reason(item.folder, code, log))
+                self._tell(item, code, time.perf_counter() - one.start, one.runs[0].folder.path / LOG)
 
-    def _tell(self, item: PlannedRun, code: int, seconds: float, why: str) -> None:
-        """Say what became of a run of a process that ended with this code."""
+    def _tell(self, item: PlannedRun, code: int, seconds: float, log: Path) -> None:
+        """Say what became of a run of a process that ended with this code and printed into this log."""
         name = name_of(item)
-        if item.folder.status == "done":
+        done = item.folder.status == "done"
+        if not done and (code > 128 or code == -signal.SIGTERM):
+            self.settled += stopping.requested() is None  # by `cancel` alone: the pool goes on without it
+            self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
+            return
+        self.settled += 1
+        if done:
             self.watch.done(name, item.folder.read(), seconds)
         elif code == 3:
             self.held += 1
-            self.watch.left_out(name, why)
-        elif code > 128 or code == -signal.SIGTERM:
-            self.watch.left_out(name, f"The run {item.spec.run_id} was stopped; the same command goes on with it.")
+            self.watch.left_out(name, reason(item.folder, code, log))
         else:
             self.failures += 1
-            self.watch.failed(name, why)
+            self.watch.failed(name, reason(item.folder, code, log))
 
     def _signal(self, number: int) -> None:
         for one in self.running.values():

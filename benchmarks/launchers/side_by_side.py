@@ -53,7 +53,7 @@ def at_once(planned: Sequence[PlannedRun], workbench: Workbench) -> int:
         return 1
     from benchmarks.running.joint import together
 
-    trainings = [runs[0] for runs in together(todo)]
+    trainings = together(todo)
     count = max(1, min(len(trainings), cores() // workbench.choices.threads))
     return fitting(trainings, workbench, count, free_memory())
 
@@ -70,27 +70,28 @@ def expected_work(planned: PlannedRun, workbench: Workbench) -> float:
     return images * planned.spec.training.epochs * one
 
 
-def fitting(planned: Sequence[PlannedRun], workbench: Workbench, count: int, free: int | None) -> int:
-    """Return how many of the runs, at most `count` and at least 1, memory of `free` bytes suffices for.
+def fitting(groups: Sequence[Sequence[PlannedRun]], workbench: Workbench, count: int, free: int | None) -> int:
+    """Return how many of the trainings, at most `count` and at least 1, memory of `free` bytes suffices for.
 
+    groups: the runs of each training, which needs what the largest of them does: one may be judged in the open world.
     free: None where nobody knows. A run whose need cannot be estimated counts as its process alone.
     """
     if count == 1 or free is None:
         return count
-    if free >= count * ROOM and all(item.spec.backbone in SMALL for item in planned):
+    if free >= count * ROOM and all(item.spec.backbone in SMALL for runs in groups for item in runs):
         return count
-    from benchmarks.running.memory_estimate import estimate_run
+    from benchmarks.running.memory_estimate import estimate_run, kind_of
 
     known: dict[tuple[str, ...], int] = {}  # seeds and switches of a method take the same
-    needs = []
-    for item in planned:
-        spec = item.spec
-        kind = (spec.method, spec.dataset_digest, spec.backbone_digest, spec.world)
+
+    def need(item: PlannedRun) -> int:
+        kind = kind_of(item.spec)
         if kind not in known:
             estimate = estimate_run(item, workbench)
             known[kind] = PROCESS + (0 if estimate is None else estimate.total)
-        needs.append(known[kind])
-    needs.sort(reverse=True)  # those that take most may meet
+        return known[kind]
+
+    needs = sorted((max(map(need, runs)) for runs in groups), reverse=True)  # those that take most may meet
     return max([1, *(number for number in range(2, count + 1) if sum(needs[:number]) <= free)])
 
 

@@ -76,9 +76,9 @@ class Slurm(Launcher):
             there = "The command sbatch is not found."
             raise UserError("There is no SLURM here.", there, "Submit from a login node of the cluster.")
         with launched.handing_out(root):
-            todo, _ = launched.free(planned, root, watch)
+            todo, held = launched.free(planned, root, watch)
             if not todo:
-                return 0
+                return 3 if held else 0
             groups = together(todo)
             judge(self._script(root, len(groups)))  # before anything is written
             about = (workbench.choices, self.options.plugins, self.options.command_line)
@@ -91,7 +91,7 @@ class Slurm(Launcher):
                 launched.note(item.folder.path, self.name, number)
         for item, number in numbers:
             watch.submitted(name_of(item), f"SLURM job {number}")
-        return 0
+        return 3 if held else 0
 
     def preview(self, planned: Sequence[PlannedRun], workbench: Workbench) -> list[str]:
         """See `Launcher.preview`: the script that sbatch would get, and what each job does. No SLURM is needed here."""

@@ -25,7 +25,7 @@ class RunState:
     """A run and how far it is.
 
     epochs: (finished, all).
-    changed: when its folder was last written to; None for a run that is only planned.
+    changed: when its folder was last written to; None for a run that is only planned, or whose folder is gone.
     note: who is at it, why it failed, or what can be done.
     """
 
@@ -58,7 +58,10 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
         state: State = "running" if launch.state == "RUNNING" else "queued"  # a process that has not got to the run yet
         return RunState(spec.run_id, state, (finished, total), _changed(path), f"{launch}, {launch.state}")
     if status == "failed":
-        failure = folder.read().error or {}
+        try:
+            failure = folder.read().error or {}
+        except UserError as error:
+            return RunState(spec.run_id, "unreadable", (finished, total), _changed(path), str(error))
         note = f"{failure.get('message', '')} See {path / ERROR}."
         return RunState(spec.run_id, "failed", (finished, total), _changed(path), note.strip())
     if status == "interrupted":
@@ -82,9 +85,18 @@ def _unknown(launch: Launch | None) -> str:
     return f"{launch} cannot be asked about from here" if launch is not None and launch.state == UNKNOWN else ""
 
 
-def _changed(path: Path) -> datetime:
-    newest = max((file.stat().st_mtime for file in path.iterdir()), default=path.stat().st_mtime)
-    return datetime.fromtimestamp(newest, UTC)
+def _changed(path: Path) -> datetime | None:
+    """Return when a folder was last written to; None where it is gone.
+
+    A run at work renames the files that it has written aside, so one that was listed need not be there any more.
+    """
+    times = []
+    with suppress(OSError):
+        times.append(path.stat().st_mtime)
+        for file in path.iterdir():
+            with suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+    return datetime.fromtimestamp(max(times), UTC) if times else None
 
 
 def states(results: Path, planned: Iterable[PlannedRun] | None = None) -> list[RunState]:

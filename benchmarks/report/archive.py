@@ -14,7 +14,9 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from benchmarks.report.columns import (
     to_planes,
 )
 from benchmarks.runs import files
+from benchmarks.runs.reading import ASIDE
 from benchmarks.runs.records import EPOCHS, RESULT, SCORES, SPEC
 from errors import UserError
 
@@ -155,11 +158,7 @@ def read(path: Path) -> list[Packed]:
         return [
             Packed(
                 run_id,
-                {
-                    name: members[f"{run_id}/{name}"]
-                    for name in TEXTS
-                    if name != EPOCHS or f"{run_id}/{name}" in members
-                },
+                {name: members[f"{run_id}/{name}"] for name in _texts(run_id, members)},
                 from_differences({name: from_planes(about, members[about["member"]]) for name, about in own.items()}),
             )
             for run_id, own in index["runs"].items()
@@ -185,13 +184,27 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 
 
 def unpack(run: Packed, root: Path) -> Path:
-    """Write a run as an ordinary record folder below `root` and return it; the result comes last, as in any record."""
+    """Write a run as an ordinary record folder below `root` and return it, whole or not at all.
+
+    It is written aside and renamed. Where its folder is there already, with what a launcher left, the files are moved
+    into it, the specification last: a folder without one holds no run, and is taken for new when it is unpacked again.
+    """
     folder = root / run.run_id
-    with files.writing(folder / SPEC):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (name for name in (SPEC, EPOCHS) if name in run.texts):
-            (folder / name).write_bytes(run.texts[name])
-    files.write_arrays(folder / SCORES, restored(run.arrays))
-    with files.writing(folder / RESULT):
-        (folder / RESULT).write_bytes(run.texts[RESULT])
+    aside = root / f".{run.run_id}.{os.getpid()}{ASIDE}"
+    try:
+        with files.writing(folder / SPEC):
+            aside.mkdir(parents=True, exist_ok=True)
+            for name, text in run.texts.items():
+                (aside / name).write_bytes(text)
+        files.write_arrays(aside / SCORES, restored(run.arrays))
+        with files.writing(folder / SPEC):
+            if folder.is_dir():
+                for path in sorted(aside.iterdir(), key=lambda path: path.name == SPEC):
+                    path.replace(folder / path.name)
+                aside.rmdir()
+            else:
+                aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return folder

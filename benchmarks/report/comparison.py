@@ -58,7 +58,7 @@ def face_offs(a: Side, b: Side, resampling: Resampling) -> list[Faceoff]:
         )
     if not couples:
         raise _unclear(a, b)
-    notes = [note for note in (a.note, b.note) if note]
+    notes = [note for note in dict.fromkeys((a.note, b.note, a.unread, b.unread)) if note]
     found = [_face_off(x, y, _labels(a, b, x, y), notes, resampling) for x, y in couples]
     named = [(x.name, x.conditions[: len(CONDITIONS)]) for x, _ in couples]
     return [  # of those of one name, which data and weights each is about

@@ -164,6 +164,10 @@ def of_training(group: Group) -> Iterator[Plan]:
 
 
 def of_ablations(group: Group, full: Row, stem: str) -> Iterator[Plan]:
+    """What each switch of a method changes in its AUC, where some switch and the full model share a seed.
+
+    full: the row of the full model. stem: of the figure's files.
+    """
     from benchmarks.report import figures, uncertainty
 
     if not len(figures.auc_values(full)):

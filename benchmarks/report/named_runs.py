@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report.groups import stated
-from benchmarks.runs.records import SPEC, RunFolder, RunRecord, find_runs
+from benchmarks.runs.records import SPEC, Problem, RunFolder, RunRecord, find_runs
 from benchmarks.runs.spec import EXTERNAL
 from datasets.places import hidden_path, plainly_a_path
 from errors import UserError, counted, did_you_mean, nearest, some
@@ -35,11 +35,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its runs, of one method or of several in a folder. note: on what its name was taken for."""
+    """One of the two: its runs, of one method or of several in a folder.
+
+    note: on what its name was taken for.
+    unread: on records beside its runs that could not be read; "" where all could.
+    """
 
     label: str
     runs: tuple[RunRecord, ...]
     note: str = ""
+    unread: str = ""
 
     def kinds(self) -> list[Kind]:
         """Return the finished runs by method, ablation and what must agree."""
@@ -53,20 +58,38 @@ class Side:
 def find_run(results: Path, name: str) -> RunRecord:
     """Return the run that a word means: its id, else its folder, else the beginning of one id alone.
 
-    A word that is plainly a path (see `plainly_a_path`) is no id.
+    A word that is plainly a path (see `plainly_a_path`) is no id. A run that is meant and cannot be read says why.
     """
     place = Path(name).expanduser()
     if (place / SPEC).is_file() and not is_run_id(results, name):
         return RunFolder(place).read()
-    runs, _ = find_runs(results)
-    found = [run for run in runs if run.run_id == name] or [run for run in runs if run.run_id.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    ids = [run.run_id for run in found or runs]
+    runs, problems = find_runs(results)
+    named = [run for run in runs if run.run_id == name]
+    damaged = [problem.path for problem in problems if problem.path.name == name]
+    if not named and not damaged:
+        named = [run for run in runs if run.run_id.startswith(name)]
+        damaged = [problem.path for problem in problems if problem.path.name.startswith(name)]
+    if len(named) == 1 and not damaged:
+        return named[0]
+    if len(damaged) == 1 and not named:
+        return RunFolder(damaged[0]).read()  # which says what is wrong with it
+    found = [run.run_id for run in named] + [path.name for path in damaged]
+    ids = found or [run.run_id for run in runs] + [problem.path.name for problem in problems]
     raise UserError(
         f"'{name}' names {'no run' if not found else f'{len(found)} runs'}.",
         f"In {results} there {'is' if len(ids) == 1 else 'are'} {some(ids, 8) or 'none'}.",
         did_you_mean(name, ids) or "Pass a run's folder, its id, or the beginning of its id alone.",
+    )
+
+
+def unread_note(place: Path, problems: Sequence[Problem]) -> str:
+    """Return a sentence on the records below a folder that could not be read; "" where all could."""
+    if not problems:
+        return ""
+    names = some([problem.path.name for problem in problems], 4)
+    return (
+        f"Not compared, because they cannot be read: {counted(len(problems), 'record')} in {place} ({names}). "
+        f"The first: {problems[0].message}"
     )
 
 
@@ -95,21 +118,27 @@ def side(results: Path, name: str, only: Mapping[str, str | None]) -> Side:
     only: conditions that runs must have, by name; None is no condition. A name without finished runs is a `UserError`.
     """
     place, note = Path(name).expanduser(), ""
+    problems: list[Problem] = []
+    root = results
     if not plainly_a_path(name) and (name in METHODS.names() or name.startswith(EXTERNAL)):
-        label, runs = name, [run for run in find_runs(results)[0] if run.spec.method == name and not run.spec.ablation]
+        every, problems = find_runs(results)
+        label, runs = name, [run for run in every if run.spec.method == name and not run.spec.ablation]
         note = hidden_path(name, "method")
     elif place.is_dir() and not (place / SPEC).is_file() and not is_run_id(results, name):
-        label, runs = place.resolve().name or name, find_runs(place)[0]
+        root, label = place, place.resolve().name or name
+        runs, problems = find_runs(place)
     else:
         run = find_run(results, name)
         label, runs, note = run.run_id, [run], hidden_path(name, "run", run.path)
+    unread = unread_note(root, problems)
     done = [run for run in runs if run.result is not None]
     kept = [run for run in done if all(v is None or str(getattr(run.spec, k)) == v for k, v in only.items())]
     if not kept:
         given = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
+        there = f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done."
         raise UserError(
             f"'{name}' has no finished run{f' with {given}' if given else ''}.",
-            f"{len(done)} of {counted(len(runs), 'run')} {'is' if len(done) == 1 else 'are'} done.",
+            f"{there} {unread}".strip(),
             note or _next_step(results, name),
         )
-    return Side(label, tuple(kept), note)
+    return Side(label, tuple(kept), note, unread)

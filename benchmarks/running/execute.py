@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.running.doing import Doing, Outcome, Start, execution_of
 from benchmarks.running.plan import PlannedRun
-from benchmarks.running.process import deterministic as deterministic  # where others look for them
-from benchmarks.running.process import here as here
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import locks
 from benchmarks.runs.records import RunRecord

@@ -54,12 +54,17 @@ class Alive(ByPlace):
         self.alive -= size
 
 
-def fullest(work: Callable[[], None], method: Method, execution: Execution, batch: Batch) -> int:
-    """Return the most bytes alive during `work` beside the weights, with those of the batch."""
+def fullest(work: Callable[[], object], method: Method, execution: Execution, batch: Batch) -> tuple[int, int]:
+    """Return the most bytes alive during `work` beside the weights, and those that what it returns keeps alive.
+
+    The batch counts among the first.
+    """
     values = [value for value in (batch.images, *(batch.features or {}).values()) if value is not None]
     with Alive([*method.parameters(), *method.buffers(), *values]) as alive, execution.autocast():
-        work()
-    return alive.fullest + bytes_of(values)
+        kept = work()
+        left = alive.alive
+        del kept
+    return alive.fullest + bytes_of(values), left
 
 
 def fake_weights(method: Method) -> FakeTensorMode:

@@ -7,18 +7,19 @@ layers, pairs, precision and recomputation by itself, for a method of somebody e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from benchmarks.running.fake_tensors import bytes_of, fake_batch, fake_weights, fullest
-from benchmarks.runs.spec import TrainingConfig
+from benchmarks.runs.spec import RunSpec, TrainingConfig
 from benchmarks.training.execution import Execution
 from datasets.base import Candidates
 from errors import UserError
-from methods.base import Method
+from methods.base import Method, Prepared
 from registry import METHODS
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 OPTIMIZER_NUMBERS = 2
 """Numbers that the optimizers keep for each trained one: the two moments of Adam and its kin."""
+
+SAMPLES = (2048, 4096)
+"""Candidates with which an evaluation is followed where there are more than `FOLLOWED`: the rest goes by the growth
+between the two. An open world has hundreds of thousands, which would take minutes."""
+FOLLOWED, COPIES = 32_768, 3
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,57 @@ def estimate(
             with torch.no_grad(), execution.autocast():
                 batch = method.encode(batch)  # once per run, see `PhaseBatches`
         method.train()
-        training = max(0, fullest(step, method, execution, batch) - trained)
+        training = max(0, fullest(step, method, execution, batch)[0] - trained)
     method.eval()
     images = fake_batch(method, mode, execution.eval_batch)
 
-    def score() -> None:
-        prepared = method.prepare(candidates["test"])
-        chunk = slice(0, min(execution.pair_chunk, len(candidates["test"])))
-        method.score(method.encode(images), prepared, chunk).float()
+    def follow(pairs: Candidates) -> tuple[int, int]:
+        def score() -> Prepared:
+            prepared = method.prepare(pairs)
+            chunk = slice(0, min(execution.pair_chunk, len(pairs)))
+            method.score(method.encode(images), prepared, chunk).float()
+            return prepared
 
-    with torch.no_grad():
-        evaluation = fullest(score, method, execution, images)
+        with torch.no_grad():
+            return fullest(score, method, execution, images)
+
+    evaluation = evaluation_bytes(candidates["test"], follow)
     return MemoryEstimate(weights, trained, OPTIMIZER_NUMBERS * trained, training, evaluation)
+
+
+def evaluation_bytes(candidates: Candidates, follow: Callable[[Candidates], tuple[int, int]]) -> int:
+    """Return the most bytes that an evaluation batch keeps alive.
+
+    follow: returns them for some candidates, and the bytes that stay prepared for further batches.
+
+    What is prepared grows with the candidates. At the end its passes are joined and normalized, which the samples are
+    too few to show: where they lie, in whole and once more, is `COPIES` of it (twice in CSP, four times in CAILA).
+    """
+    if len(candidates) <= FOLLOWED:
+        return follow(candidates)[0]
+    few, more = (spread_out(candidates, number) for number in SAMPLES)
+    (low, kept_of_few), (high, kept) = follow(few), follow(more)
+    times = (len(candidates) - len(more)) / max(1, len(more) - len(few))
+    prepared = kept + times * max(0, kept - kept_of_few)
+    return int(max(high + times * max(0, high - low), COPIES * prepared))
+
+
+def spread_out(candidates: Candidates, number: int) -> Candidates:
+    """Return about so many candidates from all over, in their order; each state and object is among them."""
+    rows = np.concatenate(
+        [
+            np.unique(candidates.states, return_index=True)[1],
+            np.unique(candidates.objects, return_index=True)[1],
+            np.linspace(0, len(candidates) - 1, number).astype(np.int64),
+        ]
+    )
+    rows = np.unique(rows)
+    return replace(
+        candidates,
+        pairs=candidates.pairs[rows],
+        seen=candidates.seen[rows],
+        feasibility=None if candidates.feasibility is None else candidates.feasibility[rows],
+    )
 
 
 def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | None:
@@ -109,18 +154,25 @@ def estimate_run(planned: PlannedRun, workbench: Workbench) -> MemoryEstimate | 
 
 
 def memory_table(planned: Sequence[PlannedRun], workbench: Workbench) -> list[tuple[str, ...]]:
-    """Return for each kind of run that is to be done: method, data set, backbone, and GB as `gigabytes` writes them.
+    """Return for each kind of run that is to be done: method, data set and world, backbone, and GB as in `gigabytes`.
 
     Seeds and ablations of a method are one kind, which its full model stands for.
     """
     rows = {}
     for item in planned:
         spec = item.spec
-        # By digests too: two data sets, or weights, of one name are two kinds.
-        kind = (spec.method, spec.dataset, spec.backbone, spec.dataset_digest, spec.backbone_digest)
-        if item.action != "nothing" and spec.ablation is None and kind not in rows:
-            rows[kind] = gigabytes(estimate_run(item, workbench))
-    return [kind[:3] + row for kind, row in rows.items()]
+        if item.action != "nothing" and spec.ablation is None and (kind := kind_of(spec)) not in rows:
+            names = (spec.method, f"{spec.dataset}, {spec.world}", spec.backbone)
+            rows[kind] = (*names, *gigabytes(estimate_run(item, workbench)))
+    return list(rows.values())
+
+
+def kind_of(spec: RunSpec) -> tuple[str, ...]:
+    """Return what runs have in common whose estimates are about the same.
+
+    By digests: two data sets, or weights, of one name are two kinds. An open world has far more candidates.
+    """
+    return (spec.method, spec.dataset_digest, spec.backbone_digest, spec.world)
 
 
 def gigabytes(estimate: MemoryEstimate | None) -> tuple[str, ...]:

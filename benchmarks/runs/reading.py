@@ -20,6 +20,9 @@ from errors import UserError
 SPEC, EPOCHS, SCORES, RESULT, ERROR = "spec.json", "epochs.jsonl", "scores.npz", "result.json", "error.json"
 INTERRUPTED = "interrupted.json"
 
+ASIDE = ".tmp"
+"""How the name of a folder ends in which a run is put together before it is renamed. A kill may leave one: no run."""
+
 Status = Literal["done", "failed", "interrupted", "partial", "empty"]
 
 
@@ -135,7 +138,7 @@ def find_runs(root: str | Path) -> tuple[list[RunRecord], list[Problem]]:
             problems.append(Problem(Path(error.filename), f"The folder cannot be listed: {error.strerror}."))
 
     for folder, below, names in os.walk(root, onerror=unlisted):
-        below.sort()
+        below[:] = sorted(name for name in below if not (name.startswith(".") and name.endswith(ASIDE)))
         if not {SPEC, EPOCHS, RESULT, ERROR, INTERRUPTED}.intersection(names):
             continue
         below.clear()  # a run folder holds no other runs

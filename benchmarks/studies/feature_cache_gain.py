@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.running.choices import Choices, How
-from benchmarks.running.execute import deterministic
 from benchmarks.running.plan import PlannedRun, plan_runs
+from benchmarks.running.process import deterministic
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import RunRequest

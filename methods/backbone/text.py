@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from datasets.base import clean_label
 from errors import UserError
-from methods.backbone.blocks import Adapters, Extent, tower_blocks, walk
+from methods.backbone.blocks import Adapters, Extent, walk
 from methods.backbone.text_tower import (
     Reading,
     end_positions,
@@ -41,11 +41,6 @@ class TextSide:
     def text_width(self) -> int:
         """Width T of the text tower and of the token embedding table."""
         return text_part(self.clip).token_embedding.embedding_dim
-
-    @property
-    def n_text_blocks(self) -> int:
-        """Number of blocks of the text tower."""
-        return len(tower_blocks(self.clip, "text"))
 
     @property
     def context_length(self) -> int:
@@ -145,10 +140,6 @@ class TextSide:
                 )
             means.append(self.token_embedding(torch.tensor(ids)).float().mean(dim=0))
         return torch.stack(means)
-
-    def add_positions(self, embeddings: Tensor) -> Tensor:
-        """Return token vectors [K, L, T] plus the first L positional embeddings: what enters text block 0."""
-        return embeddings + text_part(self.clip).positional_embedding[: embeddings.shape[1]].to(embeddings.dtype)
 
     def run_text_blocks(
         self, tokens: Tensor, start: int = 0, stop: int | None = None, adapters: Adapters | None = None

@@ -8,7 +8,9 @@ from typing import Any
 CAILA_CLIP = "clip_model."
 """What the names of CLIP's tensors begin with in CAILA's files; the rest of them is Hugging Face's."""
 UNUSED = tuple(f"{CAILA_CLIP}{tower}_model.embeddings.position_ids" for tower in ("text", "vision"))
+"""What CAILA's code saves and its scores never read."""
 TOKEN_TABLE = f"{CAILA_CLIP}text_model.embeddings.token_embedding.weight"
+"""The tensor whose rows are as wide as the text tower."""
 NAMES = {
     r"^scales\.state$": "attr_logit_scale",
     r"^scales\.object$": "obj_logit_scale",

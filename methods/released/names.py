@@ -1,7 +1,8 @@
 """Names of a method's tensors in its released code, and the settings that their shapes give away.
 
 CSP and CoOp (BatsResearch/csp) save one table under one name, DFSP (Forest-art/DFSP), Troika (bighuang624/Troika) and
-MSCI (ltpwy/MSCI) the state dict of their whole model with CLIP in it. A name of ours becomes theirs piece by piece.
+MSCI (ltpwy/MSCI) the state dict of their whole model with CLIP in it, and so does CAILA (zhaohengz/CAILA), whose CLIP
+is Hugging Face's (`caila_names.py`). A name of ours becomes theirs piece by piece.
 """
 
 from __future__ import annotations
@@ -187,10 +188,8 @@ FORMS = {
             forward={"test_view": "released"},
             fixed={"learn_tokens": True},
             unsaid=("combination", "combine_latent", "combine_output", "pair_text"),
-            unused=tuple(
-                f"{caila_names.CAILA_CLIP}{tower}_model.embeddings.position_ids" for tower in ("text", "vision")
-            ),
-            width=f"{caila_names.CAILA_CLIP}text_model.embeddings.token_embedding.weight",
+            unused=caila_names.UNUSED,
+            width=caila_names.TOKEN_TABLE,
             inside={"epoch": 0, "AUC": math.nan},
             beyond={"combination": "concat"},
             clip_within=True,

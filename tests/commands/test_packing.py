@@ -19,6 +19,7 @@ from benchmarks.report import archive
 from benchmarks.report.packing import packed
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
+from errors import UserError
 
 pytestmark = pytest.mark.usefixtures("svg_alone")
 
@@ -96,6 +97,57 @@ def test_unpacking_leaves_out_what_cannot_be_read_and_says_so(file, tmp_path):
     done = here("unpack", tmp_path / "bad.tar.xz", tmp_path / "out", check=False)
     assert done.returncode == 2 and "1 run was left out: in" in done.stderr
     assert "1 run below" in done.stdout and len(find_runs(tmp_path / "out")[0]) == 1
+
+
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+@pytest.mark.parametrize("written", [0, 1])
+def test_an_unpacking_that_was_ended_is_made_up_for_by_the_next(file, tmp_path, monkeypatch, stop, written):
+    """Wherever it ends, each run is whole or not there; what a launcher left in a folder stays."""
+    write, calls = files.write_arrays, []
+
+    def ends(path, arrays):
+        calls.append(path)
+        if len(calls) > written:
+            with files.writing(path):
+                raise stop
+        write(path, arrays)
+
+    ids = sorted(run.run_id for run in archive.read(file))
+    (tmp_path / ids[0]).mkdir()
+    (tmp_path / ids[0] / "log.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_arrays", ends)
+        with pytest.raises((UserError, KeyboardInterrupt)):
+            for run in archive.read(file):
+                archive.unpack(run, tmp_path)
+    runs, problems = find_runs(tmp_path)
+    assert [run.status for run in runs] == ["done"] * written and not problems
+    assert not list(tmp_path.glob(".*")), "nothing half-written stays"
+    shown = here("unpack", file, tmp_path).stdout
+    assert shown.startswith(f"{2 - written} run")
+    assert sorted(run.run_id for run in find_runs(tmp_path)[0] if run.result is not None) == ids
+    assert (tmp_path / ids[0] / "log.txt").read_text() == "mine"
+
+
+def test_what_a_kill_leaves_of_an_unpacking_is_no_run(file, tmp_path):
+    here("unpack", file, tmp_path)
+    one = next(tmp_path.glob("csp-*"))
+    one.rename(tmp_path / f".{one.name}.123.tmp")
+    assert [run.spec.method for run in find_runs(tmp_path)[0]] == ["coop"]
+    assert here("unpack", file, tmp_path).stdout.startswith("1 run below")
+    assert len(find_runs(tmp_path)[0]) == 2
+
+
+def test_a_run_without_a_result_that_is_there_is_named_and_left(file, tmp_path):
+    here("unpack", file, tmp_path)
+    one = next(tmp_path.glob("csp-*"))
+    (one / "result.json").unlink()
+    done = here("unpack", file, tmp_path)
+    assert f"{one.name} is in {tmp_path} without a result (partial), and is left as it is." in done.stderr
+    assert not (one / "result.json").exists()
+    (one / "spec.json").write_text("{")
+    done = here("unpack", file, tmp_path)
+    assert f"Left as it is: {one}: The record {one / 'spec.json'} cannot be read." in done.stderr
 
 
 def test_a_place_that_is_not_there_is_named(results, tmp_path):

@@ -24,7 +24,7 @@ from benchmarks.launchers.telling import LONGEST, VARIABLE, Listener, teller
 from benchmarks.training import stopping
 
 
-def planned(*methods: str, epochs: int = 2, action: str = "run", images: int = 10, backbone: str = "tiny-icons"):
+def planned(*methods: str, epochs: int = 2, action: str = "run", backbone: str = "tiny-icons", world: str = "closed"):
     """Runs as far as their order and their number read them."""
     specs = [
         SimpleNamespace(
@@ -33,7 +33,7 @@ def planned(*methods: str, epochs: int = 2, action: str = "run", images: int = 1
             backbone=backbone,
             dataset_digest="d",
             backbone_digest=backbone,
-            world="closed",
+            world=world,
         )
         for name in methods
     ]
@@ -89,15 +89,29 @@ def test_memory_limits_how_many(monkeypatch):
         return None if need is None else SimpleNamespace(total=need)
 
     monkeypatch.setattr("benchmarks.running.memory_estimate.estimate_run", estimate)
-    runs = planned("csp", "csp", "msci", "troika", backbone="ViT-B-32")
+    runs = [[run] for run in planned("csp", "csp", "msci", "troika", backbone="ViT-B-32")]
     assert side_by_side.fitting(runs, bench_of(), 4, 100_000_000_000) == 4
     assert sorted(estimates) == ["csp", "msci", "troika"], "seeds of a method are estimated once"
     assert side_by_side.fitting(runs, bench_of(), 4, 8_500_000_000) == 2  # 6 + 2 + 2 + 1
     assert side_by_side.fitting(runs, bench_of(), 4, 1_000_000_000) == 1
     assert side_by_side.fitting(runs, bench_of(), 3, None) == 3
     estimates.clear()
-    assert side_by_side.fitting(planned("csp", "msci"), bench_of(), 2, 4_000_000_000) == 2
+    assert side_by_side.fitting([[run] for run in planned("csp", "msci")], bench_of(), 2, 4_000_000_000) == 2
     assert not estimates, "the embedded backbone needs no estimate where there is room"
+
+
+def test_a_training_takes_what_the_largest_of_its_runs_does(monkeypatch):
+    """One that is judged in both worlds holds the candidates of the open one too."""
+    needs = {"closed": 1_000_000_000, "open": 5_000_000_000}
+    monkeypatch.setattr(
+        "benchmarks.running.memory_estimate.estimate_run",
+        lambda item, workbench: SimpleNamespace(total=needs[item.spec.world]),
+    )
+    worlds = [planned(*["csp"] * 4, backbone="ViT-B-32", world=world) for world in ("closed", "open")]
+    alone = [[run] for run in worlds[0]]
+    joint = [list(runs) for runs in zip(*worlds, strict=True)]
+    found = [side_by_side.fitting(groups, bench_of(), 4, 13_000_000_000) for groups in (alone, joint)]
+    assert found == [4, 2]
 
 
 def test_a_containers_limits_count(monkeypatch, tmp_path):

@@ -44,7 +44,8 @@ def test_an_array_with_a_failing_run_and_one_that_is_interrupted_twice(
     assert len(first) == 3
     (script,) = {path.read_text() for path in results.glob(".launch/slurm/*submission*.sh")}
     assert script.rstrip() in planned, "what was shown is what was submitted"
-    again = here(*arguments, env=node)
+    again = here(*arguments, check=False, env=node)
+    assert again.returncode == 3, "as of every launcher that leaves runs to others"
     assert again.stderr.count("is left out.") == 3 and len(queue(node)) <= 3, "nothing is submitted twice"
     coop = next(results.glob("coop-*"))
     job = json.loads((coop / "launch.json").read_text())["job"]

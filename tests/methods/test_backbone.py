@@ -14,6 +14,11 @@ from errors import UserError
 SENTENCES = ["a photo of wet dog", "red", "a photo of faux leather boots mid-calf", "an old, rusty bridge at night"]
 
 
+def with_positions(backbone, embeddings: torch.Tensor) -> torch.Tensor:
+    """What enters text block 0."""
+    return embeddings + backbone.clip.positional_embedding[: embeddings.shape[1]]
+
+
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -29,7 +34,7 @@ def adapters(backbone) -> dict[str, nn.Module]:
 
 def test_it_asks_the_model(backbone):
     assert (backbone.text_width, backbone.vision_width, backbone.embed_dim) == (48, 32, 24)
-    assert (backbone.n_vision_blocks, backbone.n_text_blocks) == (4, 3)
+    assert (backbone.n_vision_blocks, len(backbone.clip.transformer.resblocks)) == (4, 3)
     assert (backbone.n_patches, backbone.image_size, backbone.context_length) == (16, 32, 77)
     assert backbone.image_mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
     assert backbone.image_std == pytest.approx(open_clip.OPENAI_DATASET_STD)
@@ -148,7 +153,7 @@ def test_adapted_blocks_equal_blocks_written_by_hand(backbone, images, adapters,
     torch.testing.assert_close(backbone.run_vision_blocks(start, adapters=used), expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(expected, backbone.run_vision_blocks(start), atol=1e-2)
 
-    text = backbone.add_positions(backbone.token_embedding(backbone.tokenize(SENTENCES)))
+    text = with_positions(backbone, backbone.token_embedding(backbone.tokenize(SENTENCES)))
     causal = torch.full((text.shape[1],) * 2, float("-inf")).triu(1)
     expected = by_hand("text", backbone.clip.transformer.resblocks, text, causal)
     torch.testing.assert_close(backbone.run_text_blocks(text, adapters=used), expected, atol=1e-5, rtol=1e-4)
@@ -221,12 +226,12 @@ def test_all_tokens_are_those_before_the_final_norm(backbone):
     features, tokens = backbone.encode_text(embeddings, ends, all_tokens=True, chunk=3)
     assert tokens.shape == embeddings.shape
     assert torch.equal(features, backbone.encode_text(embeddings, ends, chunk=3))
-    torch.testing.assert_close(tokens, backbone.run_text_blocks(backbone.add_positions(embeddings)))
+    torch.testing.assert_close(tokens, backbone.run_text_blocks(with_positions(backbone, embeddings)))
     torch.testing.assert_close(backbone.project_text(tokens[range(len(ids)), ends]), features)
 
 
 def test_text_runs_compose(backbone):
-    start = backbone.add_positions(backbone.token_embedding(backbone.tokenize(SENTENCES)))
+    start = with_positions(backbone, backbone.token_embedding(backbone.tokenize(SENTENCES)))
     halves = backbone.run_text_blocks(backbone.run_text_blocks(start, 0, 1), 1)
     assert torch.equal(backbone.run_text_blocks(start), halves)
 

@@ -66,7 +66,7 @@ def with_patches(backbone: Backbone, arrays: dict[str, torch.Tensor]) -> Backbon
         "embed_dim": backbone.embed_dim,
         "quick_gelu": True,
         "vision_cfg": {"image_size": 32, "patch_size": 2, "width": backbone.vision_width, "layers": 24},
-        "text_cfg": {"width": backbone.text_width, "heads": 2, "layers": backbone.n_text_blocks},
+        "text_cfg": {"width": backbone.text_width, "heads": 2, "layers": len(backbone.clip.transformer.resblocks)},
     }
     clip = build_clip(config, "golden257")
     own = {key.removeprefix("clip/"): value.float() for key, value in arrays.items() if key.startswith("clip/")}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from in_process import here
 from own_photos import photos
+from report_records import make_run
 
 from benchmarks.launchers.cancel import _named
 from benchmarks.report import named_runs
@@ -16,7 +18,7 @@ from benchmarks.report.named_runs import find_run
 from benchmarks.running.workbench import hidden_weights
 from benchmarks.runs.records import find_runs
 from datasets.places import hidden_path
-from errors import limited
+from errors import UserError, limited
 
 NONE = dict.fromkeys(named_runs.CONDITIONS)
 
@@ -71,6 +73,41 @@ def test_a_run_wins_over_a_folder_of_its_id(place):
     assert "is taken for the run" in said.stderr and run.run_id in said.stdout
     folders = [run.path, Path(run.run_id).resolve()]
     assert _named(run.run_id, folders[:1]) == [run.path] and _named(f"./{run.run_id}", folders) == [folders[1]]
+
+
+DAMAGE = {
+    "no JSON": ("result.json", b"{"),
+    "incomplete": ("spec.json", b'{"schema_version": 1}'),
+    "another release": ("spec.json", b'{"schema_version": 99}'),
+    "a line": ("epochs.jsonl", b"{\n{}\n"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_comparison_names_the_records_that_it_could_not_read(tmp_path, case):
+    for seed in (0, 1, 2):
+        make_run(tmp_path, "csp", seed)
+        lost = make_run(tmp_path, "coop", seed)
+    file, content = DAMAGE[case]
+    (lost.path / file).write_bytes(content)
+    for sides in (("csp", "coop"), ("coop", str(tmp_path))):
+        words = ("compare", *sides, "--results", tmp_path, "--resamples", "100")
+        shown = " ".join(here(*words).stdout.split())
+        assert f"1 record in {tmp_path} ({lost.path.name})" in shown
+        assert str(lost.path / file) in shown, "which file, and why"
+        assert "seeds 0, 1, 2" not in shown
+    notes = json.loads(here("compare", "csp", "coop", "--results", tmp_path, "--json").stdout)[0]["notes"]
+    assert sum(lost.path.name in note for note in notes) == 1, "said once, although both sides lie there"
+    for name in (lost.path.name, lost.path.name[:-1]):
+        with pytest.raises(UserError, match=re.escape(str(lost.path / file))):
+            find_run(tmp_path, name)
+    with pytest.raises(UserError, match="'coop' names 3 runs"):
+        find_run(tmp_path, "coop")
+    for run in find_runs(tmp_path)[0]:
+        if run.spec.method == "coop":
+            shutil.rmtree(run.path)
+    with pytest.raises(UserError, match=f"0 of 0 runs are done. Not compared.*{lost.path.name}"):
+        named_runs.side(tmp_path, "coop", NONE)
 
 
 def test_a_data_set_wins_over_a_folder_of_its_name(place):

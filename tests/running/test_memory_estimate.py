@@ -9,10 +9,16 @@ import pytest
 import torch
 from toy_runs import CONFIG, CPU, SMALL, make_backbone
 
+from benchmarks.cost.labels import label_space
+from benchmarks.running import memory_estimate
+from benchmarks.running.choices import Choices, How
 from benchmarks.running.fake_tensors import Alive
-from benchmarks.running.memory_estimate import estimate
+from benchmarks.running.memory_estimate import estimate, memory_table, spread_out
+from benchmarks.running.plan import plan_runs
+from benchmarks.running.workbench import Workbench
 from benchmarks.runs.resolution import resolve
 from benchmarks.runs.spec import TrainingConfig
+from benchmarks.runs.suites import RunRequest
 from methods.base import Batch
 from registry import METHODS
 
@@ -86,3 +92,47 @@ def test_what_saves_memory_is_seen(toy):
     assert sizes["micro-batch"] < 0.5 * sizes["plain"]
     assert sizes["half"] < 0.9 * sizes["plain"]
     assert sizes["recompute"] < 0.8 * sizes["plain"]
+
+
+@pytest.mark.parametrize("name", ["csp", "caila"])
+def test_many_candidates_are_estimated_from_some_of_them(name, monkeypatch):
+    """An open world of 28,175 pairs, followed as a whole and by a seventh of it."""
+    labels = label_space("mit_states").dataset
+    found = []
+    for followed in (4096, 1 << 30):
+        monkeypatch.setattr(memory_estimate, "FOLLOWED", followed)
+        pairs = {phase: labels.candidates(phase, "open") for phase in ("train", "test")}
+        found.append(estimate(build(name, labels), TrainingConfig(epochs=0), EXECUTION, pairs).evaluation)
+    assert found[1] / 2 < found[0] < found[1] * 2
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+def test_a_part_of_the_candidates_has_every_primitive(number):
+    labels = label_space("cgqa").dataset
+    every = labels.candidates("test", "open")
+    part = spread_out(every, number)
+    assert len(set(part.states)) == len(labels.vocabulary.states)
+    assert len(set(part.objects)) == len(labels.vocabulary.objects)
+    assert number <= len(part) <= number + len(labels.vocabulary.states) + len(labels.vocabulary.objects)
+    places = part.states * len(labels.vocabulary.objects) + part.objects
+    assert (places[1:] > places[:-1]).all(), "in order, and none twice"
+
+
+def test_the_table_has_a_row_for_each_world(toy, tmp_path, monkeypatch):
+    """The open world has more candidates than the closed one, whatever comes first in the plan."""
+    seen = []
+
+    def followed(method, config, execution, candidates):
+        seen.append(len(candidates["test"]))
+
+    monkeypatch.setattr(memory_estimate, "estimate", followed)
+    workbench = Workbench(Choices(results=tmp_path, how=How(device="cpu")), datasets={"toy": toy})
+    asked = [
+        RunRequest("csp", "toy", "tiny-icons", world, "clean", seed) for seed in (0, 1) for world in ("closed", "open")
+    ]
+    rows = memory_table(plan_runs(asked, workbench), workbench)
+    assert [row[:3] for row in rows] == [
+        ("csp", "toy, closed", "tiny-icons"),
+        ("csp", "toy, open", "tiny-icons"),
+    ]
+    assert seen == [len(toy.candidates("test", world)) for world in ("closed", "open")]

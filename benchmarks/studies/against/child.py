@@ -43,7 +43,7 @@ class Problem:
 
         from benchmarks.cost.counting import backbone_name, build
         from benchmarks.cost.labels import label_space
-        from benchmarks.running.execute import deterministic
+        from benchmarks.running.process import deterministic
         from registry import BACKBONES
 
         self.job = job

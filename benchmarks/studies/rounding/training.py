@@ -11,9 +11,9 @@ import torch
 
 from benchmarks.running.choices import Choices, How
 from benchmarks.running.doing import execution_of
-from benchmarks.running.execute import deterministic, execute
+from benchmarks.running.execute import execute
 from benchmarks.running.plan import PlannedRun, plan_runs
-from benchmarks.running.process import device_facts
+from benchmarks.running.process import deterministic, device_facts
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.asked import asked_of
 from benchmarks.runs.environment import capture_environment
