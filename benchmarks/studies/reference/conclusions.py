@@ -83,9 +83,7 @@ def who_leads(closed: Results, open_: Results | None) -> Finding:
                 else f"runs of {order[1].label} under the same rule that are better by more than "
                 f"{findings.points(ends[0])[1:]} points"
             )
-    if late := unfinished(closed):
-        overturn.append(f"more epochs, for {findings.names(late)} {'is' if len(late) == 1 else 'are'} unfinished")
-    overturn.append("learning rates tuned at this budget, which were tuned at the short one")
+    overturn += overturned_by_training(unfinished(closed))
     return Finding(
         "Who leads",
         text,
@@ -93,6 +91,14 @@ def who_leads(closed: Results, open_: Results | None) -> Finding:
         seeds_of([row for row in order if row.trains]),
         f"{'; '.join(overturn)}.",
     )
+
+
+def overturned_by_training(late: Sequence[str]) -> list[str]:
+    """Return what of the training might overturn a ranking. late: labels of unfinished methods."""
+    tuned = "learning rates tuned at this budget, which were tuned at the short one"
+    if not late:
+        return [tuned]
+    return [f"more epochs, for {findings.names(late)} {'is' if len(late) == 1 else 'are'} unfinished", tuned]
 
 
 def _tested(results: Results) -> list[str]:

@@ -55,7 +55,8 @@ def ranking(group: Group) -> list[Row]:
     return sorted((row for row in group.full if row.done), key=lambda row: -float(auc_values(row).mean()))
 
 
-def _difference(found: Difference) -> str:
+def difference_text(found: Difference) -> str:
+    """Return a difference in points with its interval and its adjusted p-value."""
     ends = found.interval
     return f"{points(found.value, (ends.low, ends.high))}, {p_value(found.adjusted_p)}"
 
@@ -74,7 +75,7 @@ def standing(results: Results) -> str:
     above, below, open_ = _sides(results, others)
     best = order[0]
     lead = results.found.difference(best.label)
-    gap = "" if lead is None else f", {_difference(lead)} against {own.label}"
+    gap = "" if lead is None else f", {difference_text(lead)} against {own.label}"
     return (
         f"{best.label} has the largest AUC ({mean_auc(best)}{gap}). {own.label} is number {place} of {len(order)} "
         f"({mean_auc(own)}): after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
@@ -155,9 +156,9 @@ def after_holm(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
 def profile_change(changes: Mapping[str, Difference]) -> str:
     """Say what the released codes' accidents change."""
     parts = [
-        f"{label} {'gains' if one.value > 0 else 'loses'} ({_difference(one)})"
+        f"{label} {'gains' if one.value > 0 else 'loses'} ({difference_text(one)})"
         if one.adjusted_p <= 1 - QUESTION.level
-        else f"{label} does not change beyond chance ({_difference(one)})"
+        else f"{label} does not change beyond chance ({difference_text(one)})"
         for label, one in changes.items()
     ]
     return f"By training and scoring as the released codes do, {names(parts)}."

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks.report.groups import Row
 from benchmarks.significance import Difference
 from benchmarks.studies.reference import findings
-from benchmarks.studies.reference.conclusions import Finding, bootstrap_test, seeds_of, unfinished
+from benchmarks.studies.reference.conclusions import (
+    Finding,
+    bootstrap_test,
+    overturned_by_training,
+    seeds_of,
+    unfinished,
+)
 from benchmarks.studies.reference.material import Material, Results
 
 
@@ -35,7 +40,7 @@ def entries(worlds: Mapping[str, Results], former: Sequence[str]) -> list[Entry]
 
     A method without runs, or without a seed in common with the one that led, has no entry.
     """
-    found: dict[tuple[str, str], tuple[int, int, Row, Row, Difference]] = {}
+    found: list[Entry] = []
     for world, results in worlds.items():
         if not results.found.question.resamples:
             continue  # nothing is tested
@@ -46,12 +51,9 @@ def entries(worlds: Mapping[str, Results], former: Sequence[str]) -> list[Entry]
             if led is None or row.method in former or not shared:
                 continue
             change = findings.change(led.of_seeds(shared).done, row.of_seeds(shared).done, results.found.question)
-            found[row.label, world] = (place, len(order), row, led, change)
-    adjusted = findings.after_holm({key: parts[-1] for key, parts in found.items()}) if found else {}
-    return [
-        Entry(label, world, place, count, findings.mean_auc(row), led.label, adjusted[label, world])
-        for (label, world), (place, count, row, led, _) in found.items()
-    ]
+            found.append(Entry(row.label, world, place, len(order), findings.mean_auc(row), led.label, change))
+    adjusted = findings.after_holm({(one.label, one.world): one.difference for one in found})
+    return [replace(one, difference=adjusted[one.label, one.world]) for one in found]
 
 
 def newcomers(closed: Results, open_: Results | None, before: Material) -> Finding | None:
@@ -65,25 +67,21 @@ def newcomers(closed: Results, open_: Results | None, before: Material) -> Findi
     labels = list(dict.fromkeys(one.label for one in found))
     rows = [row for row in closed.group.full if row.label in labels]
     late = [label for label in unfinished(closed) if label in labels]
-    overturn = ["learning rates tuned at this budget, which were tuned at the short one"]
-    if late:
-        overturn.insert(0, f"more epochs, for {findings.names(late)} {'is' if len(late) == 1 else 'are'} unfinished")
     return Finding(
         "What the methods that joined later change",
         " ".join(_sentence([one for one in found if one.label == label], level) for label in labels),
         bootstrap_test(closed.found.question, len(found), rows),
         seeds_of(rows),
-        f"{'; '.join(overturn)}.",
+        f"{'; '.join(overturned_by_training(late))}.",
     )
 
 
 def _sentence(own: Sequence[Entry], level: float) -> str:
     parts = []
     for one in own:
-        value, ends = one.difference.value, one.difference.interval
         sure = one.difference.adjusted_p <= 1 - level
-        side = ("above" if value > 0 else "below") if sure else "not told apart from"
-        said = f"{findings.points(value, (ends.low, ends.high))}, {findings.p_value(one.difference.adjusted_p)}"
+        side = ("above" if one.difference.value > 0 else "below") if sure else "not told apart from"
+        said = findings.difference_text(one.difference)
         parts.append(
             f"number {one.place} of {one.count} in the {one.world} world ({one.auc}), "
             f"{side} {one.led}, which led before ({said})"
