@@ -115,10 +115,27 @@ def with_all_numbers(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: convert(value, key) for key, value in content.items() if key != "not_finite"}
 
 
+def around(page: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return what a document has before and after a place between two marks; a `UserError` where it has none."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"'{page}' cannot be read.", f"{reason}.", "Name a document that is there.") from error
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last) or begin in rest:
+        raise UserError(
+            f"'{page}' has no place for what is made.",
+            f"It lacks the lines '{begin}' and '{end}', once and in this order.",
+            "Put them where it should stand.",
+        )
+    return before, after
+
+
 def put_between(page: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between the lines of two marks in a document; both stay."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
+    """Replace what stands between the lines of two marks in a document; both stay. `UserError` as of `around`."""
+    before, after = around(page, begin, end)
     content = f"{before}{begin}\n{text}\n{end}{after}".encode()
     write_aside(page, lambda file: file.write(content))
 

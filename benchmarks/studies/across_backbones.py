@@ -17,6 +17,7 @@ from benchmarks.report.across_table import across_table
 from benchmarks.report.evidence import Question
 from benchmarks.report.render import markdown
 from benchmarks.studies.packed_runs import Packed, command_line, unpacked
+from benchmarks.studies.program import program
 from methods.offers import COMMITTED
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def made(path: Path) -> tuple[str, Figure | None]:
     return text_of(found), across(found[0]) if found else None
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Pack runs, or put the table and the figure into a document."""
     command_line(__doc__ or "", RUNS, made, arguments)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.runs import files
+from benchmarks.studies.program import page_with, program
 from methods.backbone import Backbone, build_clip
 from methods.backbone.text_tower import text_part
 from methods.offers import COMMITTED, OFFERS, Offers, all_offers, config_of, offers_of_config
@@ -187,13 +188,14 @@ def read_record(path: Path) -> dict[str, Seen]:
     return {name: Seen(**entry) for name, entry in stored.items()}
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Look at what is not in the record, or put the table into a document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="definitions; without: all that can be a backbone")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no model after so long")
     parser.add_argument("--record", type=Path, default=RECORD, help="JSON file of what was seen")
-    parser.add_argument("--update", type=Path, help="put the table into this document instead")
+    parser.add_argument("--update", type=page_with(BEGIN, END), help="put the table into this document instead")
     options = parser.parse_args(arguments)
     seen = read_record(options.record)
     if options.update is not None:

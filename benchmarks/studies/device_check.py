@@ -35,6 +35,7 @@ from benchmarks.runs.spec import Precision
 from benchmarks.runs.suites import RunRequest
 from benchmarks.studies.gpu_equality import Killed, kill_in_second_epoch
 from benchmarks.studies.made_images import made_dataset
+from benchmarks.studies.program import page_with, program
 from benchmarks.training.execution import Execution, Report
 from benchmarks.training.optimizers import make_optimizer
 from benchmarks.training.steps import Stepper
@@ -132,13 +133,14 @@ def grid(methods: Sequence[str], axes: Sequence[str] = AXES) -> bool:
     return well
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [name for name in METHODS.names() if METHODS.get(name).info.trains]
     parser.add_argument("--methods", nargs="+", metavar="NAME")
     parser.add_argument("--images", type=int, default=IMAGES, help="in a batch of the counted step")
-    parser.add_argument("--update", type=Path, help="document whose table is replaced")
+    parser.add_argument("--update", type=page_with(START, END), help="document whose table is replaced")
     parser.add_argument("--places", metavar="NAME", help="print the lines of this method's step")
     parser.add_argument("--grid", action="store_true", help="whole runs instead of counts")
     parser.add_argument("--axes", nargs="+", default=AXES, choices=AXES, help="of the whole runs")

@@ -26,6 +26,7 @@ from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs.records import RunFolder
 from benchmarks.runs.suites import Suite, expand
+from benchmarks.studies.program import program
 from benchmarks.training import batch_norm, distributed
 from benchmarks.training.processes import launch
 from registry import load_plugin
@@ -111,6 +112,7 @@ def compare(one: Path, several: Path) -> list[Difference]:
     return found
 
 
+@program
 def main() -> None:
     """Make the runs and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

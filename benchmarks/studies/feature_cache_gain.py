@@ -28,6 +28,7 @@ from benchmarks.running.process import deterministic
 from benchmarks.running.workbench import Workbench
 from benchmarks.runs import files
 from benchmarks.runs.suites import RunRequest
+from benchmarks.studies.program import page_with, program
 from benchmarks.training.batches import Surroundings
 from benchmarks.training.execution import Execution
 from benchmarks.training.frozen_features import FeatureStore
@@ -104,6 +105,7 @@ def row(title: str, cached: Training, without: Training) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+@program
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -112,7 +114,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="tiny-icons")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode images")
-    parser.add_argument("--update", type=Path, metavar="PAGE", help="put the table into this page, too")
+    parser.add_argument(
+        "--update", type=page_with(BEGIN, END), metavar="PAGE", help="put the table into this page, too"
+    )
     options = parser.parse_args()
     deterministic()
     # Rendered into the user's cache, once.

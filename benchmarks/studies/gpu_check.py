@@ -36,6 +36,7 @@ from benchmarks.runs.spec import Precision
 from benchmarks.studies import gpu_equality
 from benchmarks.studies.gpu_equality import Problem
 from benchmarks.studies.made_images import made_dataset
+from benchmarks.studies.program import page_with, program
 from benchmarks.training.memory import release
 from errors import UserError
 from registry import METHODS
@@ -173,6 +174,7 @@ def check(options: argparse.Namespace, say: Callable[[str], None]) -> Found:
     return found
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check, print the tables, and end with 1 where a check is not right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,12 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=540, help="begin nothing new after so many")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--json", type=Path, help="also write what was found there")
-    parser.add_argument("--update", type=Path, help="document whose tables are replaced")
+    parser.add_argument("--update", type=page_with(START, END), help="document whose tables are replaced")
     options = parser.parse_args(arguments)
-    try:
-        found = check(options, lambda what: print(what, file=sys.stderr, flush=True))
-    except UserError as error:
-        parser.exit(2, f"Error: {error}\n")
+    found = check(options, lambda what: print(what, file=sys.stderr, flush=True))
     print(found.markdown())
     if options.json is not None:
         options.json.write_text(json.dumps({"rows": found.rows, "checks": found.checks, "left_out": found.left_out}))

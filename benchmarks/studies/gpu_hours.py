@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.cost.counting import count, subject
 from benchmarks.cost.labels import label_space
 from benchmarks.cost.record import Row, Settings
 from benchmarks.runs import files
 from benchmarks.runs.resolution import resolve
+from benchmarks.studies.program import page_with, program
 from datasets.layout import LayoutReader
 from datasets.published import Published
 from registry import DATASETS, METHODS
@@ -100,14 +100,17 @@ def table(methods: Sequence[str], backbone: str) -> str:
     return "\n".join(lines)
 
 
+@program
 def main() -> None:
     """Print the table, and put it into a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [name for name in METHODS.names() if METHODS.get(name).info.trains]
     parser.add_argument("--methods", nargs="+", default=every)
     parser.add_argument("--backbone", default="ViT-L-14-quickgelu")
-    parser.add_argument("--update", type=Path, help="document whose table is replaced")
+    parser.add_argument("--update", type=page_with(START, END), help="document whose table is replaced")
     arguments = parser.parse_args()
+    for name in arguments.methods:
+        METHODS.check(name)
     made = table(arguments.methods, arguments.backbone)
     if arguments.update is not None:
         files.put_between(arguments.update, START, END, f"\n{made}\n")

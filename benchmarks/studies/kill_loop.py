@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.runs import files
 from benchmarks.runs.locks import LOCK
+from benchmarks.studies.program import program
 from datasets.system import is_posix
 
 Report = Callable[[str, int, int, str], None]
@@ -183,6 +184,7 @@ def suite_run(method: str, dataset: str, epochs: int, results: Path, report: Rep
         execute(planned, workbench, report)
 
 
+@program
 def main() -> None:
     """Parse, run the loop and print what came of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.runs import files
 from benchmarks.runs.environment import capture_environment
 from benchmarks.studies.against.builds import ROOT, alternately
+from benchmarks.studies.program import page_with, program
 from errors import UserError
 from registry import METHODS
 
@@ -79,13 +79,14 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="images of a step")
     parser.add_argument("--cores", type=int, nargs="*", default=[0], help="that a step may use; none: not pinned")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
-    parser.add_argument("--update", type=Path, metavar="FILE", help="put the table into a document")
+    parser.add_argument("--update", type=page_with(BEGIN, END), metavar="FILE", help="put the table into a document")
     options = parser.parse_args(arguments)
     if options.quick:
         options.backbone, options.labels, options.batch, options.rounds = "tiny-icons", "icon_states", 2, 1
     return options
 
 
+@program
 def main() -> None:
     """Measure, print the table, and put it where it is asked for."""
     options = parsed()

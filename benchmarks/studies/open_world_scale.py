@@ -26,6 +26,7 @@ from benchmarks.evaluation.open_scoring import score_thresholds
 from benchmarks.evaluation.scoring import PAIR_CHUNK
 from benchmarks.evaluation.thresholds import ThresholdScores, choose_threshold, feasibility_grid, feasibility_of
 from benchmarks.runs.open_world_settings import Masking
+from benchmarks.studies.program import program
 from benchmarks.training.memory import peak_memory
 from datasets.base import Candidates, Vocabulary
 from datasets.feasibility import load_shipped, shipped_names
@@ -207,6 +208,7 @@ def differences(
     return found
 
 
+@program
 def main() -> None:
     """Measure and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -20,6 +20,7 @@ from benchmarks.report.sources import opened, records_of
 from benchmarks.report.style import save
 from benchmarks.runs import files
 from benchmarks.runs.records import RunRecord, find_runs
+from benchmarks.studies.program import page_with
 from errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -92,15 +93,14 @@ def command_line(
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--archive", type=Path, default=of.archive, help="the packed file")
     parser.add_argument("--collect", type=Path, nargs="+", help="folders of run records to pack")
-    parser.add_argument("--update", type=Path, help="put the table into this document and the figure beside it")
+    parser.add_argument(
+        "--update", type=page_with(of.begin, END), help="document for the table; the figure goes beside it"
+    )
     options = parser.parse_args(arguments)
-    try:
-        if options.collect:
-            print(f"{counted(of.collect(options.collect, options.archive), 'run')} in {options.archive}")
-        if options.update is not None:
-            text, figure = made(options.archive)
-            files.put_between(options.update, of.begin, END, f"\n{text}\n")
-            if figure is not None:
-                save(figure, options.update.parent / of.figure, (".svg",))
-    except UserError as error:
-        raise SystemExit(f"Error: {error}") from error
+    if options.collect:
+        print(f"{counted(of.collect(options.collect, options.archive), 'run')} in {options.archive}")
+    if options.update is not None:
+        text, figure = made(options.archive)
+        files.put_between(options.update, of.begin, END, f"\n{text}\n")
+        if figure is not None:
+            save(figure, options.update.parent / of.figure, (".svg",))

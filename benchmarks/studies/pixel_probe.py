@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.evaluation.metrics import ImageScores, Labels, Metrics, evaluate
+from benchmarks.studies.program import program
 from datasets.base import CompositionDataset, Phase
 from registry import DATASETS
 
@@ -69,6 +70,7 @@ def probe(dataset: CompositionDataset, side: int = 64) -> tuple[float, Metrics, 
     return max(found, key=lambda item: item[1].auc)
 
 
+@program
 def main() -> None:
     """Print the probe's test numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

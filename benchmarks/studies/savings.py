@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cost.peak import peak, reset_peak
+from benchmarks.studies.program import program
 
 Work = Callable[[], Any]
 
@@ -192,6 +193,7 @@ def in_own_process(name: str, saved: bool) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@program
 def main() -> None:
     """Measure what was asked for and print a table of ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

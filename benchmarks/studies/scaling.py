@@ -17,6 +17,7 @@ from benchmarks.report.scaling import Scaled, caption, families, measure, scalin
 from benchmarks.report.scaling_table import scaling_tables
 from benchmarks.runs.records import RunRecord
 from benchmarks.studies.packed_runs import Packed, command_line, unpacked
+from benchmarks.studies.program import program
 from datasets.seen_mark import base_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def made(path: Path) -> tuple[str, Figure | None]:
     return text_of(found), scaling(found[0]) if found else None
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> None:
     """Pack runs, or put the tables and the figure into a document."""
     command_line(__doc__ or "", RUNS, made, arguments)

@@ -33,6 +33,7 @@ from benchmarks.evaluation.matrix_files import BLOCK_BYTES, MatrixFile, open_mat
 from benchmarks.evaluation.metrics import evaluate
 from benchmarks.evaluation.topk import KEPT
 from benchmarks.running.matrix_order import Files, order_of
+from benchmarks.studies.program import program
 from datasets.base import CompositionDataset, Phase, Split, Vocabulary, World
 from datasets.labels import every_pair
 from datasets.published import shipped_lists
@@ -186,6 +187,7 @@ def study(name: str, world: World, dtype: str, images: int, repeats: int, work: 
     return found
 
 
+@program
 def main() -> None:
     """Measure and print; with `--file` the part that a process of its own does."""
     form = argparse.RawDescriptionHelpFormatter

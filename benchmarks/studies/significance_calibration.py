@@ -21,6 +21,7 @@ from benchmarks.significance.intervals import Interval
 from benchmarks.significance.ranks import friedman, nemenyi, pairwise_wilcoxon
 from benchmarks.significance.simulation import Population
 from benchmarks.significance.summaries import Comparison, MethodSummary
+from benchmarks.studies.program import program
 from datasets.streams import stream
 
 ALPHA = 0.05
@@ -161,6 +162,7 @@ def table(rates: Sequence[Rate]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+@program
 def main() -> None:
     """Simulate and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.runs.environment import capture_environment
 from benchmarks.studies.against.builds import ROOT, alternately, checkout, commands
-from errors import UserError
+from benchmarks.studies.program import program
 
 TARGETS = ("worlds", "switches", "step", "evaluation", "memory", "default")
 METHODS = {
@@ -145,6 +145,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@program
 def main() -> None:
     """Measure the targets and print their ratios."""
     options = parsed()
@@ -154,15 +155,12 @@ def main() -> None:
     processor, release = environment["cpu"]["name"], environment["packages"]["torch"]
     threads = f"one thread, {f'pinned to core {options.cores}' if pinned else 'not pinned'}; default on all cores"
     about = f"{processor}, torch {release}; {threads}; other: {options.revision}; ratio: this to other."
-    try:
-        with checkout(options.revision) as other:
-            for target in options.targets:
-                measure = served if target in METHODS else commanded
-                for what, here, there in measure((ROOT, other), target, options):
-                    rows.append(row(what, here, there))
-                    print(shown(rows[-1:], "").splitlines()[2], flush=True)
-    except UserError as error:
-        raise SystemExit(str(error)) from error
+    with checkout(options.revision) as other:
+        for target in options.targets:
+            measure = served if target in METHODS else commanded
+            for what, here, there in measure((ROOT, other), target, options):
+                rows.append(row(what, here, there))
+                print(shown(rows[-1:], "").splitlines()[2], flush=True)
     text = shown(rows, about)
     print(text)
     if options.output is not None:

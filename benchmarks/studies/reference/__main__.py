@@ -8,14 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.runs.records import find_runs
+from benchmarks.studies.program import program
 from benchmarks.studies.reference import __doc__ as about
 from benchmarks.studies.reference.collection import FOLDER, archives, collect, expand_to, missing
 from benchmarks.studies.reference.switches import absent
-from errors import UserError
 
 
+@program
 def main() -> None:
-    """Parse and do what is asked; a user's mistake is one line on standard error and exit code 2."""
+    """Parse and do what is asked."""
     form = argparse.RawDescriptionHelpFormatter
     program = "python -m benchmarks.studies.reference"
     parser = argparse.ArgumentParser(prog=program, description=about, formatter_class=form)
@@ -37,33 +38,29 @@ def main() -> None:
     if further and options.command != "join":
         parser.error(f"not understood: {' '.join(further)}")
     code = 0
-    try:
-        if options.command == "collect":
-            _collect(options.results, options.archives)
-        elif options.command == "expand":
-            print(f"{len(expand_to(options.to, options.archives, options.only))} runs below {options.to}")
-        elif options.command == "join":
-            from benchmarks.studies.reference.documents import build
-            from benchmarks.studies.reference.joining import join
+    if options.command == "collect":
+        _collect(options.results, options.archives)
+    elif options.command == "expand":
+        print(f"{len(expand_to(options.to, options.archives, options.only))} runs below {options.to}")
+    elif options.command == "join":
+        from benchmarks.studies.reference.documents import build
+        from benchmarks.studies.reference.joining import join
 
-            code = join(options.method, options.results, further, options.archives)
-            print(*build(options.archives), sep="\n")
-        elif options.command == "check":
-            from benchmarks.studies.reference.documents import differing
+        code = join(options.method, options.results, further, options.archives)
+        print(*build(options.archives), sep="\n")
+    elif options.command == "check":
+        from benchmarks.studies.reference.documents import differing
 
-            found = differing(options.archives.resolve())
-            print(*found or ["Every page and figure is what the records make."], sep="\n")
-            code = int(bool(found))
-        elif options.command == "switches":
-            runs = [run for root in options.results for run in find_runs(root)[0]]
-            print(*(switch.command for switch in absent(runs)), sep="\n")
-        else:
-            from benchmarks.studies.reference.documents import build
+        found = differing(options.archives.resolve())
+        print(*found or ["Every page and figure is what the records make."], sep="\n")
+        code = int(bool(found))
+    elif options.command == "switches":
+        runs = [run for root in options.results for run in find_runs(root)[0]]
+        print(*(switch.command for switch in absent(runs)), sep="\n")
+    else:
+        from benchmarks.studies.reference.documents import build
 
-            print(*build(options.archives), sep="\n")
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        code = 2
+        print(*build(options.archives), sep="\n")
     sys.exit(code)
 
 

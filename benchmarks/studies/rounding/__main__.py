@@ -6,13 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.studies.program import program
 from benchmarks.studies.rounding import __doc__ as about
 from benchmarks.studies.rounding.variants import Repeats, chosen, run_all
-from errors import UserError
 
 
+@program
 def main() -> None:
-    """Parse and do what is asked; a user's mistake is one line on standard error and exit code 2."""
+    """Parse and do what is asked."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.studies.rounding", description=about, formatter_class=form
@@ -33,11 +34,7 @@ def main() -> None:
     for command in (everything, single, summed):
         command.add_argument("--results", type=Path, required=True, help="folder with a folder for each variant")
     options = parser.parse_args()
-    try:
-        sys.exit(_done(options))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(_done(options))
 
 
 def _done(options: argparse.Namespace) -> int:

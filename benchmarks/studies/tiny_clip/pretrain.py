@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.studies.program import program
 from benchmarks.studies.tiny_clip import pretrain_data as data
 from benchmarks.studies.tiny_clip.model import (
     FOLDER,
@@ -141,6 +142,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
 
 
+@program
 def main() -> None:
     """Run or resume a pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
