@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -82,7 +83,8 @@ class Forked:
         """Send a signal to a process that is still there."""
         if self.returncode is None:
             assert self.pid is not None
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended in this moment
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Ask it to end."""

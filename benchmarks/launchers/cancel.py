@@ -65,7 +65,12 @@ def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root:
         return None
     if holder.host != socket.gethostname() or holder.pid == 0:
         return Cancelled(folder.name, f"{holder}: not a process of this machine. End it there.", False)
-    os.kill(holder.pid, signal.SIGTERM)
+    try:
+        os.kill(holder.pid, signal.SIGTERM)
+    except ProcessLookupError:  # it has ended meanwhile
+        return None
+    except PermissionError:
+        return Cancelled(folder.name, f"{holder}: not a process of this user. Its owner can end it.", False)
     what = "is asked to stop; it saves what it has" if is_posix() else "is ended; its last finished epoch is kept"
     return Cancelled(folder.name, f"process {holder.pid} {what}")
 

@@ -112,9 +112,8 @@ class _Lives:
         process = self.context.Process(target=_life, args=(self.work, results, self.root, write))
         process.start()
         process.join(delay)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
+        process.kill()  # does nothing to one that has ended, also in this very moment
+        process.join()
         if process.exitcode == 0:
             return None
         if process.exitcode != -signal.SIGKILL:
