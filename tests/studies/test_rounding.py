@@ -35,11 +35,13 @@ def test_one_number_moves_by_one_unit_in_the_last_place(toy):
 
 
 def test_variants_are_ordinary_records_that_go_on(toy, tmp_path):
-    repeats = Repeats(("csp",), epochs=4, dataset="toy")  # so little need not be seen in each
+    repeats = Repeats(
+        ("csp",), epochs=4, dataset="toy", settings=("csp.lr=0.002",)
+    )  # so little need not be seen in each
     for name in ("plain", "last-place-1"):
         training.train(repeats, name, VARIANTS[name], tmp_path, {"toy": toy})
     (plain,), (moved,) = (find_runs(tmp_path / name)[0] for name in ("plain", "last-place-1"))
-    assert plain.run_id == moved.run_id and plain.status == moved.status == "done"
+    assert plain.spec.training.lr == 0.002 and plain.run_id == moved.run_id and plain.status == moved.status == "done"
     assert " to " in moved.environment["moved"] and "moved" not in plain.environment
     assert [epoch["losses"] for epoch in plain.epochs] != [epoch["losses"] for epoch in moved.epochs]
     assert plain.environment["instructions"].startswith(torch.backends.cpu.get_cpu_capability())
@@ -52,9 +54,9 @@ def test_variants_are_ordinary_records_that_go_on(toy, tmp_path):
     assert found.deviations["auc"] == pytest.approx(statistics.stdev(values))
 
 
-def made(root, variant, seed, auc, last, epoch):
+def made(root, variant, seed, auc, last, epoch, **changes):
     """A finished record in a variant's folder."""
-    run = record("csp", seed=seed, dataset="icon_states")
+    run = record("csp", seed=seed, dataset="icon_states", **changes)
     folder = RunFolder(root / variant / run.spec.run_id)
     folder.start(run.spec, provenance={}, command_line=[], environment={"device": "cpu"})
     for place in range(3):
@@ -78,9 +80,13 @@ def test_the_summary_pools_inside_seeds_and_leaves_copies_out(tmp_path):
     (found,) = summary.spreads(tmp_path)
     assert found.repeats == {0: 3}, "a variant with equal epochs is no repeat, and a seed without repeats says nothing"
     assert found.deviations["auc"] == pytest.approx(statistics.stdev([0.60, 0.62, 0.64]))
-    assert found.last == pytest.approx(0.02) and (found.least, found.most) == (0.60, 0.64)
+    assert found.curve == pytest.approx((0.02, 0.02, 0.02)) and (found.least, found.most) == (0.60, 0.64)
     assert found.epochs == (2, 2, 2)
     assert "| CSP | 3 | 2.00 | 60.00 | 64.00 | 2.00 | 2.00 | 2, 2, 2 |" in markdown(summary.table([found]))
+    assert "| CSP | 2.00 | 2.00 | 2.00 |" in markdown(summary.by_epoch([found]))
+    made(tmp_path, "plain", 0, 0.60, 0.7, 1, training={"lr": 1.0})
+    with pytest.raises(UserError, match="two runs of csp with seed 0"):
+        summary.read(tmp_path)
     assert summary.content([found]) == {"csp": {**found.deviations, "runs": 3}}
 
 
@@ -93,7 +99,9 @@ def test_each_variant_is_started_in_an_environment_of_its_own(tmp_path, monkeypa
 
     monkeypatch.setattr(variants.subprocess, "run", noted)
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    assert run_all(Repeats(["csp"], short=True), chosen(["plain", "aten-avx2"]), tmp_path) == 15
+    repeats = Repeats(["csp"], short=True, settings=["csp.lr=1"])
+    assert repeats.options[-3:] == ["--set", "csp.lr=1", "--short"]
+    assert run_all(repeats, chosen(["plain", "aten-avx2"]), tmp_path) == 15
     assert started == [("plain", None, "--short"), ("aten-avx2", "avx2", "--short")]
     assert "ATEN_CPU_CAPABILITY" not in os.environ
     with pytest.raises(UserError, match="Did you mean 'plain'"):

@@ -29,6 +29,7 @@ def main() -> None:
         command.add_argument("--dataset", default="icon_states")
         command.add_argument("--short", action="store_true", help="the presets' short training")
         command.add_argument("--epochs", type=int, help="instead of the preset's")
+        command.add_argument("--set", nargs="+", default=[], help="settings as 'bench.py run' takes them: csp.lr=1e-3")
     summed = commands.add_parser("summary", help="print the table of what is there")
     summed.add_argument("--to", type=Path, help="JSON file for the deviations, which documents and intervals read")
     for command in (everything, single, summed):
@@ -41,14 +42,14 @@ def _done(options: argparse.Namespace) -> int:
     if options.command == "summary":
         from benchmarks.report.render import markdown
         from benchmarks.runs import files
-        from benchmarks.studies.rounding.summary import content, spreads, table
+        from benchmarks.studies.rounding.summary import by_epoch, content, spreads, table
 
         found = spreads(options.results)
-        print(markdown(table(found)))
+        print(markdown(table(found)), markdown(by_epoch(found)), sep="\n")
         if options.to is not None:
             files.write_json(options.to, content(found))
         return 0
-    repeats = Repeats(options.methods, options.seeds, options.short, options.epochs, options.dataset)
+    repeats = Repeats(options.methods, options.seeds, options.short, options.epochs, options.dataset, options.set)
     if options.command == "run":
         return run_all(repeats, chosen(options.variants), options.results)
     from benchmarks.studies.rounding.training import train

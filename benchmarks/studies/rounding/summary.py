@@ -25,7 +25,7 @@ class Spread:
     repeats: how many there are of each seed; an instruction set that changes nothing is none.
     deviations: of the test statistics, by name.
     least, most: of the test AUC.
-    last: deviation of the validation AUC after the last epoch, where nothing was selected.
+    curve: deviations of the validation AUC after each epoch, where nothing is selected.
     epochs: the selected epochs, from 1.
     """
 
@@ -34,7 +34,7 @@ class Spread:
     deviations: Mapping[str, float]
     least: float
     most: float
-    last: float
+    curve: tuple[float, ...]
     epochs: tuple[int, ...]
 
 
@@ -44,8 +44,16 @@ def read(results: Path) -> dict[str, dict[int, dict[str, RunRecord]]]:
     for variant in VARIANTS:
         if (results / variant).is_dir():
             for run in find_runs(results / variant)[0]:
-                if run.result is not None:
-                    found.setdefault(run.spec.method, {}).setdefault(run.spec.seed, {})[variant] = run
+                if run.result is None:
+                    continue
+                own = found.setdefault(run.spec.method, {}).setdefault(run.spec.seed, {})
+                if variant in own:
+                    raise UserError(
+                        f"'{results / variant}' has two runs of {run.spec.method} with seed {run.spec.seed}.",
+                        "They differ in their settings, so they are no repeats of each other.",
+                        "Give each setting a folder of its own.",
+                    )
+                own[variant] = run
     if not found:
         raise UserError(
             f"There is nothing to summarise in '{results}'.",
@@ -83,7 +91,8 @@ def spread(method: str, seeds: Mapping[int, Mapping[str, RunRecord]]) -> Spread 
         name: {seed: [getattr(run.finished.metrics.test, name) for run in own] for seed, own in kept.items()}
         for name in STATISTICS
     }
-    last = {seed: [run.epochs[-1]["val"]["auc"] for run in own if run.epochs] for seed, own in kept.items()}
+    curves = {seed: [[epoch["val"]["auc"] for epoch in run.epochs] for run in own] for seed, own in kept.items()}
+    length = min(len(curve) for own in curves.values() for curve in own)
     every = [value for values in tests["auc"].values() for value in values]
     epochs = [run.finished.selection.epoch for own in kept.values() for run in own]
     return Spread(
@@ -92,7 +101,7 @@ def spread(method: str, seeds: Mapping[int, Mapping[str, RunRecord]]) -> Spread 
         {name: pooled(values) for name, values in tests.items()},
         min(every),
         max(every),
-        pooled(last),
+        tuple(pooled({seed: [curve[at] for curve in own] for seed, own in curves.items()}) for at in range(length)),
         tuple(epoch + 1 for epoch in epochs if epoch is not None),
     )
 
@@ -125,7 +134,7 @@ def table(found: Sequence[Spread]) -> Table:
             Cell(one.least),
             Cell(one.most),
             Cell(one.deviations["best_hm"]),
-            Cell(one.last),
+            Cell(one.curve[-1] if one.curve else None),
             Cell(text=", ".join(map(str, one.epochs)) or GAP),
         ]
         for one in found
@@ -137,6 +146,18 @@ def table(found: Sequence[Spread]) -> Table:
         "nothing is selected. Where the first is much larger than the last, selection among near-equal epochs makes it."
     )
     return Table("What rounding is worth", text, columns, lines)
+
+
+def by_epoch(found: Sequence[Spread]) -> Table:
+    """Return how far the repeats lie apart after each epoch: whether training or the choice of the epoch parts them."""
+    titles = METHODS.titles()
+    length = max((len(one.curve) for one in found), default=0)
+    columns = [Column("method"), *(Column(str(at + 1), digits=2, larger_is_better=None) for at in range(length))]
+    lines = [
+        [Cell(text=titles[one.method]), *map(Cell, one.curve), *[Cell()] * (length - len(one.curve))] for one in found
+    ]
+    text = "Standard deviation of the validation AUC after each epoch, in points, of a run inside a seed, pooled."
+    return Table("Rounding by epoch", text, columns, lines)
 
 
 def content(found: Sequence[Spread]) -> dict[str, dict[str, float | int]]:

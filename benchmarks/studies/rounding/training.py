@@ -44,6 +44,7 @@ def train(
     _check_environment(name, variant)
     choices = Choices(
         results=results / name,
+        overrides=tuple(repeats.settings),
         epochs=repeats.epochs,
         threads=variant.threads,
         how=How(device="cpu", feature_cache=False),

@@ -58,6 +58,7 @@ class Repeats:
     short: with the presets' short training.
     epochs: None leaves the preset's.
     dataset: name of a data set.
+    settings: as `bench.py run --set` takes them.
     """
 
     methods: Sequence[str]
@@ -65,14 +66,17 @@ class Repeats:
     short: bool = False
     epochs: int | None = None
     dataset: str = "icon_states"
+    settings: Sequence[str] = ()
 
     @property
     def options(self) -> list[str]:
         """These as options of the child's command line."""
         epochs = [] if self.epochs is None else ["--epochs", str(self.epochs)]
         short = ["--short"] if self.short else []
+        settings = ["--set", *self.settings] if self.settings else []
         return [
-            "--methods", *self.methods, "--seeds", *map(str, self.seeds), "--dataset", self.dataset, *epochs, *short
+            "--methods", *self.methods, "--seeds", *map(str, self.seeds), "--dataset", self.dataset, *settings,
+            *epochs, *short,
         ]  # fmt: skip
 
 
