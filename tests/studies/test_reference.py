@@ -52,6 +52,7 @@ from benchmarks.studies.reference import (
     spending,
     switches,
 )
+from benchmarks.studies.reference.__main__ import main as reference_main
 from benchmarks.studies.reference.material import Material, Results, cost
 from benchmarks.studies.reference.slice_tests import slice_table, slice_tests
 from errors import UserError
@@ -471,6 +472,23 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
     assert "### What a run's AUC varies with" in page and "### Seeds that a claim of one point needs" in page
     assert "Short training" in (root / "README.md").read_text()
     assert {path.name for path in made} >= {"results.md", "convergence-closed.svg", "spending-closed.svg"}
+
+
+def test_what_cannot_be_collected_or_held_against_the_pages_is_said(tmp_path, capsys, monkeypatch):
+    def told(*words: object) -> str:
+        monkeypatch.setattr("sys.argv", ["reference", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            reference_main()
+        return f"{ended.value.code} {capsys.readouterr().err}"
+
+    archives, results = tmp_path / "archives", tmp_path / "results"
+    assert told("--archives", archives, "collect", "--results", results).startswith("2 Error: There are no records in")
+    (results / "damaged").mkdir(parents=True)
+    (results / "damaged/spec.json").write_text("{")
+    assert told("--archives", archives, "collect", "--results", results).startswith("2 Error: There is nothing to coll")
+    stored(results, record("csp", auc=0.2), 3, given="nothing")
+    assert told("--archives", archives, "collect", "--results", results).startswith(f"0 Not read: {results}/damaged: ")
+    assert told("--archives", archives, "check").startswith("2 Error: The pages of")
 
 
 def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):

@@ -23,7 +23,7 @@ from benchmarks.studies.reference.page_parts import digest, filled, one_budget, 
 from benchmarks.studies.reference.records_page import records_page
 from benchmarks.studies.reference.results_page import caution, results_page
 from benchmarks.studies.reference.switches import SWITCHES
-from errors import counted
+from errors import UserError, counted
 
 FORMER_TABLES = {
     ("closed", "clean"): "Results, closed world",
@@ -49,7 +49,17 @@ def build(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTIO
 
 
 def differing(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTION) -> list[str]:
-    """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository."""
+    """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository.
+
+    Archives that are not in it are a `UserError`: its pages are not made of them.
+    """
+    folder, root = folder.resolve(), root.resolve()
+    if not folder.is_relative_to(root):
+        raise UserError(
+            f"The pages of {root} cannot be held against the archives in {folder}.",
+            "They are made from archives of the repository.",
+            "Leave --archives out, or pass a folder of the repository.",
+        )
     with TemporaryDirectory() as there:
         copy = Path(there)
         records = copy / folder.relative_to(root)
