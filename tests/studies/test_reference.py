@@ -508,6 +508,25 @@ def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):
         assert newcomers.newcomers(closed, None, material) is None, "the records have no other methods"
 
 
+def test_newcomers_may_be_without_a_test():
+    own = difference_of(0.1, np.nan)
+    entry = newcomers.Entry("A", "closed", 2, 3, "30.0", "B", own)
+    assert "number 2 of 3 in the closed world (30.0), not tested against B, which led before" in newcomers._sentence(
+        [entry], 0.95
+    )
+
+
+def test_newcomers_of_equal_auc_have_the_same_place(tmp_path):
+    for place, (method, auc) in enumerate((("csp", 0.2), ("coop", 0.3), ("dfsp", 0.3))):
+        stored(tmp_path, record(method, auc=auc), place, given="nothing")
+    group = group_of(find_runs(tmp_path)[0])
+    base = next(row for row in group.full if row.method == "csp")
+    question = Question(resamples=100)
+    results = Results(group, base, evidence(group.full, base, question), "closed world")
+    found = newcomers.entries({"closed": results}, ["csp"])
+    assert [(one.label, one.place) for one in found] == [("CoOp", 1), ("DFSP", 1)]
+
+
 def test_effects_that_only_the_former_records_have_stand_marked():
     now = deviations.Effects({}, {"masking": "+0.1"}, {})
     then = deviations.Effects({}, {"masking": "+0.7", "bf16_csp": "-0.2"}, {"MSCI": "+0.6"})
