@@ -46,7 +46,7 @@ def mixture_notes(runs: Iterable[RunRecord]) -> list[str]:
     for run in done:
         starts: dict[str, dict[str, None]] = {}
         for start in run.starts:
-            for name, value in facts(start["environment"]).items():
+            for name, value in facts(start.get("environment") or {}).items():
                 starts.setdefault(name, {})[value] = None
         for name, own in starts.items():
             values.setdefault(name, {}).setdefault(", then ".join(own), []).append(run)
