@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import importlib.util
 import json
 import re
@@ -14,6 +16,7 @@ from in_process import here
 from toy_runs import make_backbone
 from toy_world import make_toy
 
+from benchmarks.launchers.local import THREADS
 from benchmarks.runs.resolution import resolve
 from benchmarks.training.steps import mixes_images
 from datasets.checking.check import about
@@ -147,6 +150,21 @@ def commands(page: Path) -> list[list[str]]:
     lines += [" ".join(code.split()) for code in re.findall(r"`(python [^`]+)`", text)]
     words = [shlex.split(line, comments=True) for line in lines if re.match(r"(srun )?(torchrun|python) ", line)]
     return [line[1:] if line[0] == "srun" else line for line in words]
+
+
+EXAMPLES = sorted(
+    path for path in (*ROOT.glob("*.py"), *(path for top in SOURCE[:-1] for path in (ROOT / top).rglob("*.py")))
+    if ">>> " in path.read_text()
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_in_docstrings_are_true(path, monkeypatch):
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted and not found.failed
 
 
 def test_commands_in_documents_are_understood():

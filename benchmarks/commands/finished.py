@@ -95,8 +95,8 @@ def show_comparison(found: Faceoff) -> None:
             shown(100 * methods[found.b].statistics[name].value, "{:.1f}"),
             shown(100 * difference.value, "{:+.1f}"),
             GAP if isnan(interval.low) else f"{100 * interval.low:+.1f} {100 * interval.high:+.1f}",
-            shown(difference.p_value, "{:.3f}"),
-            shown(difference.adjusted_p, "{:.3f}"),
+            shown_p(difference.p_value),
+            shown_p(difference.adjusted_p),
             "" if effect is None or effect != effect else f"{effect:.2f}",
         )
     out.print(table)
@@ -108,7 +108,7 @@ def show_comparison(found: Faceoff) -> None:
     )
     for seed, tests in methods[found.a].mcnemar.items():
         said = ", ".join(
-            f"{group} {test.first_only} / {test.second_only} (p {test.p_value:.3f})"
+            f"{group} {test.first_only} / {test.second_only} (p {shown_p(test.p_value)})"
             if test.images
             else f"{group} {GAP}"
             for group, test in tests.items()
@@ -126,6 +126,17 @@ def show_comparison(found: Faceoff) -> None:
         out.print(rows)
     for note in found.notes:
         out.print(note, style="yellow", soft_wrap=True)
+
+
+def shown_p(value: float) -> str:
+    """Return a p-value as the tables of reports show it: "<0.001", never 0; a gap where nothing was tested.
+
+    >>> shown_p(0.0002), shown_p(0.0404), shown_p(float("nan"))
+    ('<0.001', '0.040', '–')
+    """
+    from benchmarks.report.render import SMALLEST_P
+
+    return f"<{SMALLEST_P:g}" if value < SMALLEST_P else shown(value, "{:.3f}")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ class Tried:
 
     grid: Annotated[list[str], typer.Option(help="Settings and their values: --grid lr=1e-3,3e-3 dropout=0,0.3.")]
     budget: Annotated[int | None, typer.Option(min=1, help="At most so many points, drawn from the grid.")] = None
-    seeds: Annotated[list[int] | None, typer.Option(help="Of each point; not those of reported runs. 100 101.")] = None
+    seeds: Annotated[
+        list[int] | None, typer.Option(min=0, help="Of each point; not those of reported runs. 100 101.")
+    ] = None
     dataset: Annotated[str, typer.Option(help="Data set.")] = "icon_states"
     backbone: Annotated[str, typer.Option(help="CLIP.")] = "tiny-icons"
     world: Annotated[World, typer.Option(help="Candidate pairs.")] = World.closed
@@ -44,7 +46,7 @@ class Tried:
             registry.check(name)
         from benchmarks.running.tuning import Search
 
-        seeds = tuple(self.seeds or (100, 101))
+        seeds = tuple(dict.fromkeys(self.seeds or (100, 101)))
         world: Literal["closed", "open"] = "open" if self.world == World.open else "closed"
         return Search(method, self.grid, self.dataset, self.backbone, world, seeds, self.budget, bool(self.short))
 
@@ -59,12 +61,17 @@ class Tried:
             how=how,
         )
 
-    def command(self, method: str, point: Point, plugins: Sequence[Path]) -> str:
-        """Return the command for a shell that runs a method with the settings of a point."""
+    def command(self, method: str, point: Point, plugins: Sequence[Path], how: How) -> str:
+        """Return the command for a shell that runs a method with the settings of a point.
+
+        Of how the points were computed it has what decides whether a run starts, and in which precision by default.
+        """
         words = ["--methods", method, "--dataset", self.dataset, "--backbone", self.backbone]
         words += ["--world", self.world.value, "--short" if self.short else "--no-short"]
         words += ["--epochs", str(self.epochs)] if self.epochs is not None else []
         words += [] if self.precision == "auto" else ["--precision", self.precision]
+        words += [] if how.device == "auto" else ["--device", how.device]
+        words += ["--allow-missing", str(how.allow_missing)] if how.allow_missing else []
         words += [word for path in plugins for word in ("--plugin", str(path))]
         settings = [*(self.set_ or ()), *(f"{method}.{setting}" for setting in point)]
         return shlex.join(["python", "bench.py", "run", *words, "--set", *settings])
@@ -104,7 +111,7 @@ def tune(
             out.print(note, soft_wrap=True)
     out.print(trials_table(trials, f"{method} on {tried.dataset}, validation, percent"))
     if not trials[0].error:
-        print("Best:", tried.command(method, trials[0].point, plugin or ()))
+        print("Best:", tried.command(method, trials[0].point, plugin or (), how))
     if out_file is not None:
         with writing(out_file, "--out"):
             write_whole(out_file, tuning.log(search, trials))

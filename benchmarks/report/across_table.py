@@ -103,7 +103,7 @@ def agreement_text(found: Across) -> str:
         f"({100 * found.question.level:g} % interval, bootstrap of {found.question.resamples:,} resamples over {over}, "
         f"drawn for all methods together); p = {now.p_value:.2g} of a W at least as large where each backbone orders "
         f"the methods at random, from {ways}. W is 1 where all backbones order the methods alike and "
-        f"{1 / backbones:.2g} on average where they do so at random. Best in most resamples: {_best(found)}."
+        f"{1 / backbones:.2g} on average where they do so at random. {_best(found)}."
     )
 
 
@@ -111,7 +111,8 @@ def _best(found: Across) -> str:
     """Name for each backbone the method that is most often its best, with the share of resamples."""
     assert found.agreement is not None
     titles, methods, first = METHODS.titles(), found.family.everywhere, found.agreement.first
-    return "; ".join(
+    how = "Best in most resamples" if (first.max(axis=1) > 0.5).all() else "Best in more resamples than any other"
+    return f"{how}: " + "; ".join(
         f"{backbone}, {titles.get(methods[own.argmax()], methods[own.argmax()])} ({100 * own.max():.0f} %)"
         for backbone, own in zip(found.family.groups, first, strict=True)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,22 +63,26 @@ def intervals(found: Evidence) -> str:
     return f"Intervals of AUC and HM: {_bootstrap(found.question, found.over_images_alone, found.comparison.methods)}."
 
 
-def tests(question: Question, found: Mapping[str, Difference]) -> str:
-    """Say what the intervals of differences mean and how they were tested; found: by row; "" for none."""
+def tests(question: Question, found: Mapping[str, Difference], single: str = "") -> str:
+    """Say what the intervals of differences mean and how they were tested; "" for none.
+
+    found: by row. single: the baseline where it alone has one run, so that no difference has seeds.
+    """
     if not found:
         return ""
     alone = [label for label, difference in found.items() if difference.decided_by == "images"]
-    family = f"{len(found)} comparison{'s' * (len(found) > 1)}"
+    family = counted(sum(not math.isnan(one.p_value) for one in found.values()), "comparison")
     return (
-        f"Intervals: {_bootstrap(question, alone, found)}, the same for both sides. p: two-sided, of no difference in "
-        f"AUC; p Holm: adjusted for the {family} of this table; *: p Holm at most {1 - question.level:.2g}."
+        f"Intervals: {_bootstrap(question, alone, found, single)}, the same for both sides. p: two-sided, of no "
+        f"difference in AUC; p Holm: adjusted for the {family} of this table; *: p Holm at most "
+        f"{1 - question.level:.2g}."
     )
 
 
-def _bootstrap(question: Question, alone: Sequence[str], every: Mapping[str, object]) -> str:
+def _bootstrap(question: Question, alone: Sequence[str], every: Mapping[str, object], single: str = "") -> str:
     """Name level, resamples and source of an interval. alone: of the labels in `every`, those without seeds."""
     if len(alone) == len(every):
-        source = "test images alone, because there is one run of each"
+        source = f"test images alone, because {f'{single} has one run' if single else 'there is one run of each'}"
     else:
         source = "seeds and test images"
         source += f" (test images alone for {', '.join(alone)}, with one run)" if alone else ""

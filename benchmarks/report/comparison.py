@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report.flips import Flip, image_flips
-from benchmarks.report.groups import agree
+from benchmarks.report.groups import agree, conditions
 from benchmarks.report.machines import mixture_notes
 from benchmarks.report.named_runs import AGREEING, CONDITIONS, Kind, Side
 from benchmarks.report.reproduce import given_settings
@@ -99,6 +99,12 @@ def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], r
         for name, mine, its in zip(AGREEING, a.conditions, b.conditions, strict=True)
         if not agree(mine, its)
     ]
+    mine, its = (conditions(own[0]) for own in (ours, theirs))
+    notes += [
+        f"They differ in {name}: {mine[name][:20]} and {its[name][:20]}."
+        for name in ("threads", "feasibility", "feasibility table", "masking")
+        if not agree(mine[name], its[name])
+    ]
     if any(run.spec.external is not None for run in (*ours, *theirs)):
         notes.append("Of scores that came from a file weights, precision and training are not known.")
     seeds = sorted({run.spec.seed for run in ours} & {run.spec.seed for run in theirs})
@@ -108,9 +114,9 @@ def _face_off(a: Kind, b: Kind, labels: tuple[str, str], notes: Sequence[str], r
             notes.append(f"Left out, because the other side has no run of their seed: {counted(unpaired, 'run')}.")
         ours, theirs = ([run for run in own if run.spec.seed in seeds] for own in (ours, theirs))
     runs = scored_runs({labels[0]: ours, labels[1]: theirs})
-    mine, its = runs[labels[0]], runs[labels[1]]
+    first, second = runs[labels[0]], runs[labels[1]]
     found = compare(runs, labels[1], resampling=resampling)
-    flips = image_flips(list(zip(ours, mine, strict=True)), list(zip(theirs, its, strict=True)))
+    flips = image_flips(list(zip(ours, first, strict=True)), list(zip(theirs, second, strict=True)))
     if flips is None:
         notes.append("Which images flip is not said: a run has no validation bias, or no record has names of images.")
     notes += undefined_notes([*ours, *theirs])

@@ -36,18 +36,28 @@ def facts(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mixture_notes(runs: Iterable[RunRecord]) -> list[str]:
-    """Return a sentence for each thing in which finished runs differ although their identity does not know it."""
+    """Return a sentence for each thing in which finished runs differ although their identity does not know it.
+
+    So may the starts of one run, which was stopped and went on elsewhere.
+    """
     done = [run for run in runs if run.result is not None and run.spec.external is None]
     values: dict[str, dict[str, list[RunRecord]]] = {}
+    several: set[str] = set()
     for run in done:
-        for name, value in facts(run.environment).items():
-            values.setdefault(name, {}).setdefault(value, []).append(run)
+        starts: dict[str, dict[str, None]] = {}
+        for start in run.starts:
+            for name, value in facts(start.get("environment") or {}).items():
+                starts.setdefault(name, {})[value] = None
+        for name, own in starts.items():
+            values.setdefault(name, {}).setdefault(", then ".join(own), []).append(run)
+            if len(own) > 1:
+                several.add(name)
     return [
         f"Computed with different {name} ("
         + "; ".join(f"{value}: {_named(own)}" for value, own in sorted(by.items()))
         + "): such runs differ by more than their seeds and settings."
         for name, by in values.items()
-        if len(by) > 1
+        if len(by) > 1 or name in several
     ]
 
 

@@ -24,7 +24,7 @@ def file_name(text: str, identity: str | None = None) -> str:
     >>> file_name("Ablations of CSP")
     'ablations-of-csp'
     >>> file_name("照片")
-    '74e34c61'
+    '7b50017a'
     """
     made = slug(text)
     if made and text.isascii() and len(made) <= LONGEST and not RESERVED.fullmatch(made):

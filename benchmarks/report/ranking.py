@@ -6,15 +6,16 @@ data sets, so groups are ranked together only where they differ in the data set 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.report.figures import auc_values
-from benchmarks.report.groups import Group
+from benchmarks.report.groups import Group, conditions
 from benchmarks.report.style import SMALLEST, WIDTH, method_style, new, words
+from benchmarks.runs.spec import NOT_KNOWN
 from registry import DATASETS, METHODS
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from benchmarks.significance import Friedman, Nemenyi
 
 FEWEST_DATASETS, FEWEST_METHODS = 2, 3
+
+COMMON = ("world", "backbone", "weights", "profile", "precision", "threads", "protocol version", "masking")
+"""The conditions (`groups.conditions`) that groups ranked together have in common: all that are not of the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +66,17 @@ def fields(groups: Sequence[Group]) -> list[Field]:
     families: dict[tuple[str, ...], dict[tuple[str, ...], Group]] = {}
     released = set(DATASETS.names())
     for group in groups:
-        spec = group.runs[0].spec
-        key = (spec.world, spec.backbone, spec.backbone_digest, spec.profile, spec.precision)
+        spec, own = group.runs[0].spec, conditions(group.runs[0])
         if any(len(auc_values(row)) for row in group.full):
             # Of two releases of one data set the first stands; they are not two data sets. What users call their own
             # folders says nothing: two of one name are two data sets if their content differs.
             dataset = (spec.dataset,) if spec.dataset in released else (spec.dataset, spec.dataset_digest)
-            families.setdefault((*key, str(spec.protocol_version)), {}).setdefault(dataset, group)
+            families.setdefault(tuple(own[name] for name in COMMON), {}).setdefault(dataset, group)
     return [_field(key, by_dataset) for key, by_dataset in families.items()]
 
 
 def _field(key: tuple[str, ...], by_dataset: dict[tuple[str, ...], Group]) -> Field:
-    world, backbone, _, profile, precision, _ = key
+    own = dict(zip(COMMON, key, strict=True))
     means: dict[str, dict[tuple[str, ...], float]] = {}
     for dataset, group in by_dataset.items():
         for method in dict.fromkeys(row.method for row in group.full):
@@ -83,12 +86,21 @@ def _field(key: tuple[str, ...], by_dataset: dict[tuple[str, ...], Group]) -> Fi
     whole = [method for method, values in means.items() if len(values) == len(by_dataset)]
     values = np.array([[means[method][dataset] for method in whole] for dataset in by_dataset])
     return Field(
-        f"{world} world, {backbone}, profile {profile}, {precision}",
+        _in_words(own),
         _shown(list(by_dataset)),
         whole,
         values.reshape(len(by_dataset), len(whole)),
         [method for method in means if method not in whole],
     )
+
+
+def _in_words(own: Mapping[str, str]) -> str:
+    """Return what groups have in common, by name, in words; threads and masking where they are not the usual ones."""
+    precision = "precision not known" if own["precision"] == NOT_KNOWN else own["precision"]
+    text = f"{own['world']} world, {own['backbone']}, profile {own['profile']}, {precision}"
+    if own["threads"] not in ("1", NOT_KNOWN):
+        text += f", {own['threads']} threads"
+    return text if own["masking"] in ("none", own["profile"]) else f"{text}, {own['masking']} masking"
 
 
 def _shown(datasets: Sequence[tuple[str, ...]]) -> list[str]:

@@ -88,11 +88,13 @@ def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Ta
     others = [row for row in rows if row is not baseline and row.done]
     runs = [run for row in (baseline, *others) for run in row.done]
     tested = {row.label: difference for row in others if (difference := found.difference(row.label)) is not None}
+    single = found.over_images_alone
+    single = [label for label in single if label == baseline.label and set(tested) - set(single)]
     texts = (
         f"Mean of each method less that of {baseline.label}, in points.",
         caption(runs, spread=False),
         test_split(runs),
-        tests(found.question, tested),
+        tests(found.question, tested, *single),
         f"d_z: mean difference over seeds in units of its standard deviation; beats: how often a run of the method has "
         f"a larger AUC than one of {baseline.label}, percent; differ: share of test images that only one of the two "
         "gets right, each at its validation bias.",

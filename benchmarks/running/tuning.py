@@ -95,7 +95,7 @@ def axes(grid: Sequence[str], method: str) -> dict[str, str]:
     for text in grid:
         name, equals, values = text.partition("=")
         owner, dot, key = (part.strip() for part in name.rpartition("."))
-        if not equals or not key or not _values(values) or values.count(",") >= len(values):
+        if not equals or not key or not _values(values):
             raise UserError(
                 f"The option '--grid {text}' is not understood.",
                 "It needs a setting and its values.",
@@ -123,9 +123,15 @@ def points(grid: Sequence[str], method: str) -> list[Point]:
     return list(itertools.product(*([f"{key}={value}" for value in _values(values)] for key, values in settings)))
 
 
+VALUE = r"(?:\[[^\[\]]*\]|[^,\[\]])+"
+"""A value of a setting: text without commas, but for those of a list in brackets."""
+
+
 def _values(text: str) -> list[str]:
-    """Return the different values of a text "a,b,c", none where one is blank."""
-    found = [value.strip() for value in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", text)]
+    """Return the different values of a text "a,b,c", none where one is blank or a bracket has no other end."""
+    if not re.fullmatch(f"{VALUE}(?:,{VALUE})*", text):
+        return []
+    found = [value.strip() for value in re.findall(VALUE, text)]
     return list(dict.fromkeys(found)) if all(found) else []
 
 
@@ -136,6 +142,7 @@ def plan_search(search: Search, workbench: Workbench) -> list[PlannedTrial]:
     """
     check_settings(search, workbench.choices)
     planned = [_planned(search, point, workbench) for point in search.points]
+    _refuse_twins(planned)
     if failed := [run.spec.run_id for trial in planned for run in trial.runs if trial.error and _divergence(run)]:
         workbench.notes.append(
             f"Not trained again, because the loss diverged before: {some(failed)}. Remove a folder to try it again."
@@ -189,6 +196,19 @@ def check_settings(search: Search, choices: Choices) -> None:
                 f"The setting '{key}' of {search.method} cannot be tuned.",
                 "The method is not trained, so every value gives the same scores.",
                 "Tune a method that is trained, see 'python bench.py list methods'.",
+            )
+
+
+def _refuse_twins(planned: Sequence[PlannedTrial]) -> None:
+    """Refuse points that are the same runs, as a `UserError`: values written in two ways, or that change nothing."""
+    first: dict[tuple[str, ...], Point] = {}
+    for trial in planned:
+        other = first.setdefault(tuple(run.spec.run_id for run in trial.runs), trial.point)
+        if other != trial.point:
+            raise UserError(
+                f"The points '{' '.join(other)}' and '{' '.join(trial.point)}' of the grid are the same runs.",
+                "Every method is to be tried at as many points as the others.",
+                "Give different values.",
             )
 
 
@@ -258,8 +278,9 @@ def log(search: Search, trials: Sequence[Trial]) -> str:
     lines = [
         f"# Tuning of {search.method} on {search.dataset}",
         "",
-        f"{len(trials)} points{drawn} x {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}; the mean "
-        "validation AUC decides (percent). Epochs: the mean of the selected ones, counted from 1.",
+        f"{counted(len(trials), 'point')}{drawn} x {'seeds' if len(seeds) > 1 else 'seed'} "
+        f"{', '.join(map(str, seeds))}; the mean validation AUC decides (percent). Epochs: the mean of the "
+        "selected ones, counted from 1.",
         "",
         "| settings | val AUC | val HM | epoch |",
         "| --- | ---: | ---: | ---: |",

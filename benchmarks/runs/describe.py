@@ -53,6 +53,7 @@ def describe(method: str, dataset: str, backbone: str, profile: Profile = "clean
 def grouped(tensors: Mapping[str, Tensor]) -> list[Tensors]:
     """Return the tensors by name, with those of many blocks or layers in one row.
 
+    >>> import torch
     >>> grouped({"a_0.w": torch.ones(2, 3), "b": torch.ones(4), "a_1.w": torch.ones(2, 3)})
     [Tensors(name='a_*.w', shape=(2, 3), count=2, numbers=12), Tensors(name='b', shape=(4,), count=1, numbers=4)]
     """

@@ -31,6 +31,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from benchmarks.evaluation.curve import auc_placements
+from benchmarks.significance import equality
 from benchmarks.significance.bootstrap import Resampled
 from benchmarks.significance.runs import ScoredRun
 from datasets.streams import stream
@@ -42,6 +43,8 @@ MOST_SEEDS = 1000
 @dataclass(frozen=True)
 class Components:
     """Variances of one run's AUC, or of the difference of two methods' runs of one seed on the same images.
+
+    All but rounding are NaN where a group has fewer than two images.
 
     rounding: None where no seed was trained again.
     seeds: how many there were; the seed's part is known with one degree of freedom less.
@@ -90,6 +93,8 @@ def _components(placements: Sequence[tuple[np.ndarray, np.ndarray]], rounding: f
     if count < 2:
         raise ValueError(f"{count} run tells nothing of how runs vary")
     groups = [np.stack(values) for values in zip(*placements, strict=True)]  # unseen and seen, [seeds, images]
+    if min(group.shape[1] for group in groups) < 2:
+        return Components(np.nan, np.nan, np.nan, rounding, count, np.nan)  # no variance, which is not one of 0
     # Both means are the AUC, see `closed_form`.
     values = np.mean([group.mean(axis=1) for group in groups], axis=0)
     covariance = np.sum([np.cov(group) / group.shape[1] for group in groups], axis=0)
@@ -122,8 +127,11 @@ def seeds_needed(
     other_images: whether the claim is to hold for other images of the kind; else for the test images as they are, with
         the t test over seeds.
 
-    None where no number of seeds up to `MOST_SEEDS` suffices: the images alone vary too much.
+    None where no number of seeds up to `MOST_SEEDS` suffices: the images alone vary too much. ValueError where the
+    components are not known.
     """
+    if np.isnan(found.of_a_run):
+        raise ValueError("components that are not known tell nothing of the seeds that a claim needs")
     by_seed = found.of_a_run - found.images
     by_images = found.images if other_images else 0.0
     for seeds in range(2, MOST_SEEDS + 1):
@@ -143,9 +151,12 @@ def _power(effect: float, variance: float, by_seed: float, freedom: int, level: 
 def winner_shares(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return how often each method would have the largest value if one seed of each were run, on these images.
 
-    Every choice of one run for each method is counted, exactly; equal values share.
+    Every choice of one run for each method is counted, exactly; equal values (`equality`) share.
     """
     names = list(values)
+    ends = np.cumsum([len(values[name]) for name in names])[:-1]
+    same = np.split(equality.settled(np.concatenate([np.asarray(values[name]) for name in names])), ends)
+    values = dict(zip(names, (own.tolist() for own in same), strict=True))
     shares = dict.fromkeys(names, 0.0)
     levels = sorted({value for own in values.values() for value in own})
     for level in levels:
@@ -175,6 +186,7 @@ def winner_shares_elsewhere(
         picks = stream("significance", seed, "one seed", name).integers(0, len(own), size=values.shape[1])
         drawn.append(values[picks, np.arange(values.shape[1])])
     every = np.stack(drawn)
-    best = every == np.nanmax(every, axis=0)
+    every = every[:, ~np.isnan(every).all(axis=0)]  # a resample that defines none has no winner
+    best = every >= np.nanmax(every, axis=0) - equality.slack(every)
     shares = np.nanmean(best / best.sum(axis=0), axis=1)
     return dict(zip(runs, shares.tolist(), strict=True))

@@ -126,7 +126,7 @@ def compare_over_seeds(
     runs, mean = len(differences), float(differences.mean())
     interval = mean_over_seeds(differences, level, least_spread)
     spread = t_p_value = effect_size = np.nan
-    if runs > 1 and np.ptp(differences) == 0 and least_spread == 0:
+    if runs > 1 and np.ptp(differences) == 0 and least_spread <= equality.TOLERANCE:
         # Not through the mean, which rounds: what does not vary at all has no spread.
         spread, t_p_value = 0.0, 1.0 if differences[0] == 0 else np.nan
     elif runs > 1:
@@ -160,7 +160,7 @@ def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95, l
     values = np.sort(equality.settled(np.asarray(values, dtype=np.float64)))
     if len(values) < 2 or np.isnan(values).any():
         return Interval(np.nan, np.nan, level, "t")
-    if np.ptp(values) == 0 and least_spread == 0:
+    if np.ptp(values) == 0 and least_spread <= equality.TOLERANCE:
         edge = 0.0 if abs(values[0]) <= equality.TOLERANCE else np.nan
         return Interval(edge, edge, level, "t")
     spread = max(float(values.std(ddof=1)), least_spread)

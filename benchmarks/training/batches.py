@@ -130,6 +130,8 @@ class PhaseBatches:
         micro_batch: images of one, None for the whole batch.
         """
         order = epoch_order(len(self), self.seed, epoch)[start:]
+        if not len(order):  # stopped after the last step; torch splits nothing into one batch of nothing
+            return
         own, size = self.execution.group.training_rows(order, batch_size, micro_batch or batch_size)
         view = epoch if self.views is None else epoch % self.views
         second = None if self.shift is None else partial(self.shift.draw, seed=self.seed, epoch=epoch)

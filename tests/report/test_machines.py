@@ -15,6 +15,7 @@ from benchmarks.report.evidence import Question
 from benchmarks.report.machines import elsewhere_note, facts, mixture_notes
 from benchmarks.report.named_runs import side
 from benchmarks.report.tables import tables
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.records import RunFolder, RunRecord
 from benchmarks.significance import Resampling
 
@@ -53,6 +54,18 @@ def test_a_mixture_is_said_once_where_runs_stand_together(
             assert [note for note in table.notes if note.startswith("Computed")] == notes
 
 
+def test_a_run_that_went_on_elsewhere_is_a_mixture_by_itself(tmp_path: Path) -> None:
+    run = computed(make_run(tmp_path, seed=0))
+    path = run.path / "spec.json"
+    content = json.loads(path.read_text())
+    (start,) = content["starts"]
+    nothing = {"time": start["time"]}  # of which a record says nothing
+    content["starts"] = [nothing, {**start, "environment": CPU | {"packages": {"torch": "2.8"}}}, start, start]
+    path.write_text(json.dumps(content))
+    (note,) = mixture_notes([RunFolder(run.path).read()])
+    assert note.startswith("Computed with different releases of torch (2.8, then 2.9: csp seed 0): ")
+
+
 def test_many_runs_are_named_by_their_seeds(tmp_path: Path) -> None:
     runs = [computed(make_run(tmp_path, seed=seed), threads=1 if seed < 4 else 2) for seed in range(6)]
     assert "(1: 4 runs, seeds 0, 1, 2, 3; 2: csp seed 4, csp seed 5)" in mixture_notes(runs)[0]
@@ -69,6 +82,16 @@ def test_differences_and_compare_say_it(tmp_path: Path) -> None:
     nothing = dict.fromkeys(("dataset", "world", "profile", "backbone"))
     (found,) = face_offs(side(tmp_path, "csp", nothing), side(tmp_path, "troika", nothing), Resampling(100))
     assert note in found.notes
+
+
+def test_compare_says_what_tables_refuse(tmp_path: Path) -> None:
+    worlds = [OpenWorld(feasibility="clip", feasibility_digest="f" * 64, masking=own) for own in ("clean", "official")]
+    make_run(tmp_path, "csp", world="open", open_world=worlds[0])
+    make_run(tmp_path, "troika", world="open", open_world=worlds[1], threads=4)
+    nothing = dict.fromkeys(("dataset", "world", "profile", "backbone"))
+    (found,) = face_offs(side(tmp_path, "csp", nothing), side(tmp_path, "troika", nothing), Resampling(100))
+    assert {"They differ in masking: clean and official.", "They differ in threads: 1 and 4."} <= set(found.notes)
+    assert not [note for note in found.notes if "feasibility" in note]
 
 
 def test_an_old_record_that_says_nothing_is_no_mixture(tmp_path: Path) -> None:

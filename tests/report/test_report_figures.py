@@ -15,6 +15,7 @@ from benchmarks.report.bands import curve_band, resampled_seen
 from benchmarks.report.groups import groups
 from benchmarks.report.images import Library
 from benchmarks.report.scored_runs import read_scored, scored_runs
+from benchmarks.runs.open_world_settings import OpenWorld
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.significance import compare, friedman, nemenyi
 from benchmarks.significance.bootstrap import draws
@@ -219,6 +220,24 @@ def test_other_conditions_are_another_ranking(tmp_path):
     assert [len(field.datasets) for field in ranking.fields([*families(), *groups(official)])] == [3, 1]
     drawn = pictures.draw_ranks([*families(), *groups(official)], tmp_path)
     assert [path.name for path in drawn.files] == ["ranks.pdf", "ranks.svg", "ranks.png"] and len(drawn.absent) == 1
+
+
+def test_other_threads_and_another_masking_are_another_ranking():
+    one, two = families(("one", "two"))
+    apart = [replace(run, spec=run.spec.model_copy(update={"threads": 4})) for run in two.runs]
+    first, second = ranking.fields([one, *groups(apart)])
+    assert (first.datasets, second.datasets) == (["one"], ["two"])
+    assert second.conditions.endswith("fp32, 4 threads") and first.conditions.endswith("fp32")
+    worlds = [OpenWorld(feasibility="clip", masking=masking) for masking in ("clean", "official")]
+    changes = [{"world": "open", "open_world": world} for world in worlds]
+    masked = [
+        groups([replace(run, spec=run.spec.model_copy(update=own)) for run in group.runs])[0]
+        for group, own in zip((one, two), changes, strict=True)
+    ]
+    assert [field.conditions for field in ranking.fields(masked)] == [
+        "open world, tiny-icons, profile clean, fp32",
+        "open world, tiny-icons, profile clean, fp32, official masking",
+    ]
 
 
 def test_confusion_counts_images(group):

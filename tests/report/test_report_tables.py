@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from made_reports import drawn, record
 from made_results import open_world
 from report_records import make_run
 
+from benchmarks.report import captions
 from benchmarks.report.ablations import changes
 from benchmarks.report.evidence import Question, choose_baseline, evidence
 from benchmarks.report.formats import csv_text
@@ -148,6 +150,19 @@ def test_one_seed_has_intervals_over_images_alone(runs):
     assert "over test images alone, because there is one run of each" in main.caption
     assert column(differences, "p")["CoOp"].value == wanted.difference.sources["images"].p_value
     assert column(differences, "d_z")["CoOp"].text == "–"
+
+
+def test_a_baseline_with_one_run_is_why_no_difference_has_seeds(runs):
+    some = [run for run in runs if run.spec.method == "coop" or (run.spec.method == "csp" and run.spec.seed == 0)]
+    main, differences = tables(some, QUICK)[:2]
+    assert "over seeds and test images (test images alone for CSP, with one run)" in main.caption
+    assert "over test images alone, because CSP has one run, the same" in differences.caption
+
+
+def test_what_was_not_tested_is_no_comparison():
+    made = SimpleNamespace(decided_by="images", p_value=0.5)
+    said = captions.tests(QUICK, {"one": made, "other": SimpleNamespace(decided_by="images", p_value=np.nan)})
+    assert "adjusted for the 1 comparison of this table" in said
 
 
 def test_the_baseline_is_a_choice(runs):

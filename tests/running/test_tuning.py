@@ -51,6 +51,10 @@ def test_a_budget_draws_the_same_points_however_a_setting_is_written():
     assert others == [plain] * 2
 
 
+def test_a_seed_that_is_given_twice_counts_once():
+    assert tune.Tried(["lr=1"], seeds=[100, 101, 100]).search("csp").seeds == (100, 101)
+
+
 def test_a_budget_draws_the_same_points_again_and_fewer_are_among_more():
     def chosen(budget: int | None) -> list[tuple[str, ...]]:
         return tuning.Search("csp", ["lr=1,2,3", "dropout=0,0.1,0.2"], budget=budget).points
@@ -65,6 +69,11 @@ def test_a_budget_draws_the_same_points_again_and_fewer_are_among_more():
 ERRORS = {
     "no value": (["--grid", "lr"], "The option '--grid lr' is not understood."),
     "an empty value": (["--grid", "lr="], "The option '--grid lr=' is not understood."),
+    "a blank value": (["--grid", "lr=1,,2"], "The option '--grid lr=1,,2' is not understood."),
+    "a bracket without its end": (["--grid", "lr=[1,2"], "The option '--grid lr=[1,2' is not understood."),
+    "a bracket without its begin": (["--grid", "lr=1],[2]"], "The option '--grid lr=1],[2]' is not understood."),
+    "a value in two ways": (["--grid", "lr=1e-3,0.001"], "The points 'lr=1e-3' and 'lr=0.001' of the grid"),
+    "no seed": (["--grid", "lr=1,2", "--seeds=-1"], "Input should be greater than or equal to 0"),
     "twice": (["--grid", "lr=1", "lr=2"], "The setting 'lr' is twice in the grid."),
     "twice, once with the method's name": (["--grid", "lr=1", "csp.lr=2"], "The setting 'lr' is twice in the grid."),
     "the method's name alone": (["--grid", "csp.=1"], "The option '--grid csp.=1' is not understood."),
@@ -102,7 +111,7 @@ def test_the_best_on_validation_comes_first_and_a_second_start_runs_nothing(tmp_
     best = by_rate[float(first.removeprefix("lr="))].val.auc
     assert best == max(metrics.val.auc for metrics in by_rate.values()) and f"{100 * best:.2f}" in lines[6]
     same = "--methods csp --dataset toy_tuning --backbone tiny-icons --world closed --no-short --epochs 2"
-    assert f"Best: python bench.py run {same} --set csp.{first}" in shown
+    assert f"Best: python bench.py run {same} --device cpu --set csp.{first}" in shown
     tests = {f"{100 * metrics.test.auc:.2f}" for metrics in by_rate.values()}
     vals = {f"{100 * metrics.val.auc:.2f}" for metrics in by_rate.values()}
     assert not [text for text in tests - vals if text in shown], "no test number is shown"
@@ -114,11 +123,13 @@ def test_the_best_on_validation_comes_first_and_a_second_start_runs_nothing(tmp_
 def test_the_command_of_the_best_is_taken_and_names_what_the_points_had(tmp_path, toy_tuning, no_estimates):
     tried = tune.Tried(["csp.lr=1,2"], dataset=toy_tuning, set_=["dropout=0.1"], short=True, epochs=3, precision="fp32")
     (point, _) = tried.search("csp").points
-    words = shlex.split(tried.command("csp", point, []))
+    words = shlex.split(tried.command("csp", point, [], How()))
     done = here(*words[2:], "--dry-run", "--device", "cpu", "--results", tmp_path / "r")
     shown = " ".join(done.stdout.split())
     assert "lr=1 (command line)" in shown or "lr=1.0 (command line)" in shown
     assert "dropout=0.1 (command line)" in shown and "epochs=3 (command line)" in shown
+    again = tried.command("csp", point, [], How(allow_missing=3, device="cuda:1"))
+    assert "--device cuda:1 --allow-missing 3 --set" in again
     for option in ("--short", "--precision fp32", "--world closed", "--backbone tiny-icons"):
         assert option in " ".join(words)
 

@@ -1,6 +1,7 @@
 """Variance components against a slow simulation, seeds needed against drawn tests, winners against loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,26 @@ def test_images_alone_can_make_a_claim_impossible():
     assert seeds_needed(Components(0.0, 0.0, 0.0, None, 2, 0.0)) == 2
 
 
+def test_too_few_images_have_no_components_instead_of_none():
+    runs = Population((80, 80), (5, 5), by_seed=0.02).sample(np.random.default_rng(1), 1, 3)[0]
+    one_seen = np.cumsum(runs[0].scores.is_seen) * runs[0].scores.is_seen <= 1
+    few = [replace(run, scores=run.scores.subset(one_seen), labels=run.labels.subset(one_seen)) for run in runs]
+    found = components(few, rounding=1e-5)
+    assert np.isnan([found.seed, found.images, found.interaction, found.observed, found.of_a_run]).all()
+    with pytest.raises(ValueError, match="not known"):
+        seeds_needed(found)
+
+
+def test_winners_equal_but_for_rounding_share():
+    apart = {"A": [0.3], "B": [0.1 + 0.2]}
+    assert apart["A"] != apart["B"] and winner_shares(apart) == {"A": 0.5, "B": 0.5}
+    good = Population((60, 60), (5, 5)).sample(np.random.default_rng(4), 1, 1)[0]
+    (one,) = bootstrap(good, ("auc",), Units.images(good[0].scores), resamples=50)
+    undefined = np.where(np.arange(50) < 5, np.nan, one.resamples)
+    ours, theirs = (replace(one, resamples=undefined + more) for more in (0.0, 1e-15))
+    assert winner_shares_elsewhere({"A": [ours], "B": [theirs]}) == pytest.approx({"A": 0.5, "B": 0.5})
+
+
 def test_winners_are_counted_over_every_choice_of_seeds():
     values = {"A": [0.3, 0.5, 0.4], "B": [0.45, 0.2], "C": [0.1, 0.5, 0.45]}
     counted = dict.fromkeys(values, 0.0)
@@ -156,6 +177,8 @@ def test_tests_over_seeds_are_not_narrower_than_rounding():
     assert floored.effect_size == pytest.approx(floored.mean_difference / 0.006)
     assert floored.t_p_value > plain.t_p_value and floored.interval.low < plain.interval.low
     assert compare_over_seeds(first, second, 0.95, 1e-9) == plain, "what is wide enough stays as it is"
+    same = compare_over_seeds([0.6, 0.6], [0.5, 0.5], 0.95, 6e-17)  # rounding of which nothing comes
+    assert np.isnan([same.effect_size, same.t_p_value, same.interval.low]).all()
     level = mean_over_seeds([0.5, 0.5], 0.95, 0.01)
     assert level.high - level.low == pytest.approx(2 * 12.706 * 0.01 / 2**0.5, rel=1e-3)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from benchmarks.report.columns import (
     to_differences,
     to_planes,
 )
-from benchmarks.report.evidence import Question
+from benchmarks.report.evidence import Question, evidence
 from benchmarks.report.figures import ablation_bars
 from benchmarks.report.groups import group_of
 from benchmarks.report.scored_runs import scored_runs
@@ -35,7 +37,7 @@ from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.result import PhaseMetrics
-from benchmarks.significance import Resampling, compare
+from benchmarks.significance import Interval, Resampling, compare
 from benchmarks.studies.reference import (
     collection,
     deviations,
@@ -47,9 +49,11 @@ from benchmarks.studies.reference import (
     records_page,
     results_page,
     second_best,
+    spending,
     switches,
 )
-from benchmarks.studies.reference.material import Material, cost
+from benchmarks.studies.reference.__main__ import main as reference_main
+from benchmarks.studies.reference.material import Material, Results, cost
 from benchmarks.studies.reference.slice_tests import slice_table, slice_tests
 from errors import UserError
 
@@ -195,6 +199,7 @@ def test_second_best_settings_are_held_against_the_chosen_ones(tmp_path):
         assert "CSP would be behind DFSP" in said and "Not run" not in said
         table = second_best.table(found)
         assert [line[1].text for line in table.rows] == ["lr 0.001", "lr 0.001"]
+        assert "Intervals: over test images alone" in table.caption, "one run each has no part of rounding"
         assert "Not run for DFSP." in second_best.winner(found[:1], rows)
 
 
@@ -246,6 +251,8 @@ def test_differences_in_slices_are_those_of_comparisons_of_the_slices(tmp_path):
     assert all(adjusted >= part.p_value for adjusted, part in zip(found.adjusted, found.parts, strict=True))
     table = slice_table([found], base, "kind", ("a", "b"), question)
     assert [len(row) for row in table.rows] == [7] and "3 comparisons" in table.caption
+    lacking = slice_table([replace(found, adjusted=(0.5, np.nan, np.nan))], base, "kind", ("a", "b"), question)
+    assert [cell.text for cell in lacking.rows[0]][-1] == "–" and "the 1 comparison of" in lacking.caption
 
 
 def test_sentences_follow_the_numbers():
@@ -263,6 +270,106 @@ def test_sentences_follow_the_numbers():
     said = findings.switches(table)
     assert "Of 3 switches `up` (+3.0 [+2.0, +4.0], p < 0.001) raises" in said
     assert "`down` (-2.0 [-3.0, -1.0], p = 0.040) lowers" in said and "`no`" not in said
+
+
+def results_of(baseline: str, *runs, tested=None) -> Results:
+    """Results of some runs. tested: differences from the baseline by label; None tests nothing."""
+    group = group_of(runs)
+    found = SimpleNamespace(
+        difference=lambda label: (tested or {}).get(label), mark=lambda label: QUICK.mark(tested[label].adjusted_p)
+    )
+    return Results(group, next(row for row in group.full if row.method == baseline), found, "closed world")
+
+
+def difference_of(value: float, adjusted: float) -> SimpleNamespace:
+    interval = Interval(value - 0.01, value + 0.01, 0.95, "percentile")
+    return SimpleNamespace(value=value, adjusted_p=adjusted, interval=interval)
+
+
+def test_a_standing_says_who_shares_a_place_and_what_was_not_tested():
+    runs = [record("csp", auc=0.3), record("coop", auc=0.3 + 1e-15), record("dfsp", auc=0.2), record("msci", auc=0.2)]
+    assert findings.standing(results_of("dfsp", *runs)) == (
+        "CoOp and CSP have the largest AUC (30.0), all the same. DFSP is number 3 of 4 (20.0): no method was tested "
+        "against it."
+    )
+    tested = {"CSP": difference_of(0.1, 0.01), "CoOp": difference_of(0.1, np.nan)}
+    assert findings.standing(results_of("msci", *runs, tested=tested)).endswith(
+        "MSCI is number 3 of 4 (20.0): after Holm's adjustment CSP is above it, none is below it, and none is not told "
+        "apart from it; CoOp and DFSP were not tested."
+    )
+    assert findings.standing(results_of("csp", runs[0])) == "CSP (30.0) is the only method with results."
+
+
+def test_worlds_without_a_common_method_have_no_cost_of_the_open_one():
+    closed, other = results_of("csp", record("csp", auc=0.4)), results_of("coop", record("coop", auc=0.2))
+    assert findings.same_order(closed, other) == "Closed: CSP. Open: CoOp."
+    same = results_of("csp", record("csp", auc=0.3))
+    assert findings.same_order(closed, same) == "Closed: CSP. Open: CSP; the open world costs 25.0 % of a method's AUC."
+
+
+def test_nothing_is_said_of_tests_that_were_not_made():
+    cells = [Cell(text="up"), Cell(), Cell(), Cell(0.03), Cell(), Cell(), Cell(), Cell()]
+    table = Table("", "", [Column("")] * 8, [[Cell()] * 8, cells])
+    assert findings.switches(table) == "No change of a switch was tested (`up`)."
+    sure = [*cells[:3], Cell(0.02, mark="*"), Cell(0.01), Cell(0.01), Cell(), Cell()]
+    both = Table("", "", [Column("")] * 8, [[Cell()] * 8, cells, [Cell(text="other"), *sure[1:]]])
+    assert findings.switches(both) == (
+        "Of 1 switch `other` (+2.0, p = 0.010) raises the AUC and no one lowers it; not tested: `up`."
+    )
+    assert findings.switches(Table("", "", [Column("")] * 8, [[Cell()] * 8])) == ""
+    assert findings.on_slice([], 0, "MSCI", "On local states") == "On local states: nothing was tested."
+    assert findings.interaction([], "MSCI", "local", "global") == "" and findings.profile_change({}) == ""
+    nothing = SimpleNamespace(value=0.1, adjusted_p=np.nan, interval=Interval(np.nan, np.nan, 0.95, "percentile"))
+    assert findings.difference_text(nothing) == "+10.0, not tested"
+
+
+def test_a_switch_whose_world_has_no_other_runs_has_no_effect(tmp_path):
+    stored(tmp_path / "runs", record("csp", auc=0.2), 3, given="nothing")
+    collection.collect([tmp_path / "runs"], tmp_path / "archives")
+    with Material(tmp_path / "archives", question=Question(resamples=200)) as material:
+        (run,) = material.runs
+        other = replace(run, spec=run.spec.model_copy(update={"world": "open"}))
+        material.switched = {"masking": other}
+        assert findings.switch_changes(material) == {}
+
+
+def test_the_readme_says_how_many_seeds_and_comparisons_there_are_and_who_had_which_budget():
+    budget = {"epochs": 5, "scheduler": "step"}
+    runs = [record("csp", seed=seed, training=budget) for seed in (0, 1)] + [record("coop", training=budget)]
+    group = group_of([*runs, record("clip_zero_shot", training={"epochs": 0})])
+    base = next(row for row in group.full if row.method == "csp")
+    part = documents.readme_part(Results(group, base, evidence(group.full, base, QUICK), "closed world"))
+    assert "mean ± standard deviation, 1 to 2 seeds,\nwithout intervals and tests:\n" in part
+    assert "The same ceiling and schedule for every trained method (5 epochs)." in part
+    other = group_of([*runs, record("dfsp", training={**budget, "epochs": 9})])
+    part = documents.readme_part(Results(other, base, evidence(other.full, base, QUICK), "closed world"))
+    assert "Not the same ceiling and schedule for every trained method (epochs: 5 (CoOp, CSP), 9 (DFSP))." in part
+
+
+def test_the_readme_names_the_last_epoch_only_where_it_is_the_best():
+    def late(*curves):
+        epochs = [[{"epoch": place, "val": {"auc": auc}} for place, auc in enumerate(values)] for values in curves]
+        runs = [record("csp", seed=seed, training={"epochs": 6}) for seed in range(len(curves))]
+        group = group_of([replace(run, epochs=own) for run, own in zip(runs, epochs, strict=True)])
+        return documents.readme_part(Results(group, group.full[0], evidence(group.full, None, QUICK), "closed world"))
+
+    rising = [[0.1, 0.2, 0.3, 0.4, 0.50 + seed / 1000, 0.5] for seed in range(3)]
+    assert " Unfinished: CSP." in late(*rising)
+    assert " Unfinished, their best epoch being the last: CSP." in late(*([*own[:5], 0.6] for own in rising))
+
+
+def test_records_made_on_a_gpu_or_outside_of_a_checkout_are_shown_as_such():
+    plain = {"packages": {}, "platform": "Linux x", "cpu": {"name": "A CPU", "count": 2}}
+    plain |= {"threads": 1, "python": "3.11"}
+    runs = [
+        replace(record("csp", seed=seed), starts=[{"environment": plain | more}])
+        for seed, more in enumerate(({"git": None}, {"git": {"commit": "c" * 40, "dirty": True}, "gpu": "A GPU"}))
+    ]
+    said = dict(records_page._conditions(runs))
+    assert said["commits (starts)"] == "cccccccccc (1), not known (1)" and said["with changes not committed"] == "1"
+    assert said["machine"] == "A CPU, 2 cores, A GPU; Linux x, A CPU, 2 cores, no GPU; Linux x"
+    assert "validation, on A GPU or A CPU with 1 thread, other work" in spending.conditions(runs)
+    assert "validation, on A GPU, other work" in spending.conditions(runs[1:])
 
 
 def test_shared_switches_are_those_of_several_methods():
@@ -367,6 +474,23 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
     assert {path.name for path in made} >= {"results.md", "convergence-closed.svg", "spending-closed.svg"}
 
 
+def test_what_cannot_be_collected_or_held_against_the_pages_is_said(tmp_path, capsys, monkeypatch):
+    def told(*words: object) -> str:
+        monkeypatch.setattr("sys.argv", ["reference", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            reference_main()
+        return f"{ended.value.code} {capsys.readouterr().err}"
+
+    archives, results = tmp_path / "archives", tmp_path / "results"
+    assert told("--archives", archives, "collect", "--results", results).startswith("2 Error: There are no records in")
+    (results / "damaged").mkdir(parents=True)
+    (results / "damaged/spec.json").write_text("{")
+    assert told("--archives", archives, "collect", "--results", results).startswith("2 Error: There is nothing to coll")
+    stored(results, record("csp", auc=0.2), 3, given="nothing")
+    assert told("--archives", archives, "collect", "--results", results).startswith(f"0 Not read: {results}/damaged: ")
+    assert told("--archives", archives, "check").startswith("2 Error: The pages of")
+
+
 def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):
     folder, _ = parts
     with Material(folder, question=Question(baseline="msci", resamples=200)) as material:
@@ -382,6 +506,25 @@ def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):
             assert one.difference.p_value == plain.p_value and one.difference.adjusted_p >= plain.p_value
         assert newcomers.entries({"closed": closed}, []) == [], "nobody led before"
         assert newcomers.newcomers(closed, None, material) is None, "the records have no other methods"
+
+
+def test_newcomers_may_be_without_a_test():
+    own = difference_of(0.1, np.nan)
+    entry = newcomers.Entry("A", "closed", 2, 3, "30.0", "B", own)
+    assert "number 2 of 3 in the closed world (30.0), not tested against B, which led before" in newcomers._sentence(
+        [entry], 0.95
+    )
+
+
+def test_newcomers_of_equal_auc_have_the_same_place(tmp_path):
+    for place, (method, auc) in enumerate((("csp", 0.2), ("coop", 0.3), ("dfsp", 0.3))):
+        stored(tmp_path, record(method, auc=auc), place, given="nothing")
+    group = group_of(find_runs(tmp_path)[0])
+    base = next(row for row in group.full if row.method == "csp")
+    question = Question(resamples=100)
+    results = Results(group, base, evidence(group.full, base, question), "closed world")
+    found = newcomers.entries({"closed": results}, ["csp"])
+    assert [(one.label, one.place) for one in found] == [("CoOp", 1), ("DFSP", 1)]
 
 
 def test_effects_that_only_the_former_records_have_stand_marked():

@@ -33,23 +33,26 @@ def stop_at(point: int):
     return report
 
 
-def test_a_run_stopped_anywhere_goes_on_where_it_was(tmp_path, toy, backbone, monkeypatch):
+@pytest.mark.parametrize("augmentation", ["clip", "none"])
+def test_a_run_stopped_anywhere_goes_on_where_it_was(tmp_path, toy, backbone, monkeypatch, augmentation):
+    """Without augmentation the batches come from kept features."""
     steps = []
     after_step = CSP.after_step
     monkeypatch.setattr(CSP, "after_step", lambda method: steps.append(1) or after_step(method))
-    whole = make_trainer(tmp_path / "whole", toy, backbone, epochs=2)
+    settings = {"epochs": 2, "augmentation": augmentation}
+    whole = make_trainer(tmp_path / "whole", toy, backbone, **settings)
     expected = numbers(whole.run())
     assert len(steps) == 2 * 3
     for point in range(2 * (3 + 1) + 1):  # three steps and a closing word an epoch; then the evaluation begins
         folder = tmp_path / f"stopped-{point}"
         steps.clear()
         with stopping.listening():
-            stopped = make_trainer(folder, toy, backbone, epochs=2, report=stop_at(point))
+            stopped = make_trainer(folder, toy, backbone, report=stop_at(point), **settings)
             with pytest.raises(Stopped) as stop:
                 stopped.run()
             assert stop.value.exit_code == 143
             assert stopped.where["epochs"] * 48 + stopped.where["images"] == 16 * len(steps)
-        again = make_trainer(folder, toy, backbone, epochs=2)
+        again = make_trainer(folder, toy, backbone, **settings)
         assert numbers(again.run()) == expected, f"stopped at report {point}"
         assert len(steps) == 2 * 3, "no step was taken twice"
         assert without_times(again.folder.epochs()) == without_times(whole.folder.epochs())

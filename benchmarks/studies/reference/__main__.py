@@ -12,6 +12,7 @@ from benchmarks.studies.program import program
 from benchmarks.studies.reference import __doc__ as about
 from benchmarks.studies.reference.collection import FOLDER, archives, collect, expand_to, missing
 from benchmarks.studies.reference.switches import absent
+from errors import UserError
 
 
 @program
@@ -51,7 +52,7 @@ def main() -> None:
     elif options.command == "check":
         from benchmarks.studies.reference.documents import differing
 
-        found = differing(options.archives.resolve())
+        found = differing(options.archives)
         print(*found or ["Every page and figure is what the records make."], sep="\n")
         code = int(bool(found))
     elif options.command == "switches":
@@ -67,7 +68,21 @@ def main() -> None:
 def _collect(results: list[Path], folder: Path) -> None:
     from tempfile import TemporaryDirectory
 
-    collect(results, folder)
+    for root in results:
+        if not root.is_dir():
+            raise UserError(
+                f"There are no records in '{root}'.",
+                "It is no folder.",
+                "Pass the folder that 'bench.py run --suite reference' was given as --results.",
+            )
+    if not collect(results, folder):
+        raise UserError(
+            f"There is nothing to collect in '{', '.join(map(str, results))}'.",
+            "It holds no finished run of the suite or of a switch.",
+            "Run 'python bench.py run --suite reference' first, or pass another folder.",
+        )
+    for problem in (problem for root in results for problem in find_runs(root)[1]):
+        print(f"Not read: {problem.path}: {problem.message}", file=sys.stderr)
     for path in archives(folder):
         print(f"{path.stat().st_size:9,}  {path.name}")
     print(f"{sum(path.stat().st_size for path in archives(folder)):9,}  in all")

@@ -75,8 +75,7 @@ def effect(tables: Mapping[str, Table], method: str, switch: str) -> str:
 def effects(changes: Mapping[str, Difference], question: Question) -> dict[str, str]:
     """Return changes in AUC by their names, with interval and mark, as `effect` does."""
     return {
-        name: _shown(one.value, (one.interval.low, one.interval.high), bool(question.mark(one.adjusted_p)))
-        for name, one in changes.items()
+        name: _shown(one.value, one.interval.ends, bool(question.mark(one.adjusted_p))) for name, one in changes.items()
     }
 
 

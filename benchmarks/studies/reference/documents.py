@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.report.budgets import epochs_text
+from benchmarks.report.convergence import LAST_SHARE
 from benchmarks.report.evidence import Question
 from benchmarks.report.render import markdown
 from benchmarks.runs import files
@@ -18,10 +19,11 @@ from benchmarks.runs.budgets import trained_short
 from benchmarks.studies.reference import conclusions, deviations
 from benchmarks.studies.reference.collection import FOLDER, FORMER, ROOT, archives
 from benchmarks.studies.reference.material import QUESTION, Material, Results
-from benchmarks.studies.reference.page_parts import digest, filled, section
+from benchmarks.studies.reference.page_parts import digest, filled, one_budget, section
 from benchmarks.studies.reference.records_page import records_page
 from benchmarks.studies.reference.results_page import caution, results_page
 from benchmarks.studies.reference.switches import SWITCHES
+from errors import UserError, counted
 
 FORMER_TABLES = {
     ("closed", "clean"): "Results, closed world",
@@ -47,7 +49,17 @@ def build(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTIO
 
 
 def differing(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTION) -> list[str]:
-    """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository."""
+    """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository.
+
+    Archives that are not in it are a `UserError`: its pages are not made of them.
+    """
+    folder, root = folder.resolve(), root.resolve()
+    if not folder.is_relative_to(root):
+        raise UserError(
+            f"The pages of {root} cannot be held against the archives in {folder}.",
+            "They are made from archives of the repository.",
+            "Leave --archives out, or pass a folder of the repository.",
+        )
     with TemporaryDirectory() as there:
         copy = Path(there)
         records = copy / folder.relative_to(root)
@@ -121,14 +133,11 @@ def readme_part(results: Results) -> str:
     columns = [column for place, column in enumerate(table.columns) if place not in left_out]
     rows = [[cell for place, cell in enumerate(row) if place not in left_out] for row in table.rows]
     lines = [line for line in markdown(replace(table, columns=columns, rows=rows)).splitlines() if line.startswith("|")]
-    seeds = len({run.spec.seed for run in results.group.runs if run.spec.ablation is None})
-    question, label = results.found.question, results.baseline.label
     return "\n".join(
         [
-            f"Test split of the embedded data set, closed world, percent: mean ± standard deviation, {seeds} seeds,",
-            f"[{100 * question.level:g} % interval over seeds and test images]; \\*: the AUC differs from {label}'s",
-            f"(bootstrap over seeds and images, p at most {1 - question.level:.2g} after Holm's adjustment for the "
-            f"{len(rows) - 1} comparisons):",
+            "Test split of the embedded data set, closed world, percent: "
+            f"mean ± standard deviation, {_seeds(results)},",
+            *_readme_tests(results),
             "",
             *lines,
             "",
@@ -139,14 +148,42 @@ def readme_part(results: Results) -> str:
     )
 
 
+def _seeds(results: Results) -> str:
+    """Say how many seeds the methods of a table have, "3 to 5 seeds" where not all have the same number."""
+    rows = [row for row in results.group.full if row.done]
+    counts = {len(row.done) for row in rows if row.trains} or {len(row.done) for row in rows}
+    fewest = f"{min(counts)} to " if len(counts) > 1 else ""
+    return f"{fewest}{counted(max(counts), 'seed')}"
+
+
+def _readme_tests(results: Results) -> list[str]:
+    """Return the lines on intervals and stars of the README's table; a line that says so where there are none."""
+    found, label = results.found, results.baseline.label
+    if found.comparison is None:
+        return ["without intervals and tests:"]
+    alone = len(found.over_images_alone) == len(found.comparison.methods)
+    over, drawn = ("test images", "images") if alone else ("seeds and test images", "seeds and images")
+    interval = f"[{100 * found.question.level:g} % interval over {over}]"
+    if not found.comparison.family:
+        return [f"{interval}:"]
+    return [
+        f"{interval}; \\*: the AUC differs from {label}'s",
+        f"(bootstrap over {drawn}, p at most {1 - found.question.level:.2g} after Holm's adjustment for the "
+        f"{counted(found.comparison.family, 'comparison')}):",
+    ]
+
+
 def _readme_budget(results: Results) -> str:
     """Say under which budget the table came about, and who is unfinished."""
     runs = [run for row in results.group.full for run in row.done]
     epochs = epochs_text(runs).removesuffix("; ")
-    late = conclusions.unfinished(results)
-    said = f" Unfinished, their best epoch being the last: {', '.join(late)}." if late else ""
+    late = [curves for curves in conclusions.curves_in(results) if curves.is_unfinished]
+    why = ", their best epoch being the last" if all(one.at_last >= LAST_SHARE * len(one.seeds) for one in late) else ""
+    said = f" Unfinished{why}: {', '.join(curves.label for curves in late)}." if late else ""
     if any(trained_short(run) for run in runs):
         return f"**Short training** ({epochs}): this ranking measures patience.{said}"
+    if not one_budget(runs):
+        return f"Not the same ceiling and schedule for every trained method ({epochs}).{said}"
     return f"The same ceiling and schedule for every trained method ({epochs}).{said}"
 
 

@@ -16,8 +16,10 @@ from benchmarks.report.scored_runs import scored_runs
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs.records import RunRecord
 from benchmarks.significance import Difference, Estimate, Resampling, compare, holm
+from benchmarks.significance.equality import settled
 from benchmarks.studies.reference.material import QUESTION, Material, Results
 from benchmarks.studies.reference.slice_tests import SliceTest
+from errors import counted
 
 Key = TypeVar("Key")
 
@@ -37,7 +39,9 @@ def points(value: float, interval: tuple[float, float] | None = None) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return "p < 0.001" or "p = 0.031"."""
+    """Return "p < 0.001" or "p = 0.031"; "not tested" for NaN, which is no test."""
+    if np.isnan(value):
+        return "not tested"
     return f"p < {SMALLEST_P:g}" if value < SMALLEST_P else f"p = {value:.3f}"
 
 
@@ -57,8 +61,7 @@ def ranking(group: Group) -> list[Row]:
 
 def difference_text(found: Difference) -> str:
     """Return a difference in points with its interval and its adjusted p-value."""
-    ends = found.interval
-    return f"{points(found.value, (ends.low, ends.high))}, {p_value(found.adjusted_p)}"
+    return f"{points(found.value, found.interval.ends)}, {p_value(found.adjusted_p)}"
 
 
 def mean_auc(row: Row) -> str:
@@ -68,44 +71,64 @@ def mean_auc(row: Row) -> str:
 
 def standing(results: Results) -> str:
     """Say who leads in a world, where the baseline stands, and which methods are above and below it."""
-    order = ranking(results.group)
-    own = next(row for row in order if row.method == results.baseline.method)
-    place = order.index(own) + 1
-    others = [row for row in order if row is not own]
-    above, below, open_ = _sides(results, others)
-    best = order[0]
-    lead = results.found.difference(best.label)
-    gap = "" if lead is None else f", {difference_text(lead)} against {own.label}"
+    order, own = ranking(results.group), results.baseline
+    if len(order) == 1:
+        return f"{own.label} ({mean_auc(own)}) is the only method with results."
+    means = settled(np.array([auc_values(row).mean() for row in order]))
+    place = 1 + int((means > means[order.index(own)]).sum())
+    best = [row.label for row, mean in zip(order, means, strict=True) if mean == means.max()]
+    if len(best) > 1:
+        leads = f"{names(best)} have the largest AUC ({mean_auc(order[0])}), all the same"
+    else:
+        lead = results.found.difference(best[0])
+        gap = "" if lead is None else f", {difference_text(lead)} against {own.label}"
+        leads = f"{best[0]} has the largest AUC ({mean_auc(order[0])}{gap})"
     return (
-        f"{best.label} has the largest AUC ({mean_auc(best)}{gap}). {own.label} is number {place} of {len(order)} "
-        f"({mean_auc(own)}): after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
-        f"{names(below)} {'is' if len(below) < 2 else 'are'} below it, and {names(open_)} "
-        f"{'is' if len(open_) < 2 else 'are'} not told apart from it."
+        f"{leads}. {own.label} is number {place} of {len(order)} ({mean_auc(own)}): "
+        f"{_sides_text(results, [row for row in order if row is not own])}."
     )
 
 
-def _sides(results: Results, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+def _sides_text(results: Results, others: Sequence[Row]) -> str:
+    above, below, open_, untested = _sides(results, others)
+    if len(untested) == len(others):
+        return "no method was tested against it"
+    text = (
+        f"after Holm's adjustment {names(above)} {'is' if len(above) < 2 else 'are'} above it, "
+        f"{names(below)} {'is' if len(below) < 2 else 'are'} below it, and {names(open_)} "
+        f"{'is' if len(open_) < 2 else 'are'} not told apart from it"
+    )
+    return f"{text}; {names(untested)} {'was' if len(untested) == 1 else 'were'} not tested" if untested else text
+
+
+def _sides(results: Results, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the labels of rows above the baseline, below it, not told apart from it, and without a test."""
     above: list[str] = []
     below: list[str] = []
     undecided: list[str] = []
+    untested: list[str] = []
     for row in rows:
         found = results.found.difference(row.label)
-        if found is None or not results.found.mark(row.label):
+        if found is None or np.isnan(found.adjusted_p):
+            untested.append(row.label)
+        elif not results.found.mark(row.label):
             undecided.append(row.label)
         else:
             (above if found.value > 0 else below).append(row.label)
-    return above, below, undecided
+    return above, below, undecided, untested
 
 
 def same_order(closed: Results, open_: Results) -> str:
-    """Say whether the worlds rank the methods alike, and what the open world costs."""
+    """Say whether the worlds rank the methods alike, and what the open world costs those that are in both."""
     orders = [[row.label for row in ranking(results.group)] for results in (closed, open_)]
     means = [{row.label: float(auc_values(row).mean()) for row in ranking(one.group)} for one in (closed, open_)]
-    lost = [1 - means[1][label] / means[0][label] for label in orders[0] if label in means[1]]
-    cost = f"the open world costs {percent(min(lost))} to {percent(max(lost))} % of a method's AUC"
-    if orders[0] == orders[1]:
-        return f"Both worlds put the methods in the same order ({' > '.join(orders[0])}); {cost}."
-    return f"Closed: {' > '.join(orders[0])}. Open: {' > '.join(orders[1])}; {cost}."
+    both = [label for label in orders[0] if label in means[1] and means[0][label] > 0]
+    lost = [1 - means[1][label] / means[0][label] for label in both]
+    ends = dict.fromkeys(percent(end) for end in (min(lost), max(lost))) if lost else ()
+    cost = f"; the open world costs {' to '.join(ends)} % of a method's AUC" if ends else ""
+    if orders[0] == orders[1] and len(orders[0]) > 1:
+        return f"Both worlds put the methods in the same order ({' > '.join(orders[0])}){cost}."
+    return f"Closed: {' > '.join(orders[0])}. Open: {' > '.join(orders[1])}{cost}."
 
 
 def profiles(clean: Group, official: Group, question: Question = QUESTION) -> dict[str, Difference]:
@@ -124,8 +147,8 @@ def switch_changes(material: Material) -> dict[str, Difference]:
     """Return what each switch beside the suite changes in AUC on the seed of its run, Holm over the switches."""
     found: dict[str, Difference] = {}
     for name, run in material.switched.items():
-        base = base_of(material.groups[run.spec.world, run.spec.profile].full, run)
-        if base is not None:
+        group = material.groups.get((run.spec.world, run.spec.profile))
+        if group is not None and (base := base_of(group.full, run)) is not None:
             found[name] = change([base], [run], material.question)
     return after_holm(found)
 
@@ -154,34 +177,45 @@ def after_holm(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
 
 
 def profile_change(changes: Mapping[str, Difference]) -> str:
-    """Say what the released codes' accidents change."""
-    parts = [
-        f"{label} {'gains' if one.value > 0 else 'loses'} ({difference_text(one)})"
-        if one.adjusted_p <= 1 - QUESTION.level
-        else f"{label} does not change beyond chance ({difference_text(one)})"
-        for label, one in changes.items()
-    ]
+    """Say what the released codes' accidents change; "" where no method was run in both profiles."""
+    if not changes:
+        return ""
+    parts = []
+    for label, one in changes.items():
+        sure = bool(QUESTION.mark(one.adjusted_p))
+        how = ("gains" if one.value > 0 else "loses") if sure else "does not change beyond chance"
+        parts.append(f"{label} {how} ({difference_text(one)})")
     return f"By training and scoring as the released codes do, {names(parts)}."
 
 
 def switches(table: Table) -> str:
-    """Say which switches of a method's ablation table change its AUC, from the table's own cells."""
+    """Say which switches of a method's ablation table change its AUC, from the table's own cells.
+
+    An empty text where no switch has a change.
+    """
     rows = {row[0].text: (row[3], row[5]) for row in table.rows[1:] if row[3].value is not None}
-    clear = {name: cells for name, cells in rows.items() if cells[0].mark}
+    tested = {name: cells for name, cells in rows.items() if cells[1].value is not None}
+    clear = {name: cells for name, cells in tested.items() if cells[0].mark}
     better = [name for name, (change, _) in clear.items() if (change.value or 0) > 0]
     worse = [name for name, (change, _) in clear.items() if (change.value or 0) < 0]
+    untested = [f"`{name}`" for name in rows if name not in tested]
+    if not rows:
+        return ""
+    if not tested:
+        return f"No change of a switch was tested ({names(untested)})."
 
     def shown(name: str) -> str:
         change, adjusted = rows[name]
-        p = "" if adjusted.value is None else f", {p_value(adjusted.value)}"
-        return f"`{name}` ({points(change.value or 0.0, change.interval)}{p})"
+        return f"`{name}` ({points(change.value or 0.0, change.interval)}, {p_value(adjusted.value or 0.0)})"
 
-    count = f"Of {len(rows)} switches"
-    return (
-        f"{count} {names([*map(shown, better)], 'no one')} {'raises' if len(better) < 2 else 'raise'} the AUC and "
-        f"{names([*map(shown, worse)], 'no one')} {'lowers' if len(worse) < 2 else 'lower'} it; the others make no "
-        "difference that survives Holm's adjustment."
+    said = (
+        f"Of {counted(len(tested), 'switch', 'switches')} {names([*map(shown, better)], 'no one')} "
+        f"{'raises' if len(better) < 2 else 'raise'} the AUC and {names([*map(shown, worse)], 'no one')} "
+        f"{'lowers' if len(worse) < 2 else 'lower'} it"
     )
+    if len(clear) < len(tested):
+        said += "; the others make no difference that survives Holm's adjustment"
+    return f"{said}; not tested: {names(untested)}." if untested else f"{said}."
 
 
 def shared_switches(tables: Mapping[str, Table]) -> Table | None:
@@ -223,6 +257,8 @@ def stages(table: Table) -> str:
 
 def on_slice(tests: Sequence[SliceTest], part: int, baseline: str, where: str) -> str:
     """Say which methods are above and below the baseline in a slice (`part` 0 or 1)."""
+    if not tests:
+        return f"{where}: nothing was tested."
     level = 1 - QUESTION.level
     sure = [(test.label, test.parts[part]) for test in tests if test.adjusted[part] <= level]
     above = [f"{label} ({_estimate(found)})" for label, found in sure if found.value > 0]
@@ -231,11 +267,13 @@ def on_slice(tests: Sequence[SliceTest], part: int, baseline: str, where: str) -
 
 
 def _estimate(found: Estimate) -> str:
-    return points(found.value, (found.percentile.low, found.percentile.high))
+    return points(found.value, found.percentile.ends)
 
 
 def interaction(tests: Sequence[SliceTest], baseline: str, first: str, second: str) -> str:
-    """Say for which methods the difference from the baseline is another one in the two slices."""
+    """Say for which methods the difference from the baseline is another one in the two slices; "" of no tests."""
+    if not tests:
+        return ""
     level = 1 - QUESTION.level
     sure = [test for test in tests if test.adjusted[2] <= level]
     if not sure:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from benchmarks.report.figures import auc_values
 from benchmarks.significance import Difference
+from benchmarks.significance.equality import settled
 from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.conclusions import (
     Finding,
@@ -46,7 +50,9 @@ def entries(worlds: Mapping[str, Results], former: Sequence[str]) -> list[Entry]
             continue  # nothing is tested
         order = findings.ranking(results.group)
         led = next((row for row in order if row.method in former), None)
-        for place, row in enumerate(order, start=1):
+        means = settled(np.array([auc_values(row).mean() for row in order]))
+        for row, mean in zip(order, means, strict=True):
+            place = 1 + int((means > mean).sum())
             shared = set() if led is None else set(row.seeds) & set(led.seeds)
             if led is None or row.method in former or not shared:
                 continue
@@ -79,8 +85,11 @@ def newcomers(closed: Results, open_: Results | None, before: Material) -> Findi
 def _sentence(own: Sequence[Entry], level: float) -> str:
     parts = []
     for one in own:
-        sure = one.difference.adjusted_p <= 1 - level
-        side = ("above" if one.difference.value > 0 else "below") if sure else "not told apart from"
+        side = "above" if one.difference.value > 0 else "below"
+        if np.isnan(one.difference.adjusted_p):
+            side = "not tested against"
+        elif one.difference.adjusted_p > 1 - level:
+            side = "not told apart from"
         said = findings.difference_text(one.difference)
         parts.append(
             f"number {one.place} of {one.count} in the {one.world} world ({one.auc}), "

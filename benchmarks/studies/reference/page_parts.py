@@ -14,6 +14,7 @@ import jinja2
 from benchmarks.report.render import markdown
 from benchmarks.report.table_model import Table
 from benchmarks.runs.records import RESULT, RunRecord
+from benchmarks.studies.reference.joining import RULE
 
 
 def filled(name: str, content: Mapping[str, Any]) -> str:
@@ -34,3 +35,8 @@ def digest(runs: Sequence[RunRecord]) -> str:
     for run in sorted(runs, key=lambda run: run.run_id):
         found.update(run.run_id.encode() + (run.path / RESULT).read_bytes())
     return found.hexdigest()[:12]
+
+
+def one_budget(runs: Sequence[RunRecord]) -> bool:
+    """Return whether all runs that trained had what docs/protocol.md, "Budget", has alike for every method."""
+    return len({tuple(getattr(run.spec.training, name) for name in RULE) for run in runs if run.spec.has_weights}) <= 1

@@ -83,12 +83,14 @@ def _conditions(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
         return ", ".join(sorted({str(read(one)) for one in environments}))
 
     packages = sorted({(name, number) for one in environments for name, number in one["packages"].items()})
-    dirty = sum(bool(one["git"].get("dirty")) for one in environments)
-    commits = Counter(one["git"]["commit"][:10] for one in environments)
+    # Of a program that lies in no git checkout nobody knows the commit.
+    sources = [one.get("git") or {} for one in environments]
+    dirty = sum(bool(one.get("dirty")) for one in sources)
+    commits = Counter(str(one.get("commit", "not known"))[:10] for one in sources)
     return [
         ("commits (starts)", ", ".join(f"{name} ({count})" for name, count in sorted(commits.items()))),
         ("with changes not committed", str(dirty)),
-        ("machine", every(lambda one: f"{one['cpu']['name']}, {one['cpu']['count']} cores, no GPU; {one['platform']}")),
+        ("machine", every(_machine)),
         ("threads", every(lambda one: one["threads"])),
         ("Python", every(lambda one: one["python"])),
         ("packages", ", ".join(f"{name} {number}" for name, number in packages)),
@@ -96,6 +98,11 @@ def _conditions(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
         ("weights of the backbone", ", ".join(sorted({run.spec.backbone_digest[:12] for run in runs}))),
         ("precision", ", ".join(sorted({run.spec.precision for run in runs}))),
     ]
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    cpu = environment["cpu"]
+    return f"{cpu['name']}, {cpu['count']} cores, {environment.get('gpu') or 'no GPU'}; {environment['platform']}"
 
 
 def _times(material: Material) -> Table:

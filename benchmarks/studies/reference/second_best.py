@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.report.cells import number
 from benchmarks.report.groups import Row
 from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.runs.records import RunRecord
@@ -57,16 +58,15 @@ def table(found: Sequence[Pair]) -> Table:
     lines = []
     for pair in found:
         setting = ", ".join(text.partition(".")[2].replace("=", " ") for text in own_settings(pair.second))
-        interval = (pair.change.interval.low, pair.change.interval.high)
-        change = Cell(pair.change.value, interval=interval)
+        change = Cell(pair.change.value, interval=pair.change.interval.ends)
         lines.append(
-            [Cell(text=pair.label), Cell(text=setting), *map(Cell, pair.aucs), change, Cell(pair.change.adjusted_p)]
+            [Cell(text=pair.label), Cell(text=setting), *map(Cell, pair.aucs), change, number(pair.change.adjusted_p)]
         )
     text = (
         f"Test AUC in percent, closed world, seed {SEED} alone, the reference's budget: under the setting that "
         "validation chose and under the one that came second, both at the short budget ([the log](tuning/README.md)). "
-        "Intervals: over test images, and over rounding where it was measured; they do not tell what another seed "
-        "would give. p Holm: two-sided, over the methods."
+        "Intervals: over test images alone; they do not tell what another seed would give, nor what rounding does. p "
+        "Holm: two-sided, over the methods."
     )
     return Table("Under the second-best setting", text, columns, lines)
 
@@ -80,7 +80,7 @@ def winner(found: Sequence[Pair], rows: Sequence[Row]) -> str:
     changed = "also leads" if first is other else f"no longer leads, but {other.label}"
     mixed = [pair.label for pair in found if pair is not first and pair.aucs[0] > first.aucs[1]]
     then = f"be behind {findings.names(mixed)}" if mixed else "still lead"
-    alone = f"With its second-best setting against the others' chosen ones, {first.label} would {then}."
+    alone = f"Among them, with its second-best setting against the others' chosen ones, {first.label} would {then}."
     there = {pair.chosen.spec.method for pair in found}
     absent = [row.label for row in rows if row.method in SECOND_BEST and row.method not in there]
     lacking = f" Not run for {findings.names(absent)}." if absent else ""

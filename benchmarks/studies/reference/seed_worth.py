@@ -129,7 +129,8 @@ def claims_table(seeds: Seeds) -> Table:
     ]
     lines = []
     for label, one in seeds.differences().items():
-        counts = (seeds_needed(one, CLAIM, power=POWER, other_images=flag) for flag in (False, True))
+        known = not np.isnan(one.of_a_run)
+        counts = [seeds_needed(one, CLAIM, power=POWER, other_images=flag) if known else 0 for flag in (False, True)]
         lines.append(
             [
                 Cell(text=label),
@@ -137,7 +138,7 @@ def claims_table(seeds: Seeds) -> Table:
                 Cell(seeds.means[label] - seeds.means[seeds.leader]),
                 _points(one.of_a_run - one.images),
                 _points(one.images),
-                *(Cell(text="none suffices" if count is None else str(count)) for count in counts),
+                *(Cell(text="none suffices" if count is None else str(count or GAP)) for count in counts),
             ]
         )
     text = (
@@ -158,7 +159,7 @@ def winners_text(seeds: Seeds) -> str:
     def others(shares: Mapping[str, float]) -> str:
         named = sorted((-value, label) for label, value in shares.items() if label != seeds.leader and value >= 0.0005)
         said = ", ".join(f"{label} {-100 * value:.1f} %" for value, label in named)
-        return f"{100 * (1 - shares[seeds.leader]):.1f} %{f' ({said})' if said else ''}"
+        return f"{100 * max(0.0, 1 - shares[seeds.leader]):.1f} %{f' ({said})' if said else ''}"
 
     return (
         f"With one seed of each method another winner than {seeds.leader} would have been named in {others(here)} of "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.report.captions import caption
+from benchmarks.report.cells import number
 from benchmarks.report.evidence import TESTED, Question
 from benchmarks.report.groups import Row
 from benchmarks.report.scored_runs import scored_run
@@ -28,6 +29,7 @@ from benchmarks.significance import (
     holm,
     over_seeds,
 )
+from errors import counted
 
 SEED = 0
 """Of the resamples, as in `significance.compare`."""
@@ -102,13 +104,14 @@ def slice_table(
     for test in tests:
         line = [Cell(text=test.label)]
         for part, adjusted in zip(test.parts, test.adjusted, strict=True):
-            interval = (part.percentile.low, part.percentile.high)
-            line += [Cell(part.value, interval=interval, mark=question.mark(adjusted)), Cell(adjusted)]
+            change = replace(number(part.value), interval=part.percentile.ends, mark=question.mark(adjusted))
+            line += [change, number(adjusted)]
         lines.append(line)
+    made = sum(not np.isnan(adjusted) for test in tests for adjusted in test.adjusted)
     text = (
         f"AUC on the test images of each slice, of each method less that of {baseline.label}, in points; last: the "
         f"first difference less the second. {caption(baseline.done, spread=False)} Intervals: {100 * question.level:g} "
         f"%, bootstrap of {question.resamples:,} resamples over seeds and test images; p Holm: two-sided, adjusted for "
-        f"the {3 * len(tests)} comparisons of this table; *: p Holm at most {1 - question.level:.2g}."
+        f"the {counted(made, 'comparison')} of this table; *: p Holm at most {1 - question.level:.2g}."
     )
     return Table(f"Differences by {tag}", text, columns, lines)

@@ -187,11 +187,16 @@ def _tick(cost: Cost, value: float) -> str:
 def conditions(runs: Sequence[RunRecord]) -> str:
     """Say what the times and the FLOPs of some runs are worth."""
     environments: list[Mapping[str, Any]] = [start["environment"] for run in runs for start in run.starts]
-    processors = sorted({str(one.get("cpu", {}).get("name", "?")) for one in environments})
-    threads = sorted({str(one.get("threads", "?")) for one in environments})
+    # An accelerator's times do not depend on the threads of its host.
+    devices = sorted({str(gpu) for one in environments if (gpu := one.get("gpu"))})
+    plain = [one for one in environments if not one.get("gpu")]
+    if plain:
+        threads = sorted({str(one.get("threads", "?")) for one in plain})
+        processors = sorted({str(one.get("cpu", {}).get("name", "?")) for one in plain})
+        devices.append(f"{' or '.join(processors)} with {' or '.join(threads)} thread{'s' * (threads != ['1'])}")
     return (
-        f"Time: of training without validation, on {' or '.join(processors)} with {' or '.join(threads)} "
-        f"thread{'s' * (threads != ['1'])}, other work beside it unless the records' page says otherwise, the median "
+        f"Time: of training without validation, on {' or '.join(devices)}, "
+        "other work beside it unless the records' page says otherwise, the median "
         "over seeds; FLOPs: counted (docs/profile.md), which no machine changes. Both without validation, and without "
         "making frozen image features once for the methods that keep them."
     )
