@@ -97,13 +97,14 @@ class Trainer(Judge):
                     raise stop from None
                 raise
             generators = None
+            rate = optimizer.param_groups[0]["lr"]  # of this epoch's steps
             with warnings.catch_warnings():
                 # An epoch that was stopped in its validation has no step left before the scheduler's.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 scheduler.step()
             about = {
                 "losses": losses,
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": rate,
                 **({} if progress.micro_batch is None else {"micro_batch": progress.micro_batch}),
                 "train_seconds": progress.seconds,
             }

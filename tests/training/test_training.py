@@ -173,4 +173,4 @@ def test_learning_rate_follows_the_schedule(tmp_path, toy, backbone):
     trainer = make_trainer(tmp_path / "run", toy, backbone, scheduler="step", step_size=2, gamma=0.1, epochs=4, lr=1e-3)
     trainer.run()
     rates = [record["lr"] for record in trainer.folder.epochs()]
-    assert rates == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
