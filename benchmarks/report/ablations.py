@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.report.captions import caption, gaps, seeds, test_split, tests
+from benchmarks.report.captions import ONE_RUN, caption, gaps, seeds, test_split, tests
 from benchmarks.report.cells import mean, mean_of, number
 from benchmarks.report.evidence import SHOWN, Evidence, Question, bounds, evidence
 from benchmarks.report.groups import Group, Row, paired_differences, test_metric
@@ -78,7 +78,7 @@ def ablation_table(group: Group, full: Row, switches: Sequence[Row], question: Q
         caption(runs),
         test_split(runs),
         "Change: to the full model, mean of the paired differences over the seeds that both have, in points.",
-        tests(question, tested),
+        tests(question, tested, "each shares one seed with the full model" if len(full.done) > 1 else ONE_RUN),
     )
     asked = {ablation.name: ablation.question for ablation in METHODS.get(full.method).info.ablations}
     questions = [f"{row.ablation}: {asked[row.ablation]}" for row in switches if row.ablation in asked]

@@ -63,26 +63,30 @@ def intervals(found: Evidence) -> str:
     return f"Intervals of AUC and HM: {_bootstrap(found.question, found.over_images_alone, found.comparison.methods)}."
 
 
-def tests(question: Question, found: Mapping[str, Difference], single: str = "") -> str:
+ONE_RUN = "there is one run of each"
+"""Why intervals may be over test images alone."""
+
+
+def tests(question: Question, found: Mapping[str, Difference], why_alone: str = ONE_RUN) -> str:
     """Say what the intervals of differences mean and how they were tested; "" for none.
 
-    found: by row. single: the baseline where it alone has one run, so that no difference has seeds.
+    found: by row. why_alone: why no difference is over seeds, where none is.
     """
     if not found:
         return ""
     alone = [label for label, difference in found.items() if difference.decided_by == "images"]
     family = counted(sum(not math.isnan(one.p_value) for one in found.values()), "comparison")
     return (
-        f"Intervals: {_bootstrap(question, alone, found, single)}, the same for both sides. p: two-sided, of no "
+        f"Intervals: {_bootstrap(question, alone, found, why_alone)}, the same for both sides. p: two-sided, of no "
         f"difference in AUC; p Holm: adjusted for the {family} of this table; *: p Holm at most "
         f"{1 - question.level:.2g}."
     )
 
 
-def _bootstrap(question: Question, alone: Sequence[str], every: Mapping[str, object], single: str = "") -> str:
+def _bootstrap(question: Question, alone: Sequence[str], every: Mapping[str, object], why_alone: str = ONE_RUN) -> str:
     """Name level, resamples and source of an interval. alone: of the labels in `every`, those without seeds."""
     if len(alone) == len(every):
-        source = f"test images alone, because {f'{single} has one run' if single else 'there is one run of each'}"
+        source = f"test images alone, because {why_alone}"
     else:
         source = "seeds and test images"
         source += f" (test images alone for {', '.join(alone)}, with one run)" if alone else ""

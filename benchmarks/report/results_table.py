@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.report.budgets import budget_notes
-from benchmarks.report.captions import caption, gaps, intervals, test_split, tests
+from benchmarks.report.captions import ONE_RUN, caption, gaps, intervals, test_split, tests
 from benchmarks.report.cells import LABELS, MAIN, Metric, difference_cell, lines, mean, number
 from benchmarks.report.evidence import SHOWN, Evidence
 from benchmarks.report.groups import Group, Row, test_metric
@@ -89,12 +89,12 @@ def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Ta
     runs = [run for row in (baseline, *others) for run in row.done]
     tested = {row.label: difference for row in others if (difference := found.difference(row.label)) is not None}
     single = found.over_images_alone
-    single = [label for label in single if label == baseline.label and set(tested) - set(single)]
+    baseline_alone = baseline.label in single and set(tested) - set(single)
     texts = (
         f"Mean of each method less that of {baseline.label}, in points.",
         caption(runs, spread=False),
         test_split(runs),
-        tests(found.question, tested, *single),
+        tests(found.question, tested, f"{baseline.label} has one run" if baseline_alone else ONE_RUN),
         f"d_z: mean difference over seeds in units of its standard deviation; beats: how often a run of the method has "
         f"a larger AUC than one of {baseline.label}, percent; differ: share of test images that only one of the two "
         "gets right, each at its validation bias.",

@@ -86,10 +86,10 @@ def test_wrong_suite_files_are_named(tmp_path, text, message):
 
 def test_the_reference_suite_is_the_union_of_its_parts():
     runs = expand(load_suite("reference"))
-    assert len(runs) == len(set(runs)) == 271
+    assert len(runs) == len(set(runs)) == 281
     full = [run for run in runs if run.ablation is None]
     assert [sum(run.profile == profile for run in full) for profile in ("clean", "official")] == [100, 6]
-    assert {run.method for run in runs if run.ablation} == {"msci", "troika", "dfsp", "refiner_style"}
+    assert {run.method for run in runs if run.ablation} == {"msci", "troika", "dfsp", "refiner_style", "vp_cmjl"}
     assert {run.world for run in runs if run.ablation or run.profile == "official"} == {"closed"}
 
 

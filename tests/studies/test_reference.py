@@ -40,6 +40,7 @@ from benchmarks.runs.result import PhaseMetrics
 from benchmarks.significance import Interval, Resampling, compare
 from benchmarks.studies.reference import (
     collection,
+    conclusions,
     deviations,
     documents,
     drawings,
@@ -255,18 +256,18 @@ def test_differences_in_slices_are_those_of_comparisons_of_the_slices(tmp_path):
     assert [cell.text for cell in lacking.rows[0]][-1] == "–" and "the 1 comparison of" in lacking.caption
 
 
-def test_sentences_follow_the_numbers():
-    def row(name, value, mark, p):
-        return [Cell(text=name), Cell(), Cell(), Cell(value, interval=(value - 0.01, value + 0.01), mark=mark),
-                Cell(p), Cell(p), Cell(), Cell()]  # fmt: skip
-
+def ablations(*changes: tuple[str, float, str, float]) -> Table:
+    """An ablation table of a full model and of switches: name, change of the AUC, mark, p."""
     lines = [
-        row("full", 0.0, "", 1.0),
-        row("up", 0.03, "*", 0.0001),
-        row("down", -0.02, "*", 0.04),
-        row("no", 0.01, "", 0.5),
-    ]
-    table = Table("", "", [Column("")] * 8, lines)
+        [Cell(text=name), Cell(), Cell(), Cell(value, interval=(value - 0.01, value + 0.01), mark=mark),
+         Cell(p), Cell(p), Cell(), Cell()]
+        for name, value, mark, p in (("full", 0.0, "", 1.0), *changes)
+    ]  # fmt: skip
+    return Table("", "", [Column("")] * 8, lines)
+
+
+def test_sentences_follow_the_numbers():
+    table = ablations(("up", 0.03, "*", 0.0001), ("down", -0.02, "*", 0.04), ("no", 0.01, "", 0.5))
     said = findings.switches(table)
     assert "Of 3 switches `up` (+3.0 [+2.0, +4.0], p < 0.001) raises" in said
     assert "`down` (-2.0 [-3.0, -1.0], p = 0.040) lowers" in said and "`no`" not in said
@@ -276,7 +277,9 @@ def results_of(baseline: str, *runs, tested=None) -> Results:
     """Results of some runs. tested: differences from the baseline by label; None tests nothing."""
     group = group_of(runs)
     found = SimpleNamespace(
-        difference=lambda label: (tested or {}).get(label), mark=lambda label: QUICK.mark(tested[label].adjusted_p)
+        question=QUICK,
+        difference=lambda label: (tested or {}).get(label),
+        mark=lambda label: QUICK.mark(tested[label].adjusted_p),
     )
     return Results(group, next(row for row in group.full if row.method == baseline), found, "closed world")
 
@@ -298,6 +301,23 @@ def test_a_standing_says_who_shares_a_place_and_what_was_not_tested():
         "apart from it; CoOp and DFSP were not tested."
     )
     assert findings.standing(results_of("csp", runs[0])) == "CSP (30.0) is the only method with results."
+
+
+def test_findings_name_only_the_tests_that_were_made():
+    assert conclusions.bootstrap_test(QUICK, 0, True) == "none."
+    assert conclusions.bootstrap_test(QUICK, 1, False).endswith(
+        "over test images alone, two-sided at 0.05, Holm over 1 comparison."
+    )
+    made = [SimpleNamespace(p_value=p, decided_by="images") for p in (0.1, np.nan)]
+    assert "test images alone" in (said := conclusions.test_of(QUICK, made)) and "1 comparison." in said
+    made.append(SimpleNamespace(p_value=0.2, decided_by="seeds and images"))
+    assert "seeds and test images" in (said := conclusions.test_of(QUICK, made)) and "2 comparisons." in said
+    shared = results_of("dfsp", record("csp", auc=0.3), record("coop", auc=0.3), record("dfsp", auc=0.2))
+    found = conclusions.who_leads(shared, None)
+    assert "lead over the second" not in found.text and found.test == "none."
+    test = SimpleNamespace(label="CSP", parts=[SimpleNamespace(value=-0.1), SimpleNamespace(value=0.1)])
+    said = conclusions.best_on_slices([([test], ("local", "global"))], shared)
+    assert said == "DFSP has the largest AUC on local of these 2 slices (not held against it: CoOp)."
 
 
 def test_worlds_without_a_common_method_have_no_cost_of_the_open_one():
@@ -468,7 +488,8 @@ def test_pages_are_built_from_what_is_there_and_say_what_is_missing(parts):
     assert "| order, closed world | CSP > MSCI | CSP > MSCI | no |" in page
     assert "| CLIP zero-shot against MSCI, closed world | not run | below | – |" in page
     assert all(part in page for part in ("*Test:*", "*Seeds:* 0, 1, 2, 3, 4", "*What would overturn it:*"))
-    assert "CLIP zero-shot comes in as number 3 of 3 in the closed world (38.7), below CSP, which led before (-" in page
+    joined = "CLIP zero-shot comes in as number 3 of 3 in the closed world (38.7), below CSP, the best of the earlier"
+    assert f"{joined} methods (-" in page
     assert "### What a run's AUC varies with" in page and "### Seeds that a claim of one point needs" in page
     assert "Short training" in (root / "README.md").read_text()
     assert {path.name for path in made} >= {"results.md", "convergence-closed.svg", "spending-closed.svg"}
@@ -511,8 +532,9 @@ def test_methods_that_joined_are_held_against_the_one_that_led_before(parts):
 def test_newcomers_may_be_without_a_test():
     own = difference_of(0.1, np.nan)
     entry = newcomers.Entry("A", "closed", 2, 3, "30.0", "B", own)
-    assert "number 2 of 3 in the closed world (30.0), not tested against B, which led before" in newcomers._sentence(
-        [entry], 0.95
+    assert (
+        "number 2 of 3 in the closed world (30.0), not tested against B, the best of the earlier methods"
+        in newcomers._sentence([entry], 0.95)
     )
 
 
@@ -525,6 +547,20 @@ def test_newcomers_of_equal_auc_have_the_same_place(tmp_path):
     results = Results(group, base, evidence(group.full, base, question), "closed world")
     found = newcomers.entries({"closed": results}, ["csp"])
     assert [(one.label, one.place) for one in found] == [("CoOp", 1), ("DFSP", 1)]
+
+
+def test_the_parts_of_the_method_that_leads_and_of_the_baseline_are_asked_about(parts):
+    folder, _ = parts
+    with Material(folder, question=QUICK) as material:
+        closed = material.results("closed", "clean")
+        assert [row.label for row in results_page.parts_asked_about(closed)] == ["CSP", "MSCI"]
+        own = replace(closed, baseline=next(row for row in closed.group.full if row.label == "CSP"))
+        assert [row.label for row in results_page.parts_asked_about(own)] == ["CSP"], "it leads and is the baseline"
+        table = ablations(("fixed_words", -0.05, "*", 0.01), ("no_dropout", 0.01, "", 0.6))
+        said = conclusions.what_parts_bring(own.baseline, table, closed.group.full, QUICK, "")
+    assert said.title == "What CSP's parts bring" and "Holm over 2 comparisons" in said.test
+    lowers = "`fixed_words` (-5.0 [-6.0, -4.0], p = 0.010) lowers it;"
+    assert said.text.startswith(f"Of 2 switches no one raises the AUC and {lowers}")
 
 
 def test_effects_that_only_the_former_records_have_stand_marked():

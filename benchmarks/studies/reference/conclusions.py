@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from benchmarks.report.convergence import Curves, curves_of
 from benchmarks.report.evidence import Question
 from benchmarks.report.groups import Row
 from benchmarks.report.table_model import Cell, Column, Table
+from benchmarks.significance import Difference
 from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.material import Material, Results
 from benchmarks.studies.reference.slice_tests import SliceTest
+from errors import counted
 
 NOT_THERE = "not run"
 BESIDE = "not told apart"
@@ -53,13 +56,20 @@ def seeds_of(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(map(str, seeds))} ({', '.join(labels)})" for seeds, labels in by_seeds.items())
 
 
-def bootstrap_test(question: Question, comparisons: int, rows: Sequence[Row]) -> str:
-    """Name the test of differences from the baseline. rows: those that are compared."""
-    over = "seeds and test images" if any(len(row.done) > 1 for row in rows) else "test images alone"
+def bootstrap_test(question: Question, comparisons: int, with_seeds: bool) -> str:
+    """Name the test of so many differences. with_seeds: some are of several seeds, and not over images alone."""
+    if not comparisons:
+        return "none."
+    over = "seeds and test images" if with_seeds else "test images alone"
     return (
-        f"bootstrap over {over}, two-sided at {1 - question.level:.2g}, Holm over {comparisons} "
-        f"comparison{'s' * (comparisons != 1)}."
+        f"bootstrap over {over}, two-sided at {1 - question.level:.2g}, Holm over {counted(comparisons, 'comparison')}."
     )
+
+
+def test_of(question: Question, found: Sequence[Difference]) -> str:
+    """Name the test of some differences, of which those without a p-value are no comparisons."""
+    tested = [one for one in found if not math.isnan(one.p_value)]
+    return bootstrap_test(question, len(tested), any(one.decided_by != "images" for one in tested))
 
 
 def who_leads(closed: Results, open_: Results | None) -> Finding:
@@ -69,25 +79,26 @@ def who_leads(closed: Results, open_: Results | None) -> Finding:
     if open_ is not None:
         text += f" {findings.same_order(closed, open_)}"
     overturn = []
-    if len(order) > 1:
+    if len(order) > 1 and len(findings.leaders(closed.group)) == 1:
         shared = sorted(set(order[0].seeds) & set(order[1].seeds))
         if shared and closed.found.question.resamples:
             first, second = (row.of_seeds(shared).done for row in order[:2])
             lead = findings.change(second, first, closed.found.question)
-            ends = (lead.interval.low, lead.interval.high)
-            said = f"{findings.points(lead.value, ends)}, {findings.p_value(lead.p_value)}, not adjusted"
+            low = lead.interval.low
+            said = f"{findings.points(lead.value, lead.interval.ends)}, {findings.p_value(lead.p_value)}, not adjusted"
             text += f" Its lead over the second, {order[1].label}: {said}."
             overturn.append(
-                f"other seeds or other images of the kind, since the interval of the lead over {order[1].label} holds 0"
-                if ends[0] <= 0
-                else f"runs of {order[1].label} under the same rule that are better by more than "
-                f"{findings.points(ends[0])[1:]} points"
+                f"runs of {order[1].label} under the same rule that are better by more than "
+                f"{findings.points(low)[1:]} points"
+                if low > 0
+                else f"other seeds or other images of the kind, since the interval of the lead over {order[1].label} "
+                f"{'is not known' if math.isnan(low) else 'holds 0'}"
             )
     overturn += overturned_by_training(unfinished(closed))
     return Finding(
         "Who leads",
         text,
-        bootstrap_test(closed.found.question, sum(row.label in _tested(closed) for row in order), order),
+        test_of(closed.found.question, _differences(closed)),
         seeds_of([row for row in order if row.trains]),
         f"{'; '.join(overturn)}.",
     )
@@ -101,16 +112,19 @@ def overturned_by_training(late: Sequence[str]) -> list[str]:
     return [f"more epochs, for {findings.names(late)} {'is' if len(late) == 1 else 'are'} unfinished", tuned]
 
 
-def _tested(results: Results) -> list[str]:
-    return [row.label for row in results.group.full if results.found.difference(row.label) is not None]
+def _differences(results: Results) -> list[Difference]:
+    every = (results.found.difference(row.label) for row in results.group.full)
+    return [one for one in every if one is not None]
 
 
-def what_parts_bring(table: Table, rows: Sequence[Row], question: Question, caution: str) -> Finding:
-    """Say what the baseline's parts bring, from its ablation table. rows: of the switches."""
+def what_parts_bring(full: Row, table: Table, rows: Sequence[Row], question: Question, caution: str) -> Finding:
+    """Say what a method's parts bring, from its ablation table. rows: of the switches."""
+    comparisons = sum(line[5].value is not None for line in table.rows[1:])
+    with_seeds = any(len(set(row.seeds) & set(full.seeds)) > 1 for row in rows)
     return Finding(
-        "What MSCI's parts bring",
-        f"{findings.stages(table)} {findings.switches(table)} {caution}",
-        bootstrap_test(question, len(table.rows) - 1, rows),
+        f"What {full.label}'s parts bring",
+        " ".join(filter(None, (findings.stages(table), findings.switches(table), caution))),
+        bootstrap_test(question, comparisons, with_seeds),
         seeds_of(rows),
         "further seeds, where a switch rests on one; a switch whose best learning rate is not the full model's.",
     )
@@ -123,20 +137,24 @@ def where_it_wins(text: str, tests: Sequence[SliceTest], results: Results) -> Fi
         "Local and global states",
         text,
         "bootstrap over seeds and test images inside each slice and of the difference of both, Holm over "
-        f"{3 * len(tests)} comparisons.",
+        f"{counted(sum(not math.isnan(p) for test in tests for p in test.adjusted), 'comparison')}.",
         seeds_of([results.baseline, *rows]),
         "other states of either kind: there are some ten of each, and they are drawn as icons, not photographed.",
     )
 
 
-def best_on_slices(tested: Sequence[tuple[Sequence[SliceTest], tuple[str, str]]], baseline: str) -> str:
+def best_on_slices(tested: Sequence[tuple[Sequence[SliceTest], tuple[str, str]]], results: Results) -> str:
     """Say on which slices the baseline has the largest mean AUC. tested: tests with the names of their two slices."""
+    baseline = results.baseline.label
+    held = {test.label for tests, _ in tested for test in tests} | {baseline}
+    others = [row.label for row in results.group.full if row.done and row.label not in held]
     every = [(value, [test.parts[part].value for test in tests]) for tests, values in tested
              for part, value in enumerate(values)]  # fmt: skip
-    won = [value for value, others in every if others and max(others) < 0]
-    if not any(others for _, others in every):
+    won = [value for value, leads in every if leads and max(leads) < 0]
+    if not any(leads for _, leads in every):
         return f"No method shares two seeds with {baseline}, so nothing is tested inside slices."
-    return f"{baseline} has the largest AUC on {findings.names(won, 'none')} of these {len(every)} slices."
+    beside = f" (not held against it: {findings.names(others)})" if others else ""
+    return f"{baseline} has the largest AUC on {findings.names(won, 'none')} of these {len(every)} slices{beside}."
 
 
 # The same questions asked of two sets of records.
@@ -153,7 +171,7 @@ def conclusions(material: Material, among: Material) -> dict[str, str]:
         if results is None:
             continue
         order = findings.ranking(results.group)
-        found[f"largest AUC, {world} world"] = order[0].label
+        found[f"largest AUC, {world} world"] = findings.names(findings.leaders(results.group))
         other = among.results_if_there(world, "clean")
         both = {row.label for row in order} if other is None else {row.label for row in other.group.full if row.done}
         found[f"order, {world} world"] = " > ".join(row.label for row in order if row.label in both)

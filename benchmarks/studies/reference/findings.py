@@ -69,6 +69,13 @@ def mean_auc(row: Row) -> str:
     return percent(float(auc_values(row).mean()))
 
 
+def leaders(group: Group) -> list[str]:
+    """Return the labels of the methods with the largest mean AUC: several where theirs are equal but for rounding."""
+    order = ranking(group)
+    means = settled(np.array([auc_values(row).mean() for row in order]))
+    return [row.label for row, mean in zip(order, means, strict=True) if mean == means.max()]
+
+
 def standing(results: Results) -> str:
     """Say who leads in a world, where the baseline stands, and which methods are above and below it."""
     order, own = ranking(results.group), results.baseline
@@ -76,7 +83,7 @@ def standing(results: Results) -> str:
         return f"{own.label} ({mean_auc(own)}) is the only method with results."
     means = settled(np.array([auc_values(row).mean() for row in order]))
     place = 1 + int((means > means[order.index(own)]).sum())
-    best = [row.label for row, mean in zip(order, means, strict=True) if mean == means.max()]
+    best = leaders(results.group)
     if len(best) > 1:
         leads = f"{names(best)} have the largest AUC ({mean_auc(order[0])}), all the same"
     else:

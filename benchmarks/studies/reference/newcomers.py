@@ -13,9 +13,9 @@ from benchmarks.significance.equality import settled
 from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.conclusions import (
     Finding,
-    bootstrap_test,
     overturned_by_training,
     seeds_of,
+    test_of,
     unfinished,
 )
 from benchmarks.studies.reference.material import Material, Results
@@ -26,7 +26,7 @@ class Entry:
     """Where a method comes in, in one world.
 
     place: in the ranking by mean AUC, from 1, among `count` methods.
-    led: label of the method that has the largest AUC of those that were there before.
+    led: label of the method that has the largest AUC, in these records, of those that were there before.
     difference: of its AUC from that one's on the seeds that both have, Holm over all entries.
     """
 
@@ -76,7 +76,7 @@ def newcomers(closed: Results, open_: Results | None, before: Material) -> Findi
     return Finding(
         "What the methods that joined later change",
         " ".join(_sentence([one for one in found if one.label == label], level) for label in labels),
-        bootstrap_test(closed.found.question, len(found), rows),
+        test_of(closed.found.question, [one.difference for one in found]),
         seeds_of(rows),
         f"{'; '.join(overturned_by_training(late))}.",
     )
@@ -93,6 +93,6 @@ def _sentence(own: Sequence[Entry], level: float) -> str:
         said = findings.difference_text(one.difference)
         parts.append(
             f"number {one.place} of {one.count} in the {one.world} world ({one.auc}), "
-            f"{side} {one.led}, which led before ({said})"
+            f"{side} {one.led}, the best of the earlier methods ({said})"
         )
     return f"{own[0].label} comes in as {' and as '.join(parts)}."

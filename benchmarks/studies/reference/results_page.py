@@ -9,13 +9,14 @@ from pathlib import Path
 
 from benchmarks.report.budgets import epochs_text
 from benchmarks.report.convergence import convergence_table
+from benchmarks.report.groups import Row
 from benchmarks.report.table_model import Table
 from benchmarks.studies.reference import conclusions, findings, second_best, seed_worth, spending
 from benchmarks.studies.reference.collection import missing
 from benchmarks.studies.reference.drawings import draw
 from benchmarks.studies.reference.material import Material, Results, cost
 from benchmarks.studies.reference.newcomers import newcomers
-from benchmarks.studies.reference.page_parts import digest, filled, section
+from benchmarks.studies.reference.page_parts import digest, filled, one_budget, section
 from benchmarks.studies.reference.slice_tests import SliceTest, slice_table, slice_tests
 from registry import METHODS
 
@@ -62,9 +63,7 @@ def results_page(
             section(slice_table(tested[tag], closed.baseline, tag, values, material.question)) for tag, values in SLICES
         ],
         "kind_text": _slice_text(tested["kind"], closed, "local states", "global states"),
-        "slice_best": conclusions.best_on_slices(
-            [(tested[tag], values) for tag, values in SLICES], closed.baseline.label
-        ),
+        "slice_best": conclusions.best_on_slices([(tested[tag], values) for tag, values in SLICES], closed),
         "clutter_text": _slice_text(tested["clutter"], closed, "images with clutter", "images without"),
         "ablation_caution": caution(material),
         "ablations_there": _ablations_there(material),
@@ -85,7 +84,8 @@ def results_page(
 
 def _budget(material: Material, closed: Results) -> str:
     """Say for how long methods were trained, and whether that makes a ranking."""
-    epochs = epochs_text([run for row in closed.group.full for run in row.done]).removesuffix("; ")
+    runs = [run for row in closed.group.full for run in row.done]
+    epochs = epochs_text(runs).removesuffix("; ")
     if material.is_short:
         return (
             f"**These are short trainings** ({epochs}): their ranking measures patience, and is not what the [budget "
@@ -93,6 +93,8 @@ def _budget(material: Material, closed: Results) -> str:
         )
     late = conclusions.unfinished(closed)
     said = f"; {findings.names(late)} {'is' if len(late) == 1 else 'are'} **unfinished** by then" if late else ""
+    if not one_budget(runs):
+        return f"**Methods had different ceilings or schedules** ({epochs}), so their ranking measures patience, too."
     return (
         f"Every trained method has the same ceiling ({epochs}) and the same schedule, and the epoch is chosen by "
         f"validation AUC ([budget rule](protocol.md#budget)){said}."
@@ -129,14 +131,21 @@ def _findings(
     found = [conclusions.who_leads(closed, open_)]
     if before is not None and (joined := newcomers(closed, open_, before)) is not None:
         found.append(joined)
-    table = material.ablations.get("msci")
-    if table is not None and closed.baseline.method == "msci":
-        rows = closed.group.switches(closed.baseline)
-        found.append(conclusions.what_parts_bring(table, rows, material.question, caution(material)))
+    for row in parts_asked_about(closed):
+        if (table := material.ablations.get(row.method)) is not None:
+            switches = closed.group.switches(row)
+            said = conclusions.what_parts_bring(row, table, switches, material.question, caution(material))
+            found.append(said)
     if kinds:
         text = _slice_text(kinds, closed, "local states", "global states")
         found.append(conclusions.where_it_wins(text, kinds, closed))
     return found
+
+
+def parts_asked_about(closed: Results) -> list[Row]:
+    """Return the full models whose parts a reader asks about: the one that leads, and the baseline."""
+    leader = findings.ranking(closed.group)[0]
+    return [leader] if leader.label == closed.baseline.label else [leader, closed.baseline]
 
 
 def _changed(material: Material, before: Material | None) -> dict[str, str]:

@@ -64,7 +64,7 @@ def table(found: Sequence[Pair]) -> Table:
         )
     text = (
         f"Test AUC in percent, closed world, seed {SEED} alone, the reference's budget: under the setting that "
-        "validation chose and under the one that came second, both at the short budget ([the log](tuning/README.md)). "
+        "validation chose and under the one that came second, both at the short budget (docs/tuning). "
         "Intervals: over test images alone; they do not tell what another seed would give, nor what rounding does. p "
         "Holm: two-sided, over the methods."
     )
