@@ -12,8 +12,10 @@ from made_results import metrics
 from toy_runs import make_backbone
 
 from benchmarks.report.render import markdown
+from benchmarks.runs import files
 from benchmarks.runs.records import RunFolder, find_runs
 from benchmarks.runs.result import PhaseMetrics
+from benchmarks.studies.rounding import __main__ as program
 from benchmarks.studies.rounding import summary, training, variants
 from benchmarks.studies.rounding.training import move
 from benchmarks.studies.rounding.variants import VARIANTS, Repeats, Variant, chosen, run_all
@@ -88,6 +90,21 @@ def test_the_summary_pools_inside_seeds_and_leaves_copies_out(tmp_path):
     with pytest.raises(UserError, match="two runs of csp with seed 0"):
         summary.read(tmp_path)
     assert summary.content([found]) == {"csp": {**found.deviations, "runs": 3}}
+
+
+def test_a_summary_is_added_to_what_was_measured_before(tmp_path, monkeypatch, capsys):
+    for variant, auc in (("plain", 0.60), ("last-place-1", 0.64)):
+        made(tmp_path / "runs", variant, 0, auc, 0.7, 1)
+    target = tmp_path / "rounding.json"
+    files.write_json(target, {"csp": {"auc": 1.0}, "dfsp": {"auc": 0.5, "best_hm": 0.25, "runs": 6}})
+    command = ["rounding", "summary", "--results", tmp_path / "runs", "--to", target]
+    monkeypatch.setattr("sys.argv", [*map(str, command)])
+    with pytest.raises(SystemExit, match="0"):
+        program.main()
+    assert "| CSP | 2 |" in capsys.readouterr().out
+    stored = files.read_json(target)
+    assert stored["dfsp"] == {"auc": 0.5, "best_hm": 0.25, "runs": 6}, "a method without runs here stays as it was"
+    assert stored["csp"]["runs"] == 2 and stored["csp"]["auc"] == pytest.approx(statistics.stdev([0.60, 0.64]))
 
 
 def test_each_variant_is_started_in_an_environment_of_its_own(tmp_path, monkeypatch):

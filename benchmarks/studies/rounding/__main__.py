@@ -31,7 +31,9 @@ def main() -> None:
         command.add_argument("--epochs", type=int, help="instead of the preset's")
         command.add_argument("--set", nargs="+", default=[], help="settings as 'bench.py run' takes them: csp.lr=1e-3")
     summed = commands.add_parser("summary", help="print the table of what is there")
-    summed.add_argument("--to", type=Path, help="JSON file for the deviations, which documents and intervals read")
+    summed.add_argument(
+        "--to", type=Path, help="JSON file to add the deviations to, which documents and intervals read"
+    )
     for command in (everything, single, summed):
         command.add_argument("--results", type=Path, required=True, help="folder with a folder for each variant")
     options = parser.parse_args()
@@ -47,7 +49,8 @@ def _done(options: argparse.Namespace) -> int:
         found = spreads(options.results)
         print(markdown(table(found)), markdown(by_epoch(found)), sep="\n")
         if options.to is not None:
-            files.write_json(options.to, content(found))
+            kept = files.read_json(options.to) if options.to.exists() else {}
+            files.write_json(options.to, {**kept, **content(found)})
         return 0
     repeats = Repeats(options.methods, options.seeds, options.short, options.epochs, options.dataset, options.set)
     if options.command == "run":
