@@ -110,7 +110,7 @@ def test_a_comparison_names_the_records_that_it_could_not_read(tmp_path, case):
         named_runs.side(tmp_path, "coop", NONE)
 
 
-def test_a_data_set_wins_over_a_folder_of_its_name(place):
+def test_a_data_set_wins_over_a_folder_of_its_name(place, no_estimates):
     photos(place / "icon_states")
     note = "'icon_states' is taken for the data set; for the folder of that name write ./icon_states."
     done = here("run", "--methods", "clip_zero_shot", "--dataset", "icon_states", "--dry-run")
