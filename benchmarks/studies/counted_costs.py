@@ -1,6 +1,6 @@
 """What every method costs at ViT-L-14 on three label spaces, counted: the tables of docs/profile.md.
 
-    python -m benchmarks.studies.counted_costs                   # about half an hour: every method is followed in full
+    python -m benchmarks.studies.counted_costs                  # about twenty minutes: every method is followed in full
     python -m benchmarks.studies.counted_costs --update docs/profile.md
 
 Nothing is timed, so other work beside it changes nothing. Open worlds are counted where they are small.

@@ -1,6 +1,6 @@
 """Hours and memory of a run on a large GPU, estimated from counted FLOPs: the table of docs/gpu_guide.md.
 
-    python -m benchmarks.studies.gpu_hours                      # about ten minutes: every method is followed in full
+    python -m benchmarks.studies.gpu_hours                      # about twenty minutes: every method is followed in full
     python -m benchmarks.studies.gpu_hours --update docs/gpu_guide.md
 
 Hours are FLOPs divided by FLOP/s. FLOPs: in each epoch those of training all images and of evaluating the validation
