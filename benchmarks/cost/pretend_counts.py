@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ NO_KERNEL = {
 ROOT = Path(__file__).parents[2]
 OWN = {__file__, str(Path(__file__).with_name("pretend_device.py"))}
 """Files that are no place where something happens."""
+PACKAGES = ("benchmarks", "datasets", "methods", "tests")
+"""Folders of the root whose files are places."""
 
 
 @dataclass
@@ -101,8 +104,19 @@ def _place() -> str:
     """Return the innermost line of the suite that is being run."""
     frame = sys._getframe(1)
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(str(ROOT)) and file not in OWN:
-            return f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
+        if (file := own_file(frame.f_code.co_filename)) is not None:
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]  # None at the outermost
     return "backward"
+
+
+@cache
+def own_file(name: str) -> str | None:
+    """Return the path of a file of the suite or its tests from the root on; None for any other, this file included.
+
+    A virtual environment may lie in the root, or beside it in a folder whose name begins as the root's does.
+    """
+    path = Path(name)
+    if name in OWN or not path.is_relative_to(ROOT) or path.relative_to(ROOT).parts[0] not in PACKAGES:
+        return None
+    return path.relative_to(ROOT).as_posix()

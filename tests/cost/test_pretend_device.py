@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.cost import pretend_counts
 from benchmarks.cost.pretend_device import DEVICE, MixedDevices, OnDevice, Pretend
 
 
@@ -93,6 +94,19 @@ def test_it_counts_what_makes_the_host_wait_and_what_crosses():
         torch.zeros(0, 4, device=DEVICE) * 2
         assert counted.kernels == {"mul": 1, "add_": 1}
     assert torch.zeros(2).device.type == "cpu"
+
+
+def test_a_place_is_a_line_of_the_suite_wherever_its_environment_lies():
+    beside = pretend_counts.ROOT.with_name(f"{pretend_counts.ROOT.name}-venv")
+    for folder in (beside, pretend_counts.ROOT / ".venv"):
+        assert pretend_counts.own_file(str(folder / "lib/site-packages/torch/nn/modules/linear.py")) is None
+    assert pretend_counts.own_file(pretend_counts.__file__) is None
+    assert pretend_counts.own_file(__file__) == "tests/cost/test_pretend_device.py"
+    with Pretend(places=True) as counted:
+        rows = there(3, 4)
+        counted.clear()
+        rows.cpu()
+    assert [place.partition(":")[0] for place in counted.places] == ["tests/cost/test_pretend_device.py"]
 
 
 def test_mixed_precision_is_that_of_cuda():
