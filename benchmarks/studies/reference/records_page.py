@@ -15,7 +15,7 @@ from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.collection import missing, planned, request_of
 from benchmarks.studies.reference.material import Material, is_quiet
 from benchmarks.studies.reference.page_parts import digest, filled, section
-from benchmarks.studies.reference.switches import SWITCHES
+from benchmarks.studies.reference.switches import SECOND_BEST, SWITCHES
 from registry import METHODS
 
 
@@ -45,6 +45,7 @@ def records_page(material: Material) -> str:
             "digest": digest(material.every),
             "counts": [
                 *(Count(what, done[what], count) for what, count in wanted.items()),
+                Count("second-best settings, seed 0", len(material.second_best), len(SECOND_BEST)),
                 Count("switches beside the suite", len(material.switched), len(SWITCHES)),
             ],
             "missing": _missing_text(absent),
