@@ -88,8 +88,7 @@ def differences_table(rows: Sequence[Row], baseline: Row, found: Evidence) -> Ta
     others = [row for row in rows if row is not baseline and row.done]
     runs = [run for row in (baseline, *others) for run in row.done]
     tested = {row.label: difference for row in others if (difference := found.difference(row.label)) is not None}
-    single = found.over_images_alone
-    baseline_alone = baseline.label in single and set(tested) - set(single)
+    baseline_alone = len(baseline.done) == 1 and any(len(row.done) > 1 for row in others)
     texts = (
         f"Mean of each method less that of {baseline.label}, in points.",
         caption(runs, spread=False),
