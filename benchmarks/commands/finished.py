@@ -134,9 +134,9 @@ def shown_p(value: float) -> str:
     >>> shown_p(0.0002), shown_p(0.0404), shown_p(float("nan"))
     ('<0.001', '0.040', '–')
     """
-    from benchmarks.report.render import SMALLEST_P
+    from benchmarks.report.render import p_text
 
-    return f"<{SMALLEST_P:g}" if value < SMALLEST_P else shown(value, "{:.3f}")
+    return GAP if isnan(value) else p_text(value)
 
 
 @dataclass(frozen=True)

@@ -176,9 +176,9 @@ def markdown(found: Sequence[Table]) -> str:
     """Return tables as Markdown."""
     texts = []
     for table in found:
-        lines = [f"**{table.title}**", "", _line(table.heads)]
-        lines.append(_line(("---", *["---:"] * (len(table.heads) - 1))))
-        lines += [_line(row) for row in table.rows]
+        lines = [f"**{table.title}**", "", line(table.heads)]
+        lines.append(line(("---", *["---:"] * (len(table.heads) - 1))))
+        lines += [line(row) for row in table.rows]
         for note in table.notes:
             lines += ["", note]
         texts.append("\n".join(lines))
@@ -213,7 +213,8 @@ def write_csv(profile: Profile, path: Path) -> None:
     write_aside(path, lambda file: file.write(target.getvalue().encode()))
 
 
-def _line(cells: Cells) -> str:
+def line(cells: Cells) -> str:
+    """Return a line of a table in Markdown."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -22,12 +22,17 @@ SMALLEST_P = 0.001
 """Smaller p-values are shown as such: of 10,000 resamples no smaller one is known well."""
 
 
+def p_text(value: float) -> str:
+    """Return a p-value with three digits; "<0.001" for a smaller one, never 0."""
+    return f"<{SMALLEST_P:g}" if value < SMALLEST_P else f"{value:.3f}"
+
+
 def parts(cell: Cell, column: Column) -> list[str]:
     """Return a cell's texts: percent or plain with the column's digits, then the spread and the interval, if any."""
     if cell.value is None:
         return [cell.text]
     if column.p_value:
-        return [f"<{SMALLEST_P:g}" if cell.value < SMALLEST_P else f"{cell.value:.3f}"]
+        return [p_text(cell.value)]
     factor = 100.0 if column.percent else 1.0
     form = f"{'+' if column.signed else ''},.{column.digits}f"
     texts = [f"{cell.value * factor:{form}}{cell.mark}"]

@@ -9,10 +9,9 @@ Nothing is timed, so other work beside it changes nothing. Open worlds are count
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from benchmarks.cost.record import Estimate, Flops, Profile, Row, Settings
-from benchmarks.cost.tables import every, giga
+from benchmarks.cost.tables import every, giga, line
 from benchmarks.cost.whole import take
 from benchmarks.runs import files
 from benchmarks.studies.program import page_with, program
@@ -44,8 +43,8 @@ def table(closed: Profile, opened: Profile | None) -> str:
         f"**{closed.settings.labels}**: {closed.labels.train_pairs:,} training pairs, {pairs} world, "
         f"{closed.labels.train_images:,} training images",
         "",
-        _line(HEADS),
-        _line(("---", *["---:"] * (len(HEADS) - 1))),
+        line(HEADS),
+        line(("---", *["---:"] * (len(HEADS) - 1))),
     ]
     least = _counts(closed.backbone)[0].train_step
     beside = [None] * len(every(closed)) if opened is None else [_counts(row)[0] for row in every(opened)]
@@ -60,7 +59,7 @@ def table(closed: Profile, opened: Profile | None) -> str:
         step, ratio, gigabytes, epoch = training if counts.train_step else ("–",) * len(training)
         scoring = (giga(counts.eval_image), "" if other is None else giga(other.eval_image))
         text = (giga(counts.prepare), "" if other is None else giga(other.prepare))
-        lines.append(_line((row.method, f"{row.parameters or 0:,}", step, ratio, *scoring, *text, gigabytes, epoch)))
+        lines.append(line((row.method, f"{row.parameters or 0:,}", step, ratio, *scoring, *text, gigabytes, epoch)))
     return "\n".join(lines)
 
 
@@ -72,10 +71,6 @@ def _counts(row: Row) -> tuple[Flops, Estimate]:
             "Leave it out with --methods.",
         )
     return row.flops, row.estimate
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 @program

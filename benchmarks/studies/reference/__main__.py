@@ -19,8 +19,9 @@ from errors import UserError
 def main() -> None:
     """Parse and do what is asked."""
     form = argparse.RawDescriptionHelpFormatter
-    program = "python -m benchmarks.studies.reference"
-    parser = argparse.ArgumentParser(prog=program, description=about, formatter_class=form)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.studies.reference", description=about, formatter_class=form
+    )
     parser.add_argument("--archives", type=Path, default=FOLDER, help="folder of archives (results/reference)")
     commands = parser.add_subparsers(dest="command", required=True)
     taking = commands.add_parser("collect", help="put finished runs of the suite into the archives")

@@ -13,7 +13,7 @@ from benchmarks.report.table_model import Cell, Column, Table
 from benchmarks.significance import Difference
 from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.material import Material, Results
-from benchmarks.studies.reference.slice_tests import SliceTest
+from benchmarks.studies.reference.slice_tests import SliceTest, comparisons
 from errors import counted
 
 NOT_THERE = "not run"
@@ -56,14 +56,12 @@ def seeds_of(rows: Sequence[Row]) -> str:
     return "; ".join(f"{', '.join(map(str, seeds))} ({', '.join(labels)})" for seeds, labels in by_seeds.items())
 
 
-def bootstrap_test(question: Question, comparisons: int, with_seeds: bool) -> str:
+def bootstrap_test(question: Question, count: int, with_seeds: bool) -> str:
     """Name the test of so many differences. with_seeds: some are of several seeds, and not over images alone."""
-    if not comparisons:
+    if not count:
         return "none."
     over = "seeds and test images" if with_seeds else "test images alone"
-    return (
-        f"bootstrap over {over}, two-sided at {1 - question.level:.2g}, Holm over {counted(comparisons, 'comparison')}."
-    )
+    return f"bootstrap over {over}, two-sided at {1 - question.level:.2g}, Holm over {counted(count, 'comparison')}."
 
 
 def test_of(question: Question, found: Sequence[Difference]) -> str:
@@ -119,12 +117,12 @@ def _differences(results: Results) -> list[Difference]:
 
 def what_parts_bring(full: Row, table: Table, rows: Sequence[Row], question: Question, caution: str) -> Finding:
     """Say what a method's parts bring, from its ablation table. rows: of the switches."""
-    comparisons = sum(line[5].value is not None for line in table.rows[1:])
+    count = sum(line[5].value is not None for line in table.rows[1:])
     with_seeds = any(len(set(row.seeds) & set(full.seeds)) > 1 for row in rows)
     return Finding(
         f"What {full.label}'s parts bring",
         " ".join(filter(None, (findings.stages(table), findings.switches(table), caution))),
-        bootstrap_test(question, comparisons, with_seeds),
+        bootstrap_test(question, count, with_seeds),
         seeds_of(rows),
         "further seeds, where a switch rests on one; a switch whose best learning rate is not the full model's.",
     )
@@ -137,7 +135,7 @@ def where_it_wins(text: str, tests: Sequence[SliceTest], results: Results) -> Fi
         "Local and global states",
         text,
         "bootstrap over seeds and test images inside each slice and of the difference of both, Holm over "
-        f"{counted(sum(not math.isnan(p) for test in tests for p in test.adjusted), 'comparison')}.",
+        f"{counted(comparisons(tests), 'comparison')}.",
         seeds_of([results.baseline, *rows]),
         "other states of either kind: there are some ten of each, and they are drawn as icons, not photographed.",
     )

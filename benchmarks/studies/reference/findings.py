@@ -69,11 +69,19 @@ def mean_auc(row: Row) -> str:
     return percent(float(auc_values(row).mean()))
 
 
-def leaders(group: Group) -> list[str]:
-    """Return the labels of the methods with the largest mean AUC: several where theirs are equal but for rounding."""
+def placed(group: Group) -> list[tuple[int, Row]]:
+    """Return the full models in the order of `ranking`, each with its place from 1.
+
+    Those whose mean AUC is equal but for rounding share a place.
+    """
     order = ranking(group)
     means = settled(np.array([auc_values(row).mean() for row in order]))
-    return [row.label for row, mean in zip(order, means, strict=True) if mean == means.max()]
+    return [(1 + int((means > mean).sum()), row) for row, mean in zip(order, means, strict=True)]
+
+
+def leaders(group: Group) -> list[str]:
+    """Return the labels of the methods in the first place."""
+    return [row.label for place, row in placed(group) if place == 1]
 
 
 def standing(results: Results) -> str:
@@ -81,8 +89,7 @@ def standing(results: Results) -> str:
     order, own = ranking(results.group), results.baseline
     if len(order) == 1:
         return f"{own.label} ({mean_auc(own)}) is the only method with results."
-    means = settled(np.array([auc_values(row).mean() for row in order]))
-    place = 1 + int((means > means[order.index(own)]).sum())
+    place = next(place for place, row in placed(results.group) if row is own)
     best = leaders(results.group)
     if len(best) > 1:
         leads = f"{names(best)} have the largest AUC ({mean_auc(order[0])}), all the same"

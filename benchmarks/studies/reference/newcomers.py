@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.report.figures import auc_values
 from benchmarks.significance import Difference
-from benchmarks.significance.equality import settled
 from benchmarks.studies.reference import findings
 from benchmarks.studies.reference.conclusions import (
     Finding,
@@ -48,11 +46,9 @@ def entries(worlds: Mapping[str, Results], former: Sequence[str]) -> list[Entry]
     for world, results in worlds.items():
         if not results.found.question.resamples:
             continue  # nothing is tested
-        order = findings.ranking(results.group)
-        led = next((row for row in order if row.method in former), None)
-        means = settled(np.array([auc_values(row).mean() for row in order]))
-        for row, mean in zip(order, means, strict=True):
-            place = 1 + int((means > mean).sum())
+        order = findings.placed(results.group)
+        led = next((row for _, row in order if row.method in former), None)
+        for place, row in order:
             shared = set() if led is None else set(row.seeds) & set(led.seeds)
             if led is None or row.method in former or not shared:
                 continue

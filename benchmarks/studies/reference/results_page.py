@@ -91,10 +91,10 @@ def _budget(material: Material, closed: Results) -> str:
             f"**These are short trainings** ({epochs}): their ranking measures patience, and is not what the [budget "
             "rule](protocol.md#budget) asks for."
         )
-    late = conclusions.unfinished(closed)
-    said = f"; {findings.names(late)} {'is' if len(late) == 1 else 'are'} **unfinished** by then" if late else ""
     if not one_budget(runs):
         return f"**Methods had different ceilings or schedules** ({epochs}), so their ranking measures patience, too."
+    late = conclusions.unfinished(closed)
+    said = f"; {findings.names(late)} {'is' if len(late) == 1 else 'are'} **unfinished** by then" if late else ""
     return (
         f"Every trained method has the same ceiling ({epochs}) and the same schedule, and the epoch is chosen by "
         f"validation AUC ([budget rule](protocol.md#budget)){said}."

@@ -92,6 +92,11 @@ def _resampled(run: ScoredRun, masks: Sequence[np.ndarray], resamples: int) -> t
     )
 
 
+def comparisons(tests: Sequence[SliceTest]) -> int:
+    """Return how many differences have a p-value, which is the family of Holm's adjustment."""
+    return sum(not np.isnan(adjusted) for test in tests for adjusted in test.adjusted)
+
+
 def slice_table(
     tests: Sequence[SliceTest], baseline: Row, tag: str, values: tuple[str, str], question: Question
 ) -> Table:
@@ -107,11 +112,10 @@ def slice_table(
             change = replace(number(part.value), interval=part.percentile.ends, mark=question.mark(adjusted))
             line += [change, number(adjusted)]
         lines.append(line)
-    made = sum(not np.isnan(adjusted) for test in tests for adjusted in test.adjusted)
     text = (
         f"AUC on the test images of each slice, of each method less that of {baseline.label}, in points; last: the "
         f"first difference less the second. {caption(baseline.done, spread=False)} Intervals: {100 * question.level:g} "
         f"%, bootstrap of {question.resamples:,} resamples over seeds and test images; p Holm: two-sided, adjusted for "
-        f"the {counted(made, 'comparison')} of this table; *: p Holm at most {1 - question.level:.2g}."
+        f"the {counted(comparisons(tests), 'comparison')} of this table; *: p Holm at most {1 - question.level:.2g}."
     )
     return Table(f"Differences by {tag}", text, columns, lines)
