@@ -141,7 +141,7 @@ class _Pool:
         if asked:
             number = stopping.requested()
             assert number is not None  # it is what asked
-            stop = stopping.Stopped(number)
+            stop = stopping.answer(number)
             self.watch.stopped(self._stopped(total), stop)
             return stop.exit_code
         return 1 if self.failures else 3 if self.held else 0

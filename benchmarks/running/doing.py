@@ -73,13 +73,14 @@ class Doing:
     def do(self) -> None:
         """Do them. `Stopped` is raised again; of everything else `Start.settled` is told."""
         try:
-            self._begin_all()
-            if self.trainer is not None:
-                with stopping.deferred():
-                    self.trainer.train()
-                    self._conclude()
-        except Exception as error:
-            self._end(error)
+            try:
+                self._begin_all()
+                if self.trainer is not None:
+                    with stopping.deferred():
+                        self.trainer.train()
+                        self._conclude()
+            except Exception as error:
+                self._end(error)  # which a signal may stop as well
         except stopping.Stopped as stop:
             self._interrupt(stop)
             raise

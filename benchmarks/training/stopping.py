@@ -2,7 +2,8 @@
 
 Ctrl-C, SIGTERM and what schedulers send before they take a machine away (SIGUSR1, SIGUSR2) mean the same. Work that can
 save itself runs inside `deferred` and calls `check` where it may stop; anywhere else a signal stops at once, which
-loses nothing either, because files are whole or not there. Only the main thread of a process can listen.
+loses nothing either, because files are whole or not there. A stop is answered once: whoever asks again, as a scheduler
+and the job around a run both do, does not disturb what is being saved. Only the main thread of a process can listen.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ class Stopped(BaseException):
 
 
 class _Requests:
-    """What was asked for, when, and whether it is answered later."""
+    """What was asked for, when, whether it is answered later, and whether it has been."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.time = 0.0
         self.deferred = 0
+        self.answered = False
 
 
 _requests = _Requests()
@@ -72,10 +74,16 @@ def requested() -> int | None:
     return _requests.signal
 
 
+def answer(signal_number: int) -> Stopped:
+    """Return what a signal is answered with. From here on others change nothing, until `listening` ends."""
+    _requests.answered = True
+    return Stopped(signal_number)
+
+
 def check() -> None:
     """Raise `Stopped` if that was asked for."""
     if _requests.signal is not None:
-        raise Stopped(_requests.signal)
+        raise answer(_requests.signal)
 
 
 def watched(items: Iterable[Item]) -> Iterator[Item]:
@@ -95,13 +103,13 @@ def cause(error: BaseException) -> BaseException:
     if isinstance(told, RuntimeError) and "DataLoader worker" in str(told):
         time.sleep(0.0 if _requests.signal is not None else 0.5)
         if _requests.signal is not None:
-            return Stopped(_requests.signal)
+            return answer(_requests.signal)
     return error
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within, a signal is answered by `check` alone; a second Ctrl-C is a KeyboardInterrupt, and nothing is saved."""
+    """Within, a signal is answered by `check` alone."""
     _requests.deferred += 1
     try:
         yield
@@ -111,9 +119,12 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within, signals ask for a stop; the handlers of before are put back after."""
+    """Within, signals ask for a stop; the handlers of before are put back after.
+
+    A second Ctrl-C, later than what a terminal and a wrapper make of one, is a KeyboardInterrupt: no more is saved.
+    """
     before = {number: signal.signal(number, _asked) for number in SIGNALS}
-    _requests.signal = None
+    _requests.signal, _requests.answered = None, False
     process = os.getpid()
     try:
         yield
@@ -121,16 +132,16 @@ def listening() -> Iterator[None]:
         if os.getpid() == process:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        _requests.signal = None
+        _requests.signal, _requests.answered = None, False
 
 
 def _asked(number: int, frame: FrameType | None) -> None:
     again = _requests.signal is not None and time.monotonic() - _requests.time > IMPATIENCE
     request(number)
-    if _requests.deferred == 0:
-        raise Stopped(number)
     if again and number == signal.SIGINT:
         raise KeyboardInterrupt
+    if _requests.deferred == 0 and not _requests.answered:
+        raise answer(number)
 
 
 def resume_command(command_line: Sequence[str]) -> str:

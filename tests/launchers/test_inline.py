@@ -1,16 +1,22 @@
-"""Runs in this process: a failure names the file that tells of it, where there is one."""
+"""Runs in this process: a failure names the file that tells of it, a stop is recorded whatever comes on top of it."""
 
 from __future__ import annotations
+
+import json
+import os
+import signal
 
 import pytest
 
 from benchmarks.launchers.base import LaunchOptions, Watch
 from benchmarks.launchers.inline import Inline
 from benchmarks.running.choices import Choices, How
+from benchmarks.running.doing import Doing
 from benchmarks.running.plan import plan_runs
 from benchmarks.running.workbench import Workbench
-from benchmarks.runs.records import ERROR
+from benchmarks.runs.records import ERROR, INTERRUPTED, RunFolder
 from benchmarks.runs.suites import RunRequest
+from benchmarks.training import stopping
 
 
 @pytest.mark.parametrize(
@@ -36,3 +42,35 @@ def test_a_failure_names_its_file_where_there_is_one(broken, recorded, tmp_path,
     file = planned[0].folder.path / ERROR
     assert file.is_file() == recorded
     assert said == ["RuntimeError: it broke." + f" See {file}." * recorded]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("place", ["deferred", "interrupt", "fail"])
+def test_signals_on_top_of_a_stop_leave_its_record(place, tmp_path, toy, monkeypatch):
+    """The first comes within a step; more come as soon as it is taken up, and while it, or a failure, is recorded."""
+
+    class Asked(Watch):
+        def progress(self, name: str, what: str, done: int, total: int, note: str) -> None:
+            if what.startswith("epoch"):
+                if place == "fail":
+                    raise RuntimeError("it broke")
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def and_again(own):
+        def more(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return own(*arguments)
+
+        return more
+
+    if place == "deferred":
+        monkeypatch.setattr("benchmarks.running.doing.Doing._interrupt", and_again(Doing._interrupt))
+    else:
+        monkeypatch.setattr(RunFolder, place, and_again(getattr(RunFolder, place)))
+    workbench = Workbench(Choices(results=tmp_path, how=How(device="cpu")), datasets={"toy": toy})
+    planned = plan_runs([RunRequest("csp", "toy", "tiny-icons", "closed", "clean", 0)], workbench)
+    expected = signal.SIGTERM if place == "fail" else signal.SIGUSR1
+    with stopping.listening():
+        assert Inline(LaunchOptions()).launch(planned, workbench, Asked()) == 128 + expected
+    record = json.loads((planned[0].folder.path / INTERRUPTED).read_text())
+    assert record["by"] == expected.name and planned[0].folder.status == "interrupted"

@@ -111,6 +111,31 @@ def test_a_signal_stops_at_once_or_when_checked():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_stop_is_answered_once():
+    """A scheduler signals a run, and so does the job around it: what is saved meanwhile is not disturbed."""
+    for number in stopping.SIGNALS:
+        with stopping.listening():
+            with pytest.raises(Stopped) as stop, stopping.deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+                stopping.check()
+            os.kill(os.getpid(), number)  # no longer deferred
+            assert stop.value.word == "SIGTERM"
+            with pytest.raises(Stopped):
+                stopping.check()
+        with stopping.listening(), stopping.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+        with stopping.listening(), pytest.raises(Stopped):  # listening anew
+            os.kill(os.getpid(), number)
+
+
+def test_a_second_signal_that_finds_the_first_unanswered_stops_at_once():
+    with stopping.listening():
+        with stopping.deferred():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_only_an_impatient_second_ctrl_c_stops_at_once(monkeypatch):
     with stopping.listening(), stopping.deferred():
         os.kill(os.getpid(), signal.SIGINT)
