@@ -67,7 +67,8 @@ def _curve(axes: Axes, line: CurveLine) -> None:
     unseen, seen, low, high = (
         values[shown] * 100 for values in (line.band.unseen, line.band.seen, line.band.low, line.band.high)
     )
-    axes.fill_between(unseen, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    ends = [_sparse(unseen, low), _sparse(unseen, high)[::-1]]
+    axes.fill(*np.concatenate(ends).T, color=style.colour, alpha=0.12, linewidth=0)
     for edge in (low, high):
         axes.plot(unseen, edge, color=style.colour, linewidth=0.4, alpha=0.6)
     axes.plot(unseen, seen, color=style.colour, linestyle=style.line, linewidth=1.1)
@@ -77,6 +78,22 @@ def _curve(axes: Axes, line: CurveLine) -> None:
                 point[0] * 100, point[1] * 100, style.marker, color=style.colour, markerfacecolor=face,
                 markersize=MARKER, markeredgewidth=0.8, zorder=3,
             )  # fmt: skip
+
+
+def _sparse(unseen: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """Return the points [P, 2] of an edge that its line needs; matplotlib leaves out others of lines, not of areas.
+
+    unseen, edge: percent [G]; what is drawn lies within 0.02 of the line through them.
+    """
+    from matplotlib.path import Path
+
+    points = np.column_stack([unseen, edge])
+    if not len(points):
+        return points
+    line = Path(points)
+    line.simplify_threshold = 0.02
+    kept = line.cleaned(simplify=True)
+    return np.asarray(kept.vertices)[np.asarray(kept.codes) != Path.STOP]
 
 
 def _legend(axes: Axes, lines: Sequence[CurveLine]) -> None:

@@ -33,7 +33,10 @@ COMMON = ("world", "backbone", "weights", "profile", "precision", "threads", "pr
 class Field:
     """Methods with results on the same data sets: values float64 [data sets, methods], mean AUC over seeds.
 
-    conditions: what the groups have in common, in words. left_out: methods that lack a data set.
+    conditions: what the groups have in common, in words.
+    left_out: methods that lack a data set.
+    passed_over: titles of groups of which another one stands for their data set: they differ from it in feasibility or
+      in the data's release, and are no further data set.
     """
 
     conditions: str
@@ -41,6 +44,7 @@ class Field:
     methods: Sequence[str]
     values: np.ndarray
     left_out: Sequence[str]
+    passed_over: Sequence[str] = ()
 
     @property
     def problem(self) -> str:
@@ -63,7 +67,7 @@ def fields(groups: Sequence[Group]) -> list[Field]:
 
     A method counts where it has one full row with results; with several settings nobody knows which one is meant.
     """
-    families: dict[tuple[str, ...], dict[tuple[str, ...], Group]] = {}
+    families: dict[tuple[str, ...], dict[tuple[str, ...], list[Group]]] = {}
     released = set(DATASETS.names())
     for group in groups:
         spec, own = group.runs[0].spec, conditions(group.runs[0])
@@ -71,14 +75,14 @@ def fields(groups: Sequence[Group]) -> list[Field]:
             # Of two releases of one data set the first stands; they are not two data sets. What users call their own
             # folders says nothing: two of one name are two data sets if their content differs.
             dataset = (spec.dataset,) if spec.dataset in released else (spec.dataset, spec.dataset_digest)
-            families.setdefault(tuple(own[name] for name in COMMON), {}).setdefault(dataset, group)
+            families.setdefault(tuple(own[name] for name in COMMON), {}).setdefault(dataset, []).append(group)
     return [_field(key, by_dataset) for key, by_dataset in families.items()]
 
 
-def _field(key: tuple[str, ...], by_dataset: dict[tuple[str, ...], Group]) -> Field:
+def _field(key: tuple[str, ...], by_dataset: Mapping[tuple[str, ...], Sequence[Group]]) -> Field:
     own = dict(zip(COMMON, key, strict=True))
     means: dict[str, dict[tuple[str, ...], float]] = {}
-    for dataset, group in by_dataset.items():
+    for dataset, (group, *_) in by_dataset.items():
         for method in dict.fromkeys(row.method for row in group.full):
             rows = [row for row in group.full if row.method == method]
             if len(rows) == 1 and len(auc_values(rows[0])):
@@ -91,6 +95,7 @@ def _field(key: tuple[str, ...], by_dataset: dict[tuple[str, ...], Group]) -> Fi
         whole,
         values.reshape(len(by_dataset), len(whole)),
         [method for method in means if method not in whole],
+        [group.title for _, *others in by_dataset.values() for group in others],
     )
 
 
@@ -161,8 +166,10 @@ def caption(field: Field, friedman: Friedman, test: Nemenyi) -> str:
     """Return what the diagram shows and how far it can be trusted."""
     titles = METHODS.titles()
     left_out = f" Without {', '.join(titles.get(m, m) for m in field.left_out)}: no results on every data set."
+    passed_over = f" Not counted, for a data set counts once: {'; '.join(field.passed_over)}."
     return (
         f"Average ranks by mean AUC on {', '.join(field.datasets)} ({field.conditions}); 1 is best. Bars join methods "
         f"that do not differ by Nemenyi's test at 5 % (critical difference {test.critical_difference:.2f}); Friedman's "
-        f"test (Iman-Davenport): p = {friedman.p_value:.2g}. {test.note}{left_out if field.left_out else ''}".strip()
+        f"test (Iman-Davenport): p = {friedman.p_value:.2g}. {test.note}{left_out if field.left_out else ''}"
+        f"{passed_over if field.passed_over else ''}".strip()
     )

@@ -7,6 +7,7 @@ markers and dashes still tell the methods apart. Nothing depends on time or mach
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -143,6 +144,25 @@ FORMATS = ((".pdf", {"CreationDate": None}), (".svg", {"Date": None}), (".png", 
 """Endings of a figure's files, each with the metadata that would differ between two makings of one figure."""
 
 
+PATH = re.compile(r' d="[^"]*"')
+NUMBER = re.compile(r"-?\d+\.\d{3,}")
+
+
+def coarse(drawing: str) -> str:
+    """Return an SVG whose paths have hundredths of a point, which no screen shows, instead of matplotlib's millionths.
+
+    A curve over all images takes a third less room so.
+
+    >>> coarse('<path id="a.123456" d="M 1.234567 -0.001 L 3.5 20"/>')
+    '<path id="a.123456" d="M 1.23 0 L 3.5 20"/>'
+    """
+    return PATH.sub(lambda path: NUMBER.sub(_hundredths, path[0]), drawing)
+
+
+def _hundredths(number: re.Match[str]) -> str:
+    return f"{round(float(number[0]), 2) or 0.0:.2f}".rstrip("0").rstrip(".")
+
+
 def save(
     figure: Figure,
     path: Path,
@@ -167,6 +187,9 @@ def save(
             with pyplot().rc_context({"pdf.fonttype": kind}):
                 figure.savefig(target, dpi=DPI, metadata=extra)
             written.append(target)
+            if suffix == ".svg":
+                drawing = target.read_text(encoding="utf-8")
+                target.write_text(coarse(drawing), encoding="utf-8", newline="\n")
     except BaseException:
         for target in written:  # a figure is there in every format or not at all
             target.unlink(missing_ok=True)

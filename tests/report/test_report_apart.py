@@ -236,6 +236,8 @@ def test_own_data_sets_of_one_name_are_two_in_a_ranking(tmp_path):
     releases = [replace(run, spec=run.spec.model_copy(update={"dataset": "icon_states"})) for run in runs]
     (field,) = ranking.fields(groups(releases))
     assert field.datasets == ["icon_states"], "two releases of one data set"
+    (passed,) = field.passed_over
+    assert passed == groups(releases)[1].title and passed.endswith("data 22222222")
     style.save(ranking.critical_difference(ranking.fields(groups(runs))[0], nemenyi(np.eye(3))), tmp_path / "one")
 
 

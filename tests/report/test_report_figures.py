@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -60,6 +63,36 @@ def test_a_band_is_of_the_mean_over_seeds_and_pointwise():
     alone = exact_curve(runs[0])
     steps = curve_band(runs[:1], grid, resamples=2).seen
     assert np.mean((steps[1:] + steps[:-1]) / 2) == pytest.approx(alone.auc, abs=2e-3), "its area is the AUC"
+
+
+@pytest.mark.parametrize("steps", [1, 7, 300])
+def test_an_area_keeps_the_points_that_its_edges_need(steps):
+    unseen = np.linspace(0, 100, 401)
+    for edge in (np.round((100 - unseen**2 / 100) / 100 * steps) / steps * 100, 100 - unseen):
+        points = figures._sparse(unseen, edge)
+        assert len(points) < 0.6 * len(unseen) and (np.diff(points[:, 0]) >= 0).all()
+        there = np.column_stack([unseen, edge])
+        for start, end in itertools.pairwise(points):  # a long way round: distances to each piece
+            along = (end - start) @ (end - start)
+            place = np.clip((there - start) @ (end - start) / along, 0, 1) if along else np.zeros(len(there))
+            near = np.linalg.norm(there - start - place[:, None] * (end - start), axis=1)
+            there = there[(near > 0.021)]
+        assert not len(there), "every point lies on the simpler line"
+    for few in range(3):
+        assert len(figures._sparse(unseen[:few], edge[:few])) >= few
+
+
+def test_drawings_have_hundredths_of_a_point(tmp_path):
+    figure, axes = style.new(2.0)
+    axes.plot(np.linspace(0, 1, 50) ** 2, np.sin(np.arange(50)))
+    (written,) = style.save(figure, tmp_path / "curve", (".svg",))
+    drawn = ElementTree.parse(written).getroot()
+    numbers = [
+        number
+        for path in drawn.iter("{http://www.w3.org/2000/svg}path")
+        for number in re.findall(r"[-+.e\d]+", re.sub("[A-Za-z]", " ", path.get("d")))
+    ]
+    assert len(numbers) > 200 and max(len(number.partition(".")[2]) for number in numbers) == 2
 
 
 def _linear(colour: str) -> np.ndarray:
@@ -238,6 +271,22 @@ def test_other_threads_and_another_masking_are_another_ranking():
         "open world, tiny-icons, profile clean, fp32",
         "open world, tiny-icons, profile clean, fp32, official masking",
     ]
+
+
+def test_a_group_that_differs_in_feasibility_is_no_further_data_set_and_is_named():
+    runs = []
+    for dataset, feasibility, digest in (("first", "clip", "0"), ("first", "glove", "1"), ("second", "clip", "0")):
+        world = OpenWorld(feasibility=feasibility, feasibility_digest=digest * 64)
+        change = {"world": "open", "open_world": world}
+        (own,) = families((dataset,), ("csp", "coop", "msci"))
+        runs += [replace(run, spec=run.spec.model_copy(update=change)) for run in own.runs]
+    (field,) = ranking.fields(groups(runs))
+    assert field.datasets == ["first", "second"] and field.values.shape == (2, 3)
+    said = ranking.caption(field, friedman(field.values), nemenyi(field.values))
+    assert said.endswith(
+        "Not counted, for a data set counts once: first, open world, tiny-icons, fp32, feasibility glove, "
+        "feasibility table 11111111."
+    )
 
 
 def test_confusion_counts_images(group):
