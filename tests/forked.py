@@ -140,7 +140,7 @@ def in_two_processes(target: Callable[..., None], *arguments: object) -> None:
         for process in made:
             process.start()
         while any(process.exitcode is None for process in made) and not any(process.exitcode for process in made):
-            assert wait([process.sentinel for process in made if process.exitcode is None], 240), "they wait for ever"
+            assert wait([process.sentinel for process in made if process.exitcode is None], 1200), "they wait for ever"
         for process in made:
             process.kill()  # if one fails, the other would wait for it
             process.join()

@@ -15,6 +15,7 @@ from benchmarks.commands.console import load_plugins, out
 from benchmarks.commands.options import OnExisting, Plugins, Results, Wanted, spread
 from benchmarks.commands.reporting import show_failures, show_report
 from benchmarks.running.choices import How
+from benchmarks.training import stopping
 
 if TYPE_CHECKING:
     from benchmarks.running.plan import PlannedRun
@@ -58,6 +59,8 @@ def run(
         launching.show_launch(planned, workbench, launcher)
         return
     code = launching.do_runs(planned, workbench, launcher)
+    if code < 128 and launch.spec is None:
+        stopping.check()  # what was asked for in a run's last moments, or could not be saved
     if launcher.waits and launch.spec is None and code < 128 and workbench.group.leads:
         code = show_failures(show_report(results, {item.spec.run_id for item in planned})) or code
     if code:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.launchers import launched
 from benchmarks.launchers.launched import UNKNOWN, Launch
 from benchmarks.runs import locks
-from benchmarks.runs.records import find_runs
+from benchmarks.runs.records import RunFolder, find_runs
 from datasets.places import plainly_a_path
 from datasets.system import is_posix
 from errors import UserError, counted, did_you_mean
@@ -55,13 +55,15 @@ def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root:
             folder.name, f"{launch}: its launcher cannot be asked. Cancel it from where it was started.", False
         )
     if launch is not None and launch.state:
-        launched.mark_cancelled(folder)
-        LAUNCHERS.get(launch.launcher).cancel(root, launch.job)
         if launch.launcher != "local":
+            LAUNCHERS.get(launch.launcher).cancel(root, launch.job)
+            launched.mark_cancelled(folder)
             return Cancelled(folder.name, f"{launch} ({launch.state}) is cancelled")
+        launched.mark_cancelled(folder)
+        holder = locks.is_held(folder)  # its process looks for the mark once it holds the run
         if holder is None:
             return Cancelled(folder.name, f"taken out of the queue of {launch.job}")
-    if holder is None:
+    if holder is None or RunFolder(folder).status == "done":  # others of its training may be at work
         return None
     if holder.host != socket.gethostname() or holder.pid == 0:
         return Cancelled(folder.name, f"{holder}: not a process of this machine. End it there.", False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from benchmarks.launchers import launched
 from benchmarks.launchers.base import Launcher, Watch, name_of
 from benchmarks.running.joint import together
 from benchmarks.runs.locks import Held
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from benchmarks.running.workbench import Workbench
 
 
+SHOWN = 5  # names in a notice
+
+
 class Inline(Launcher):
     """Runs of one training are done together; one that fails is recorded and the next one starts."""
 
@@ -30,7 +34,8 @@ class Inline(Launcher):
         from benchmarks.running.execute import Start, execute_together
 
         tally = _Tally(watch)
-        for runs in together(planned):
+        groups = together(planned)
+        for number, runs in enumerate(groups):
             if all(item.action == "nothing" for item in runs):
                 for item in runs:
                     item.folder.tidy()
@@ -42,6 +47,7 @@ class Inline(Launcher):
                 self.options.command_line,
                 partial(watch.notice, name),
                 tally.settled,
+                launched.withdrawn,
             )
             tally.start = time.perf_counter()
             try:
@@ -49,6 +55,7 @@ class Inline(Launcher):
                 execute_together(runs, told)
             except stopping.Stopped as stop:
                 watch.stopped(name, stop)
+                _tell_not_redone([item for later in groups[number + 1 :] for item in later], watch)
                 return stop.exit_code
             except KeyboardInterrupt:  # the second Ctrl-C
                 watch.stopped(name, None)
@@ -56,6 +63,14 @@ class Inline(Launcher):
             if tally.failures and workbench.group.size > 1:
                 break  # the processes have parted; the same command does what is left
         return 1 if tally.failures else 3 if tally.held else 0
+
+
+def _tell_not_redone(left: Sequence[PlannedRun], watch: Watch) -> None:
+    """Say which results were to be replaced and are not: the command that goes on leaves them as they are."""
+    old = [name_of(item) for item in left if item.action == "run" and item.status == "done"]
+    if old:
+        named = f"{'; '.join(old[:SHOWN])}{f' and {len(old) - SHOWN} more' if len(old) > SHOWN else ''}"
+        watch.notice(named, "keeps its result of before. To replace it, ask for it alone with --on-existing redo.")
 
 
 class _Tally:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.running.choices import Choices, How
-from benchmarks.runs import files
+from benchmarks.runs import files, locks
 from benchmarks.runs.asked import Asked, asked_of
 from benchmarks.runs.environment import PROJECT
 from benchmarks.runs.places import as_asked, unknown_places
@@ -167,6 +167,16 @@ def plan_job(job: Job, folder: Path, workbench: Workbench, *, redo: bool = False
     return PlannedRun(
         spec, job.dataset, job.backbone, job.provenance, record, record.status, action, feasibility=job.feasibility
     )
+
+
+def forget_failures(folders: Sequence[Path]) -> None:
+    """Forget why earlier starts of runs failed: an `error.json` that is found later is then of this one.
+
+    A process takes seconds until it begins a record, and may end before. Somebody else's run is left as it is.
+    """
+    for folder in folders:
+        with suppress(locks.Held), locks.hold(folder):
+            RunFolder(folder).forget_failure()
 
 
 def start_run(

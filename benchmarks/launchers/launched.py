@@ -96,6 +96,24 @@ def mark_cancelled(folder: Path) -> None:
         _write(folder, Launch(**asdict(launch) | {"cancelled": True}))
 
 
+class Withdrawn(locks.Held):
+    """The run was cancelled after its process had been started and before that was at it."""
+
+    def __init__(self, run: str) -> None:
+        self.holder = None
+        UserError.__init__(self, f"The run {run} was cancelled.", "It had not begun.", "The same command does it.")
+
+
+def withdrawn(planned: PlannedRun) -> Withdrawn | None:
+    """Return why a run that this process was started for is not wanted any more, None where it is.
+
+    To be asked with the run's lock held: `cancel` leaves its mark and then looks for a holder.
+    """
+    launch = read(planned.folder.path)
+    own = launch is not None and launch.cancelled and launch.job == os.environ.get("CZSL_JOB")
+    return Withdrawn(planned.spec.run_id) if own else None
+
+
 @contextmanager
 def handing_out(root: Path) -> Iterator[None]:
     """Within, no other command hands out runs of these results, where the file system knows locks."""
@@ -132,7 +150,7 @@ def free(planned: Sequence[PlannedRun], root: Path, watch: Watch) -> tuple[list[
         if claim:
             watch.left_out(name_of(item), f"The run {item.spec.run_id} {claim}.")
             continue
-        if item.action == "run" and item.folder.status != "empty":
+        if item.action == "run" and "empty" not in (item.status, item.folder.status):
             with locks.hold(item.folder.path):
                 item.folder.clear()
         claimed.append(item)

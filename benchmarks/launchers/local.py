@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import PLACE, Launcher, Watch, name_of
-from benchmarks.launchers.job import LOG, do_with_first, job_of, reason, start_run, write_jobs
+from benchmarks.launchers.job import LOG, do_with_first, forget_failures, job_of, reason, start_run, write_jobs
 from benchmarks.launchers.side_by_side import at_once, cores, longest_first
 from benchmarks.launchers.telling import Listener
 from benchmarks.running.joint import together
@@ -162,6 +162,7 @@ class _Pool:
             return
         folders = [item.folder.path for item in wanted]
         do_with_first(folders)
+        forget_failures(folders)
         listener = Listener() if is_posix() else None
         variables = {**self.places[place], **(listener.variables if listener else {})}
         files = [listener.theirs] if listener else []

@@ -26,6 +26,7 @@ from benchmarks.launchers.slurm_queue import ask, in_queue
 from benchmarks.launchers.slurm_settings import judge, parameters, refusal
 from benchmarks.running.joint import together
 from benchmarks.runs.environment import PROJECT
+from benchmarks.training import stopping
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -85,10 +86,12 @@ class Slurm(Launcher):
             for runs in groups:
                 write_jobs(runs, lambda item: job_of(item, *about))
             folders = [[str(item.folder.path.resolve()) for item in runs] for runs in groups]
-            jobs = self._submit(root, [RunJob(*own) for own in folders])
-            numbers = [(item, number) for runs, number in zip(groups, jobs, strict=True) for item in runs]
-            for item, number in numbers:
-                launched.note(item.folder.path, self.name, number)
+            with stopping.deferred():  # what is in the queue is noted
+                jobs = self._submit(root, [RunJob(*own) for own in folders])
+                numbers = [(item, number) for runs, number in zip(groups, jobs, strict=True) for item in runs]
+                for item, number in numbers:
+                    launched.note(item.folder.path, self.name, number)
+            stopping.check()
         for item, number in numbers:
             watch.submitted(name_of(item), f"SLURM job {number}")
         return 3 if held else 0

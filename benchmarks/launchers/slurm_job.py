@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.launchers import launched
-from benchmarks.launchers.job import LOG, reason, start_run
+from benchmarks.launchers.job import LOG, forget_failures, reason, start_run
 from benchmarks.launchers.slurm_queue import still_runs
 from benchmarks.runs.records import RunFolder
 
@@ -41,6 +41,7 @@ class RunJob:
         job = own_number()
         for folder in (path, *map(Path, self.beside)):
             launched.note(folder, "slurm", job)
+        forget_failures([path, *map(Path, self.beside)])
         # submitit listens to one signal; clusters send either of these.
         again = next(
             (h for n in ("SIGUSR2", "SIGUSR1") if callable(h := signal.getsignal(getattr(signal, n)))), signal.SIG_IGN

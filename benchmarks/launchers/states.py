@@ -54,6 +54,8 @@ def state_of(spec: RunSpec, path: Path, launch: Launch | None = None) -> RunStat
     if holder is not None:
         by = f"by {holder}" if launch is None or not launch.state else f"{launch}, by {holder}"
         return RunState(spec.run_id, "running", (finished, total), _changed(path), by)
+    if (status := folder.status) == "done":  # meanwhile
+        return RunState(spec.run_id, "done", (len(folder.epochs()), total), _changed(path))
     if launch is not None and waits:
         state: State = "running" if launch.state == "RUNNING" else "queued"  # a process that has not got to the run yet
         return RunState(spec.run_id, state, (finished, total), _changed(path), f"{launch}, {launch.state}")

@@ -19,6 +19,7 @@ from errors import UserError
 from registry import METHODS
 
 if TYPE_CHECKING:
+    from benchmarks.runs.locks import Held
     from benchmarks.training.execution import Execution, Report
     from benchmarks.training.judging import Judge
     from benchmarks.training.loop import Trainer
@@ -31,6 +32,11 @@ def unheard(planned: PlannedRun, outcome: Outcome) -> None:
     """Tell nobody."""
 
 
+def none_refused(planned: PlannedRun) -> Held | None:
+    """Refuse nothing."""
+    return None
+
+
 @dataclass(frozen=True)
 class Start:
     """What a start of runs has around it.
@@ -39,6 +45,7 @@ class Start:
     command_line: what a record says that the run was started as.
     notify: told what else a user should know.
     settled: told what becomes of each run, as soon as that is known.
+    refused: asked why a run is not to be done after all, once its lock is held.
     """
 
     workbench: Workbench
@@ -46,6 +53,7 @@ class Start:
     command_line: Sequence[str] = ()
     notify: Callable[[str], None] = silent
     settled: Callable[[PlannedRun, Outcome], None] = unheard
+    refused: Callable[[PlannedRun], Held | None] = none_refused
 
 
 def execution_of(planned: PlannedRun, workbench: Workbench) -> Execution:
@@ -117,14 +125,16 @@ class Doing:
         spec, start, workbench = planned.spec, self.start, self.start.workbench
         folder = self.group.folder(planned.folder)
         others = [item.spec.run_id for item in self.runs if item is not planned]
-        folder.start(
-            spec,
-            provenance=planned.provenance,
-            command_line=list(start.command_line),
-            environment=environment | ({"trained_with": others} if others else {}),
-            asked=asked_of(planned, workbench.choices.how.allow_missing, workbench.choices.plugins),
-        )
-        self.begun.add(spec.run_id)
+        with stopping.deferred():  # of a record that is begun, a stop is recorded
+            folder.start(
+                spec,
+                provenance=planned.provenance,
+                command_line=list(start.command_line),
+                environment=environment | ({"trained_with": others} if others else {}),
+                asked=asked_of(planned, workbench.choices.how.allow_missing, workbench.choices.plugins),
+            )
+            self.begun.add(spec.run_id)
+        stopping.check()
         self.group.barrier()  # until the folder is what this start makes of it
         method_class = METHODS.get(spec.method)
         backbone = workbench.backbone(planned.backbone).to(workbench.device)

@@ -77,13 +77,16 @@ def _claimed(planned: PlannedRun, start: Start, stack: ExitStack) -> Outcome | N
     except UserError as error:
         group.end(error)
         return error
+    if held is None and group.leads:
+        held = start.refused(planned)
     # Another process may be at it, or have done it since the plan was made: the first process says.
     (state,) = group.agree([(planned.spec.run_id, "held" if held is not None else folder.status)])
     if state == "held":
         return held or locks.Held(folder.path.name, None)
     if state == "done" and planned.status != "done":
         return folder.read()
-    if planned.action == "run" and state != "empty" and group.leads:
+    # What was not there when it was planned is another process's, which has saved it: this one goes on from there.
+    if planned.action == "run" and "empty" not in (planned.status, state) and group.leads:
         folder.clear()
     return None
 

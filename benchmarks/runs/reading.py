@@ -93,6 +93,17 @@ def status_of(folder: Path) -> Status:
 
 def read_record(folder: Path) -> RunRecord:
     """Return the record; one that is unreadable, altered or of another schema version is a `UserError`."""
+    while True:
+        status = status_of(folder)
+        try:
+            return _read_as(folder, status)
+        except UserError:
+            if status_of(folder) == status:
+                raise
+            # It was started again, or ended, meanwhile.
+
+
+def _read_as(folder: Path, status: Status) -> RunRecord:
     path = folder / SPEC
     content = _versioned(path)
     try:
@@ -109,7 +120,6 @@ def read_record(folder: Path) -> RunRecord:
             f"Its settings give the digest {spec.digest()[:10]}, but {str(digest)[:10]} is written there.",
             "Restore the file, or remove the folder and run it again.",
         )
-    status = status_of(folder)
     result = result_of(_versioned(folder / RESULT), folder / RESULT) if status == "done" else None
     failure = _versioned(folder / ERROR) if status == "failed" else None
     epochs = files.read_lines(folder / EPOCHS)

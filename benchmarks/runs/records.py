@@ -57,6 +57,9 @@ __all__ = [
     "find_runs",
 ]
 
+OTHERS = (".launch.json.", ".job.json.")
+"""How the temporary files begin that processes without the run's lock write: these may be at it just now."""
+
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 
 
@@ -89,7 +92,8 @@ class RunFolder:
         with files.writing(self.path / SPEC):
             self.path.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink()
+                if not leftover.name.startswith(OTHERS):
+                    leftover.unlink(missing_ok=True)
         starts: list[Mapping[str, Any]] = []
         status = self.status
         if status == "done":
@@ -112,8 +116,12 @@ class RunFolder:
         latest = {"time": time, "command_line": list(command_line), "environment": environment}
         starts.append(latest if asked is None else latest | {"asked": asked.model_dump(mode="json")})
         self._write_spec(spec, provenance, starts)
-        self._remove(ERROR)
+        self.forget_failure()
         self._remove(INTERRUPTED)
+
+    def forget_failure(self) -> None:
+        """Remove why the latest start failed, if it did."""
+        self._remove(ERROR)
 
     def _write_spec(self, spec: RunSpec, provenance: Provenance, starts: Sequence[Mapping[str, Any]]) -> None:
         content = {"schema_version": SCHEMA_VERSION, "run_id": spec.run_id, "digest": spec.digest()}
@@ -189,7 +197,8 @@ class RunFolder:
         self._remove(RESULT)
         with files.writing(self.path / SPEC):
             paths = [path for path in self.path.glob("*") if path.is_file() and path.name not in (LOCK, HOLDER)]
-            for path in sorted(paths, key=lambda path: path.name == SPEC):
+            # The states before the epochs that they count on.
+            for path in sorted(paths, key=lambda path: (path.name == SPEC, path.name not in (STATE, PREVIOUS))):
                 path.unlink()
 
     def read(self) -> RunRecord:

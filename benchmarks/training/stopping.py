@@ -25,6 +25,11 @@ SIGNALS = tuple(
 
 IMPATIENCE = 1.0  # seconds; a terminal, a wrapper and a scheduler may each pass the same signal on
 
+QUIET = 10.0
+"""Seconds after an answer in which signals change nothing; what is saved then takes less. After them a signal stops at
+once again: Python swallows what is raised in a `__del__` or in a weak reference's callback (each import has some), and
+the answer then has reached nobody."""
+
 Item = TypeVar("Item")
 
 
@@ -51,13 +56,13 @@ class Stopped(BaseException):
 
 
 class _Requests:
-    """What was asked for, when, whether it is answered later, and whether it has been."""
+    """What was asked for, when, whether it is answered later, and when it was."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.time = 0.0
         self.deferred = 0
-        self.answered = False
+        self.answered: float | None = None
 
 
 _requests = _Requests()
@@ -75,8 +80,8 @@ def requested() -> int | None:
 
 
 def answer(signal_number: int) -> Stopped:
-    """Return what a signal is answered with. From here on others change nothing, until `listening` ends."""
-    _requests.answered = True
+    """Return what a signal is answered with. For `QUIET` seconds others change nothing."""
+    _requests.answered = time.monotonic()
     return Stopped(signal_number)
 
 
@@ -124,7 +129,7 @@ def listening() -> Iterator[None]:
     A second Ctrl-C, later than what a terminal and a wrapper make of one, is a KeyboardInterrupt: no more is saved.
     """
     before = {number: signal.signal(number, _asked) for number in SIGNALS}
-    _requests.signal, _requests.answered = None, False
+    _requests.signal, _requests.answered = None, None
     process = os.getpid()
     try:
         yield
@@ -132,7 +137,7 @@ def listening() -> Iterator[None]:
         if os.getpid() == process:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        _requests.signal, _requests.answered = None, False
+        _requests.signal, _requests.answered = None, None
 
 
 def _asked(number: int, frame: FrameType | None) -> None:
@@ -140,7 +145,8 @@ def _asked(number: int, frame: FrameType | None) -> None:
     request(number)
     if again and number == signal.SIGINT:
         raise KeyboardInterrupt
-    if _requests.deferred == 0 and not _requests.answered:
+    quiet = _requests.answered is not None and time.monotonic() - _requests.answered < QUIET
+    if _requests.deferred == 0 and not quiet:
         raise answer(number)
 
 

@@ -29,8 +29,16 @@ def filled(plugin, tmp_path_factory) -> tuple[dict, Path]:
     return environment, results
 
 
-def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_numbers(filled, plugin, tmp_path):
-    environment, results = filled
+@pytest.fixture
+def own(filled, tmp_path_factory) -> tuple[dict, Path]:
+    """The same, in a copy: a test may change the cache, whichever tests are done before it."""
+    home = tmp_path_factory.mktemp("own") / "home"
+    shutil.copytree(filled[0]["CZSL_HOME"], home)
+    return {"CZSL_HOME": str(home)}, filled[1]
+
+
+def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_numbers(own, plugin, tmp_path):
+    environment, results = own
     cost, made_with = environment_of(results, "csp")
     assert cost["feature_cache"] == ["train", "val", "test"] and cost["feature_seconds"] > 0
     assert made_with["feature_cache"] is True
@@ -38,9 +46,9 @@ def test_a_run_says_whether_it_read_the_cache_and_without_it_has_the_same_number
     here(*arguments, env=environment)
     cost, made_with = environment_of(tmp_path, "csp")
     assert cost["feature_cache"] == [] and made_with["feature_cache"] is False
-    own, other = results_of(results), results_of(tmp_path)
-    assert own.keys() == other.keys(), "the cache is not part of a run's identity"
-    for name, result in own.items():
+    mine, other = results_of(results), results_of(tmp_path)
+    assert mine.keys() == other.keys(), "the cache is not part of a run's identity"
+    for name, result in mine.items():
         for phase in ("val", "test"):
             assert result["metrics"][phase]["auc"] == pytest.approx(other[name]["metrics"][phase]["auc"], abs=1e-6)
 
@@ -53,8 +61,8 @@ def test_list_says_what_belongs_to_what(filled):
     assert "whole, last used 20" in shown and "3 folders" in shown
 
 
-def test_check_names_a_damaged_shard_and_a_run_repairs_it(filled, plugin, tmp_path):
-    environment, _ = filled
+def test_check_names_a_damaged_shard_and_a_run_repairs_it(own, plugin, tmp_path):
+    environment, _ = own
     assert "3 folders" in here("cache", "check", env=environment).stdout
     shard = next(Path(environment["CZSL_HOME"]).glob("features/toy-test-*/shard-*"))
     content = bytearray(shard.read_bytes())
@@ -68,23 +76,21 @@ def test_check_names_a_damaged_shard_and_a_run_repairs_it(filled, plugin, tmp_pa
     assert "no problems" in here("cache", "check", env=environment).stdout
 
 
-def test_views_are_another_run_and_are_kept(filled, plugin, tmp_path):
+def test_views_are_another_run_and_are_kept(own, plugin, tmp_path):
     arguments = ("run", "--methods", "csp", "--dataset", "toy", "--epochs", "3", "--views", "2")
-    here(*arguments, "--results", tmp_path, "--plugin", plugin, env=filled[0])
+    here(*arguments, "--results", tmp_path, "--plugin", plugin, env=own[0])
     cost, _ = environment_of(tmp_path, "csp")
     assert cost["feature_cache"] == ["train", "val", "test"]
     specification = json.loads(next(tmp_path.glob("csp-*/spec.json")).read_text())
     assert specification["spec"]["training"]["views"] == 2
-    assert "augmented view 1 of seed 0" in here("cache", "list", env=filled[0]).stdout
-    refused = here(*arguments, "--set", "augmentation=none", "--plugin", plugin, env=filled[0], check=False)
+    assert "augmented view 1 of seed 0" in here("cache", "list", env=own[0]).stdout
+    refused = here(*arguments, "--set", "augmentation=none", "--plugin", plugin, env=own[0], check=False)
     assert refused.returncode == 2 and "one view only" in refused.stderr.replace("\n", " ")
 
 
-def test_clear_asks_deletes_what_was_named_and_leaves_the_rest(filled, tmp_path):
-    environment, _ = filled
-    home = tmp_path / "home"
-    shutil.copytree(environment["CZSL_HOME"], home)
-    environment = {"CZSL_HOME": str(home)}
+def test_clear_asks_deletes_what_was_named_and_leaves_the_rest(own):
+    environment, _ = own
+    home = Path(environment["CZSL_HOME"])
     name = next(home.glob("features/toy-val-*")).name
     done = here("cache", "clear", name, env=environment, check=False)
     assert done.returncode == 2 and "Pass --yes" in done.stderr

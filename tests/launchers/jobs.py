@@ -13,7 +13,7 @@ from test_bench import results_of
 TOY = "toy_jobs"
 SLOW = ("coop.augmentation=clip", "coop.batch_size=2", "coop.epochs=6")
 """Settings by which a run of CoOp takes a few seconds, most of them in training."""
-PACE = {"TEST_PACE": "0.02"}
+PACE = {"TEST_PACE": "0.04"}
 """Environment variables by which each training step waits (see `PACED`), so that a signal never comes too late."""
 PACED = """
 

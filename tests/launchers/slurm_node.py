@@ -87,11 +87,14 @@ def slurm_node(cpus: int = 2) -> Iterator[dict[str, str]]:
         started.append(process)
 
     def ask(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        except subprocess.TimeoutExpired:
+            return ""
         return done.stdout + done.stderr
 
     def wait_for(what: str, ready) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not ready():
             ended = [process for process in started if process.poll() is not None]
             if ended or time.monotonic() > deadline:

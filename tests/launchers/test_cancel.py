@@ -8,13 +8,14 @@ from made_reports import record, stored
 
 from benchmarks.launchers.cancel import cancel
 from benchmarks.runs import locks
+from benchmarks.runs.records import RESULT
 
 
 @pytest.mark.parametrize(
     ("error", "message"), [(ProcessLookupError, None), (PermissionError, "not a process of this user")]
 )
 def test_a_process_that_takes_no_signal_is_no_traceback(tmp_path, monkeypatch, error, message):
-    stored(tmp_path, record("csp", 0))
+    (stored(tmp_path, record("csp", 0)).path / RESULT).unlink()
     holder = locks.Holder(socket.gethostname(), 4321, "2026-01-01T00:00:00+00:00")
     monkeypatch.setattr(locks, "is_held", lambda folder: holder)
 

@@ -145,6 +145,7 @@ class Heard(Watch):
 
 
 def test_what_a_run_tells_comes_to_who_started_it(monkeypatch):
+    monkeypatch.setattr("benchmarks.launchers.telling.PAUSE", 3600.0)
     listener, heard = Listener(), Heard()
     monkeypatch.setenv(VARIABLE, listener.variables[VARIABLE])
     told = teller()
@@ -188,6 +189,7 @@ def test_bars_fit_eighty_columns():
 
 def test_two_cores_do_two_runs_at_a_time_by_default(toy_plugin, tmp_path, monkeypatch, no_estimates, forked_runs):
     monkeypatch.setattr(side_by_side, "cores", lambda: 2)
+    monkeypatch.setattr(side_by_side, "free_memory", lambda: None)  # not known, so no limit
     arguments = ["run", "--dataset", TOY, "--plugin", toy_plugin, "--methods", "clip_zero_shot", "--results", tmp_path]
     assert "2 runs, 2 at a time" in here(*arguments, "--seeds", "0", "1", "--dry-run").stdout
     assert "at a time" not in here(*arguments, "--dry-run").stdout

@@ -71,7 +71,7 @@ def test_who_holds_a_folder_is_told_and_a_killed_holder_does_not_block(tmp_path)
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_children_of_a_killed_holder_are_waited_for(tmp_path):
-    with another_process(tmp_path, "2.5") as process:
+    with another_process(tmp_path, "6") as process:
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         assert is_held(tmp_path).is_dead, "the child has the lock still"

@@ -137,6 +137,7 @@ def test_a_second_signal_that_finds_the_first_unanswered_stops_at_once():
 
 
 def test_only_an_impatient_second_ctrl_c_stops_at_once(monkeypatch):
+    monkeypatch.setattr(stopping, "IMPATIENCE", float("inf"))  # a slow machine is not impatient
     with stopping.listening(), stopping.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
