@@ -18,6 +18,7 @@ from benchmarks.runs import files
 from benchmarks.runs.budgets import trained_short
 from benchmarks.studies.reference import conclusions, deviations
 from benchmarks.studies.reference.collection import FOLDER, FORMER, ROOT, archives
+from benchmarks.studies.reference.drawings import of_the_page
 from benchmarks.studies.reference.material import QUESTION, Material, Results
 from benchmarks.studies.reference.page_parts import digest, filled, one_budget, section
 from benchmarks.studies.reference.records_page import records_page
@@ -51,6 +52,8 @@ def build(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTIO
 def differing(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUESTION) -> list[str]:
     """Make everything anew elsewhere and return the files that are not byte for byte what is in the repository.
 
+    So are figures of the page that nothing makes any more.
+
     Archives that are not in it are a `UserError`: its pages are not made of them.
     """
     folder, root = folder.resolve(), root.resolve()
@@ -66,11 +69,12 @@ def differing(folder: Path = FOLDER, root: Path = ROOT, question: Question = QUE
         shutil.copytree(folder, records)
         shutil.copy(root / "README.md", copy)
         made = [path.relative_to(copy) for path in build(records, copy, question)]
-        return [
-            str(name)
-            for name in made
-            if not (root / name).is_file() or (root / name).read_bytes() != (copy / name).read_bytes()
-        ]
+        own = [path.relative_to(root) for path in of_the_page(root / "docs" / "figures")]
+        return [str(name) for name in dict.fromkeys([*made, *own]) if _content(root / name) != _content(copy / name)]
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 @contextmanager

@@ -17,6 +17,13 @@ from benchmarks.studies.reference import spending
 from benchmarks.studies.reference.material import Results
 from benchmarks.studies.reference.spending import Spent
 
+OWN = ("ablations-*.svg", "auc-*.svg", "convergence-*.svg", "seen-unseen-*.svg", "spending-*.svg")
+
+
+def of_the_page(folder: Path) -> list[Path]:
+    """Return the figures in a folder that are the page's, whichever records they were made of."""
+    return sorted(path for pattern in OWN for path in folder.glob(pattern))
+
 
 def draw(
     folder: Path,
@@ -26,7 +33,7 @@ def draw(
     ablated: Mapping[str, Table],
     spent: Sequence[Spent],
 ) -> list[Path]:
-    """Draw the figures of the page as SVG; intervals are those of its tables."""
+    """Draw the figures of the page as SVG; intervals are those of its tables. Those of other records are removed."""
     looks = style.styles(closed.group.full)
     plans: dict[str, Callable[[], Any]] = {}
     for name, results in (("closed", closed), ("open", open_)):
@@ -43,7 +50,11 @@ def draw(
         full = next(row for row in closed.group.full if row.method == method)
         found = changes_of(table, full, closed.group.switches(full))
         plans[f"ablations-{method}"] = partial(figures.ablation_bars, method, found)
-    return [path for name, plan in plans.items() for path in style.save(plan(), folder / name, (".svg",))]
+    made = [path for name, plan in plans.items() for path in style.save(plan(), folder / name, (".svg",))]
+    for path in of_the_page(folder):
+        if path not in made:
+            path.unlink()
+    return made
 
 
 def _curves(results: Results, looks: dict[str, style.Style]) -> Any:
