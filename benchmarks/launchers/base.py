@@ -91,7 +91,8 @@ class Launcher:
     def launch(self, planned: Sequence[PlannedRun], workbench: Workbench, watch: Watch) -> int:
         """Do the runs, or hand them over; return the exit code.
 
-        0: all is well. 1: some failed. 3: none failed, but others are at some. 128 and more: a signal.
+        0: all is well. 1: some failed. 3: none failed, but others are at some, or some were cancelled as they came up.
+        128 and more: a signal.
         """
         raise NotImplementedError
 

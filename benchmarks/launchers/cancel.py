@@ -50,6 +50,8 @@ def _queued_first(holders: dict[Path, locks.Holder | None]) -> list[tuple[Path, 
 
 def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root: Path) -> Cancelled | None:
     """End one run; None where nobody is at it."""
+    if RunFolder(folder).status == "done":  # others of its training, or of its pool, may be at work
+        return None
     if launch is not None and launch.state == UNKNOWN:
         return Cancelled(
             folder.name, f"{launch}: its launcher cannot be asked. Cancel it from where it was started.", False
@@ -63,7 +65,7 @@ def _end(folder: Path, holder: locks.Holder | None, launch: Launch | None, root:
         holder = locks.is_held(folder)  # its process looks for the mark once it holds the run
         if holder is None:
             return Cancelled(folder.name, f"taken out of the queue of {launch.job}")
-    if holder is None or RunFolder(folder).status == "done":  # others of its training may be at work
+    if holder is None:
         return None
     if holder.host != socket.gethostname() or holder.pid == 0:
         return Cancelled(folder.name, f"{holder}: not a process of this machine. End it there.", False)

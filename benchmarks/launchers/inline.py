@@ -50,12 +50,14 @@ class Inline(Launcher):
                 launched.withdrawn,
             )
             tally.start = time.perf_counter()
+            begun = False
             try:
                 stopping.check()
+                begun = True
                 execute_together(runs, told)
             except stopping.Stopped as stop:
                 watch.stopped(name, stop)
-                _tell_not_redone([item for later in groups[number + 1 :] for item in later], watch)
+                _tell_not_redone([item for later in groups[number + begun :] for item in later], watch)
                 return stop.exit_code
             except KeyboardInterrupt:  # the second Ctrl-C
                 watch.stopped(name, None)

@@ -101,7 +101,9 @@ class Withdrawn(locks.Held):
 
     def __init__(self, run: str) -> None:
         self.holder = None
-        UserError.__init__(self, f"The run {run} was cancelled.", "It had not begun.", "The same command does it.")
+        UserError.__init__(
+            self, f"The run {run} was cancelled.", "Its process had not got to it.", "The same command does it."
+        )
 
 
 def withdrawn(planned: PlannedRun) -> Withdrawn | None:

@@ -35,8 +35,8 @@ class Field:
 
     conditions: what the groups have in common, in words.
     left_out: methods that lack a data set.
-    passed_over: titles of groups of which another one stands for their data set: they differ from it in feasibility or
-      in the data's release, and are no further data set.
+    passed_over: titles of groups that are not counted, because another group stands for their data set; they differ
+      from it in feasibility or in the data's release.
     """
 
     conditions: str

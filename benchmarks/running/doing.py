@@ -90,7 +90,8 @@ class Doing:
             except Exception as error:
                 self._end(error)  # which a signal may stop as well
         except stopping.Stopped as stop:
-            self._interrupt(stop)
+            with stopping.deferred():  # to save the state may have taken longer than signals are ignored
+                self._interrupt(stop)
             raise
 
     def _begin_all(self) -> None:

@@ -94,7 +94,7 @@ def is_held(folder: Path) -> Holder | None:
             # Another look has the lock for a moment; a run says soon who it is.
             lock = acquire(folder / LOCK, PATIENCE if holder is None or holder.is_dead else 0)
         except Timeout:
-            return read_holder(folder) or Holder("an unknown host", 0, "an unknown time")
+            return read_holder(folder) or holder or Holder("an unknown host", 0, "an unknown time")
         except OSError:
             lock = None  # not ours to write
         if lock is not None:

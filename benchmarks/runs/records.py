@@ -196,10 +196,11 @@ class RunFolder:
         """
         self._remove(RESULT)
         with files.writing(self.path / SPEC):
-            paths = [path for path in self.path.glob("*") if path.is_file() and path.name not in (LOCK, HOLDER)]
+            found = [path for path in self.path.glob("*") if not path.name.startswith((LOCK, HOLDER, *OTHERS))]
+            paths = [path for path in found if path.is_file()]
             # The states before the epochs that they count on.
             for path in sorted(paths, key=lambda path: (path.name == SPEC, path.name not in (STATE, PREVIOUS))):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def read(self) -> RunRecord:
         """See `read_record`."""

@@ -26,9 +26,11 @@ SIGNALS = tuple(
 IMPATIENCE = 1.0  # seconds; a terminal, a wrapper and a scheduler may each pass the same signal on
 
 QUIET = 10.0
-"""Seconds after an answer in which signals change nothing; what is saved then takes less. After them a signal stops at
-once again: Python swallows what is raised in a `__del__` or in a weak reference's callback (each import has some), and
-the answer then has reached nobody."""
+"""Seconds after an answer in which signals change nothing; what is recorded then takes less.
+
+After them a signal stops at once again: Python swallows what is raised in a `__del__` or in a weak reference's callback
+(each import has some), and the answer then has reached nobody.
+"""
 
 Item = TypeVar("Item")
 

@@ -234,7 +234,7 @@ def hold(home: str, ready, done) -> None:
 def test_the_lock_makes_others_wait_and_lets_them_stop(home):
     context = multiprocessing.get_context("fork")
     ready, done = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(str(home), ready, done))
+    process = context.Process(target=hold, args=(str(home), ready, done), daemon=True)
     process.start()
     assert ready.wait(300)
     notices: list[str] = []

@@ -16,7 +16,6 @@ import pytest
 from forked import fork_run
 from in_process import here
 from jobs import TOY
-from made_reports import record, stored
 from report_records import make_run
 
 from benchmarks.launchers import cancel, launched, local, slurm_job, states
@@ -134,9 +133,8 @@ def test_a_run_cancelled_while_its_process_comes_up_is_not_done(toy_plugin, tmp_
     said: list[cancel.Cancelled] = []
 
     def start(folder, *arguments, **more):
-        process = fork_run(folder, *arguments, **more)
-        said.extend(cancel.cancel(tmp_path))
-        return process
+        said.extend(cancel.cancel(tmp_path))  # the pool has looked for the mark already
+        return fork_run(folder, *arguments, **more)
 
     monkeypatch.setattr(local, "start_run", start)
     words = ["--methods", "clip_zero_shot", "--launcher", "local", "--jobs", "1", "--results", tmp_path]
@@ -320,10 +318,10 @@ def test_a_stop_that_python_swallows_can_be_asked_for_again(tmp_path, monkeypatc
             return getattr(own, name)
 
         def acquire_lock(self):
-            own.acquire_lock()
             if sys._getframe(1).f_code.co_name == "cb" and not sent:  # the callback of the module's lock
                 sent.append(1)
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)  # before the lock is taken, which nobody would release
+            own.acquire_lock()
 
     swallowed = []
     monkeypatch.setattr(sys, "unraisablehook", swallowed.append)
@@ -351,7 +349,7 @@ def test_a_stop_as_soon_as_a_record_is_begun_is_recorded(failed_before, tmp_path
 
 
 def test_a_job_that_scancel_did_not_take_is_not_marked(tmp_path, monkeypatch):
-    folder = stored(tmp_path, record("csp", 0)).path
+    folder = unfinished(tmp_path).path
     launched.note(folder, "slurm", "7")
 
     def refuse(cls, root, job):
@@ -366,10 +364,13 @@ def test_a_job_that_scancel_did_not_take_is_not_marked(tmp_path, monkeypatch):
     assert note is not None and not note.cancelled, "it waits in the queue: nobody may hand the run out again"
 
 
-def test_a_redo_that_is_stopped_names_the_results_it_did_not_replace(toy_plugin, tmp_path, monkeypatch, no_report):
+@pytest.mark.parametrize(("owner", "moment"), [(CoOp, "after_step"), (RunFolder, "finish")])
+def test_a_redo_that_is_stopped_names_the_results_it_did_not_replace(
+    owner, moment, toy_plugin, tmp_path, monkeypatch, no_report
+):
     words = ["run", "--dataset", TOY, "--plugin", toy_plugin, *COOP, "--seeds", "0", "1", "--results", tmp_path]
     here(*words)
-    monkeypatch.setattr(CoOp, "after_step", signal_before(CoOp.after_step))
+    monkeypatch.setattr(owner, moment, signal_before(getattr(owner, moment)))
     stopped = here(*words, "--on-existing", "redo", check=False)
     assert stopped.returncode == 128 + signal.SIGTERM and "Nothing is lost; go on with:" in stopped.stderr
     assert f"coop, {TOY}, seed 1: keeps its result of before" in stopped.stdout + stopped.stderr
