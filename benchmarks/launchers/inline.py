@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from benchmarks.launchers import launched
 from benchmarks.launchers.base import Launcher, Watch, name_of
 from benchmarks.running.joint import together
-from benchmarks.runs.locks import Held
+from benchmarks.runs.locks import LeftOut
 from benchmarks.runs.records import ERROR
 from benchmarks.training import stopping
-from errors import UserError
+from errors import UserError, some
 
 if TYPE_CHECKING:
     from benchmarks.running.doing import Outcome
@@ -71,8 +71,10 @@ def _tell_not_redone(left: Sequence[PlannedRun], watch: Watch) -> None:
     """Say which results were to be replaced and are not: the command that goes on leaves them as they are."""
     old = [name_of(item) for item in left if item.action == "run" and item.status == "done"]
     if old:
-        named = f"{'; '.join(old[:SHOWN])}{f' and {len(old) - SHOWN} more' if len(old) > SHOWN else ''}"
-        watch.notice(named, "keeps its result of before. To replace it, ask for it alone with --on-existing redo.")
+        watch.notice(
+            some(old, SHOWN, "; "),
+            "keeps its result of before. To replace it, ask for it alone with --on-existing redo.",
+        )
 
 
 class _Tally:
@@ -86,7 +88,7 @@ class _Tally:
     def settled(self, item: PlannedRun, outcome: Outcome) -> None:
         """Take in what becomes of a run."""
         name = name_of(item)
-        if isinstance(outcome, Held):
+        if isinstance(outcome, LeftOut):
             self.held += 1
             self.watch.left_out(name, str(outcome))
         elif isinstance(outcome, UserError):

@@ -96,24 +96,18 @@ def mark_cancelled(folder: Path) -> None:
         _write(folder, Launch(**asdict(launch) | {"cancelled": True}))
 
 
-class Withdrawn(locks.Held):
-    """The run was cancelled after its process had been started and before that was at it."""
-
-    def __init__(self, run: str) -> None:
-        self.holder = None
-        UserError.__init__(
-            self, f"The run {run} was cancelled.", "Its process had not got to it.", "The same command does it."
-        )
-
-
-def withdrawn(planned: PlannedRun) -> Withdrawn | None:
+def withdrawn(planned: PlannedRun) -> locks.LeftOut | None:
     """Return why a run that this process was started for is not wanted any more, None where it is.
 
     To be asked with the run's lock held: `cancel` leaves its mark and then looks for a holder.
     """
     launch = read(planned.folder.path)
-    own = launch is not None and launch.cancelled and launch.job == os.environ.get("CZSL_JOB")
-    return Withdrawn(planned.spec.run_id) if own else None
+    if launch is None or not launch.cancelled or launch.job != os.environ.get("CZSL_JOB"):
+        return None
+    name = planned.spec.run_id
+    return locks.LeftOut(
+        f"The run {name} was cancelled.", "Its process had not got to it.", "The same command does it."
+    )
 
 
 @contextmanager

@@ -19,20 +19,20 @@ from errors import UserError
 from registry import METHODS
 
 if TYPE_CHECKING:
-    from benchmarks.runs.locks import Held
+    from benchmarks.runs.locks import LeftOut
     from benchmarks.training.execution import Execution, Report
     from benchmarks.training.judging import Judge
     from benchmarks.training.loop import Trainer
 
 Outcome = RunRecord | Exception
-"""What becomes of a run: its record, or why there is none; `locks.Held` where another process is at it."""
+"""What becomes of a run: its record, or why there is none; `locks.LeftOut` where it is not this process's to do."""
 
 
 def unheard(planned: PlannedRun, outcome: Outcome) -> None:
     """Tell nobody."""
 
 
-def none_refused(planned: PlannedRun) -> Held | None:
+def none_refused(planned: PlannedRun) -> LeftOut | None:
     """Refuse nothing."""
     return None
 
@@ -53,7 +53,7 @@ class Start:
     command_line: Sequence[str] = ()
     notify: Callable[[str], None] = silent
     settled: Callable[[PlannedRun, Outcome], None] = unheard
-    refused: Callable[[PlannedRun], Held | None] = none_refused
+    refused: Callable[[PlannedRun], LeftOut | None] = none_refused
 
 
 def execution_of(planned: PlannedRun, workbench: Workbench) -> Execution:

@@ -67,7 +67,7 @@ def _claimed(planned: PlannedRun, start: Start, stack: ExitStack) -> Outcome | N
         if group.leads:
             folder.tidy()
         return folder.read()
-    held: locks.Held | None = None
+    held: locks.LeftOut | None = None
     try:
         if group.leads:
             tracking.check(start.workbench.choices.how.track)

@@ -53,7 +53,11 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
-class Held(UserError):
+class LeftOut(UserError):
+    """A run is not done by this process, which is no failure of it."""
+
+
+class Held(LeftOut):
     """Another process is doing the run. holder: None where that process has not said yet who it is."""
 
     def __init__(self, run: str, holder: Holder | None) -> None:

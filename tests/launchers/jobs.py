@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +66,16 @@ def started(*arguments: object) -> Iterator[Forked]:
         if process.poll() is None:
             process.terminate()
             process.communicate(timeout=60)
+
+
+def signal_before(own: Callable[..., object], number: int = signal.SIGTERM) -> Callable[..., object]:
+    """Return what a function does, after a signal to this process."""
+
+    def more(*arguments, **keywords):
+        os.kill(os.getpid(), number)
+        return own(*arguments, **keywords)
+
+    return more
 
 
 def until(ready: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from jobs import signal_before
 
 from benchmarks.launchers.base import LaunchOptions, Watch
 from benchmarks.launchers.inline import Inline
@@ -45,8 +46,8 @@ def test_a_failure_names_its_file_where_there_is_one(broken, recorded, tmp_path,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize("place", ["deferred", "interrupt", "fail"])
-def test_signals_on_top_of_a_stop_leave_its_record(place, tmp_path, toy, monkeypatch):
+@pytest.mark.parametrize(("owner", "place"), [(Doing, "_interrupt"), (RunFolder, "interrupt"), (RunFolder, "fail")])
+def test_signals_on_top_of_a_stop_leave_its_record(owner, place, tmp_path, toy, monkeypatch):
     """The first comes within a step; more come as soon as it is taken up, and while it, or a failure, is recorded."""
 
     class Asked(Watch):
@@ -56,17 +57,7 @@ def test_signals_on_top_of_a_stop_leave_its_record(place, tmp_path, toy, monkeyp
                     raise RuntimeError("it broke")
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-    def and_again(own):
-        def more(*arguments):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return own(*arguments)
-
-        return more
-
-    if place == "deferred":
-        monkeypatch.setattr("benchmarks.running.doing.Doing._interrupt", and_again(Doing._interrupt))
-    else:
-        monkeypatch.setattr(RunFolder, place, and_again(getattr(RunFolder, place)))
+    monkeypatch.setattr(owner, place, signal_before(getattr(owner, place)))
     workbench = Workbench(Choices(results=tmp_path, how=How(device="cpu")), datasets={"toy": toy})
     planned = plan_runs([RunRequest("csp", "toy", "tiny-icons", "closed", "clean", 0)], workbench)
     expected = signal.SIGTERM if place == "fail" else signal.SIGUSR1

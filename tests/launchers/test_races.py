@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from forked import fork_run
 from in_process import here
-from jobs import TOY
+from jobs import TOY, signal_before
 from report_records import make_run
 
 from benchmarks.launchers import cancel, launched, local, slurm_job, states
@@ -69,16 +69,6 @@ class StopInEpoch3(Watch):
 def stop_in_epoch_3(planned, workbench) -> int:
     with stopping.listening():
         return Inline(LaunchOptions()).launch(planned, workbench, StopInEpoch3())
-
-
-def signal_before(own, number=signal.SIGTERM):
-    """Return what a function does, after a signal to this process."""
-
-    def more(*arguments, **keywords):
-        os.kill(os.getpid(), number)
-        return own(*arguments, **keywords)
-
-    return more
 
 
 def unfinished(folder: Path):
